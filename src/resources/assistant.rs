@@ -1,0 +1,261 @@
+//! Assistant: who answers: prompt, first message, tools, and how the AI is reached.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::conditions::Condition;
+use super::references::{LocalReference, SecretKeyReference};
+use super::sip_trunk::Transport;
+
+/// Who answers a call: the prompt and tools of an AI, and how it is reached.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "voicedock.dev",
+    version = "v1alpha1",
+    kind = "Assistant",
+    namespaced,
+    status = "AssistantStatus",
+    derive = "PartialEq",
+    shortname = "asst",
+    category = "voicedock",
+    doc = "Who answers a call: prompt, first message, tools, and how the AI is reached.",
+    printcolumn(name = "Agent", type_ = "string", json_path = ".status.effective.agent"),
+    printcolumn(name = "Destinations", type_ = "integer", json_path = ".status.effective.destinations"),
+    printcolumn(name = "Numbers", type_ = "integer", json_path = ".status.numbers"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct AssistantSpec {
+    /// Name for people; the object's name when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub display_name: Option<String>,
+    /// What the assistant says first. Used by `agent.openai`; an agent reached over SIP has its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub first_message: Option<String>,
+    /// The model, its instructions and its tools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub llm_config: Option<LlmConfig>,
+    /// How the AI is reached; the gateway's `defaultAgent` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Agent>,
+    /// Where signed call and transfer events are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<EventsSink>,
+}
+
+/// The model, its instructions and its tools; field names are the product's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LlmConfig {
+    /// Who runs the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub provider: Option<String>,
+    /// The model's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub model: Option<String>,
+    /// Instructions. Used by `agent.openai`; an agent reached over SIP has its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub messages: Vec<LlmMessage>,
+    /// What the assistant may do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub tools: Vec<Tool>,
+}
+
+/// One instruction.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LlmMessage {
+    /// Whose words these are.
+    pub role: LlmRole,
+    /// The words.
+    #[schemars(length(min = 1, max = 32768))]
+    pub content: String,
+}
+
+/// Whose words a message holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LlmRole {
+    /// Instructions to the model.
+    System,
+    /// As if the caller had said it.
+    User,
+    /// As if the assistant had said it.
+    Assistant,
+}
+
+/// A tool of the assistant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tool {
+    /// What the tool does.
+    #[serde(rename = "type")]
+    pub type_: ToolType,
+    /// Humans a caller may be handed to; only with `transfer_call`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128))]
+    pub destinations: Vec<ToolDestination>,
+}
+
+/// What a tool does; the product's own letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ToolType {
+    /// Hands the caller to one of `destinations`.
+    TransferCall,
+    /// Ends the call.
+    EndCall,
+}
+
+/// A destination of `transfer_call`: a reference to a TransferDestination, or the product's inline form; exactly one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolDestination {
+    /// A TransferDestination in the same namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_ref: Option<LocalReference>,
+    /// Inline form: always `number`.
+    #[serde(rename = "type", default, skip_serializing_if = "Option::is_none")]
+    pub type_: Option<InlineDestinationType>,
+    /// Inline form: E.164.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<String>,
+    /// Inline form: when to use this destination, for the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub description: Option<String>,
+    /// Inline form: said before the transfer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub message: Option<String>,
+}
+
+/// The kind of an inline destination; the product knows one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum InlineDestinationType {
+    /// A phone number.
+    Number,
+}
+
+/// How the AI is reached; exactly one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Agent {
+    /// OpenAI Realtime over SIP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub openai: Option<OpenAiAgent>,
+    /// Any agent that speaks SIP.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sip: Option<SipAgent>,
+}
+
+/// OpenAI Realtime over SIP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenAiAgent {
+    /// The project, `proj_…`: the user part of the SIP URI.
+    #[schemars(length(min = 1, max = 128))]
+    pub project_id: String,
+    /// The API key; key `apiKey` of the Secret when left out.
+    pub api_key_secret_ref: SecretKeyReference,
+    /// The signing secret of the webhook; key `webhookSecret` of the Secret when left out.
+    pub webhook_secret_ref: SecretKeyReference,
+    /// The voice; the model's own default when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    pub voice: Option<String>,
+    /// Base URL of the REST API, for other regions and compatible servers; `https://api.openai.com` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub api_base_url: Option<String>,
+    /// Host and port of the SIP endpoint; `sip.api.openai.com` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub sip_host: Option<String>,
+}
+
+/// An agent that speaks SIP. It asks for a transfer with REFER to `sip:<destination>@<gateway>` or to a number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SipAgent {
+    /// The agent's SIP URI.
+    #[schemars(length(min = 5, max = 512))]
+    pub uri: String,
+    /// Further URIs, tried in order when the first can't be reached.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub backup_uris: Vec<String>,
+    /// Transport to the agent; the URI's `transport` parameter, else UDP, when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Transport>,
+    /// Headers on the INVITE to the agent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub headers: Vec<Header>,
+    /// Seconds until an agent that doesn't answer counts as unavailable; 10 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 120))]
+    pub answer_timeout_seconds: Option<i32>,
+}
+
+/// A header that is added to a request: `X-*` or `User-to-User` only, no line breaks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Header {
+    /// Name of the header.
+    #[schemars(length(min = 1, max = 64))]
+    pub name: String,
+    /// Its value.
+    #[schemars(length(max = 512))]
+    pub value: String,
+}
+
+/// Where events are sent.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EventsSink {
+    /// An https URL.
+    #[schemars(length(min = 9, max = 1024))]
+    pub url: String,
+    /// The signing secret; key `secret` of the Secret when left out.
+    pub secret_ref: SecretKeyReference,
+}
+
+/// What the operator found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AssistantStatus {
+    /// The generation of the spec that this status speaks of; -1 until the operator has seen the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Accepted`, `ResolvedRefs`, `Programmed`, `Ready`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// What was decided for fields that the spec leaves out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<AssistantEffective>,
+    /// How many PhoneNumbers name this assistant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numbers: Option<i64>,
+}
+
+/// Decided values of an Assistant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AssistantEffective {
+    /// How the AI is reached: `sip`, `openai`, or `default` when each gateway's own default agent is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
+    /// How many destinations the assistant can transfer to now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destinations: Option<i64>,
+}

@@ -1,0 +1,93 @@
+//! RoutingTable: the head of a gateway's table: which slices, in one object, written by compare-and-swap.
+
+use std::collections::BTreeMap;
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use super::conditions::Condition;
+
+/// The head of a gateway's routing table; has the SipGateway's name and namespace. Written by the operator only.
+#[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "voicedock.dev",
+    version = "v1alpha1",
+    kind = "RoutingTable",
+    namespaced,
+    status = "RoutingTableStatus",
+    derive = "PartialEq",
+    shortname = "rtable",
+    category = "voicedock",
+    doc = "The head of a gateway's routing table. Written by the operator; read it, don't edit it.",
+    printcolumn(name = "Generation", type_ = "integer", json_path = ".spec.generation"),
+    printcolumn(name = "Numbers", type_ = "integer", json_path = ".spec.counts.numbers"),
+    printcolumn(name = "Destinations", type_ = "integer", json_path = ".spec.counts.destinations"),
+    printcolumn(name = "Gateways", type_ = "string", json_path = ".status.summary"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct RoutingTableSpec {
+    /// Grows by one with every published table; never goes back.
+    pub generation: i64,
+    /// Hash over the ordered hashes of the slices: equal hash, equal table.
+    pub hash: String,
+    /// The slices that make up the table, ordered by name.
+    pub slices: Vec<SliceReference>,
+    /// Slices of the previous generation, kept from collection.
+    #[serde(default)]
+    pub previous_slices: Vec<String>,
+    /// The Secret that holds the credential versions which trunks of this table name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_secret: Option<String>,
+    /// How much is in the table.
+    #[serde(default)]
+    pub counts: TableCounts,
+}
+
+/// One slice of a table.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SliceReference {
+    /// Name of the RoutingSlice, in the same namespace.
+    pub name: String,
+    /// SHA-256 of its content in canonical JSON, hexadecimal.
+    pub hash: String,
+}
+
+/// How much is in a table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TableCounts {
+    /// Phone numbers.
+    pub numbers: i64,
+    /// Assistants.
+    pub assistants: i64,
+    /// Transfer destinations.
+    pub destinations: i64,
+    /// Trunks.
+    pub trunks: i64,
+}
+
+/// Which gateways hold the table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RoutingTableStatus {
+    /// The generation of the spec that this status speaks of; -1 until the operator has seen the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Programmed`, `Ready`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Table generation that every ready gateway pod holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acknowledged_generation: Option<i64>,
+    /// Table generation that was published last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published_generation: Option<i64>,
+    /// `held/ready` gateway pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
+    /// Pods that refuse the table or lag behind, with the reason.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lagging: BTreeMap<String, String>,
+}

@@ -1,0 +1,167 @@
+//! SipGateway: a pool of gateway pods, how they are exposed, and who may attach numbers to them.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ResourceRequirements, Toleration, TopologySpreadConstraint};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::assistant::Agent;
+use super::conditions::Condition;
+use super::references::{AllowedNamespaces, LocalReference};
+use super::sip_trunk::Transport;
+
+/// A pool of gateway pods.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "voicedock.dev",
+    version = "v1alpha1",
+    kind = "SipGateway",
+    namespaced,
+    status = "SipGatewayStatus",
+    derive = "PartialEq",
+    shortname = "sgw",
+    category = "voicedock",
+    doc = "A pool of gateway pods: replicas, exposure, addresses, drain, and which namespaces may attach.",
+    printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Calls", type_ = "integer", json_path = ".status.calls"),
+    printcolumn(name = "Generation", type_ = "integer", json_path = ".status.tableGeneration"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct SipGatewaySpec {
+    /// Number of gateway pods; 2 when left out. Not together with `autoscaling`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 100))]
+    pub replicas: Option<i32>,
+    /// Scale with the number of calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
+    /// Where SIP is heard; UDP and TCP on 5060 when left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub listeners: Vec<Listener>,
+    /// How the pods are reached from outside; `ClusterIP` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposure: Option<Exposure>,
+    /// What Contact and Via say; by exposure the Service's, the node's or the pod's address when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<Advertise>,
+    /// Seconds that a pod which is told to stop waits for its calls; 3600 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub drain_timeout_seconds: Option<i32>,
+    /// Which namespaces may attach PhoneNumbers; only its own when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_namespaces: Option<AllowedNamespaces>,
+    /// The agent of Assistants that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default_agent: Option<Agent>,
+    /// The Secret in the gateway's namespace whose values are the bearer keys of call control, one a key; call control
+    /// answers 401 to everybody when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_keys_secret_ref: Option<LocalReference>,
+    /// Compute resources of a gateway container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::crds::any_object")]
+    pub resources: Option<ResourceRequirements>,
+    /// Labels that a node must carry.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that the pods tolerate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "super::crds::any_objects")]
+    pub tolerations: Vec<Toleration>,
+    /// How the pods spread; one a node as far as possible when left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "super::crds::any_objects")]
+    pub topology_spread_constraints: Vec<TopologySpreadConstraint>,
+    /// Priority class of the pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub priority_class_name: Option<String>,
+    /// Annotations on the Service, for the load balancer of a cloud.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Scale with the number of calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Autoscaling {
+    /// Fewest pods.
+    #[schemars(range(min = 1, max = 100))]
+    pub min: i32,
+    /// Most pods.
+    #[schemars(range(min = 1, max = 100))]
+    pub max: i32,
+    /// Calls that one pod should hold.
+    #[schemars(range(min = 1, max = 100000))]
+    pub target_calls_per_pod: i32,
+}
+
+/// Where SIP is heard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Listener {
+    /// Transport.
+    pub transport: Transport,
+    /// Port of the pods and of the Service.
+    #[schemars(range(min = 1024, max = 65535))]
+    pub port: i32,
+    /// Port on the nodes, with `exposure: NodePort`; chosen by Kubernetes when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub node_port: Option<i32>,
+    /// `kubernetes.io/tls` Secret; only with TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_ref: Option<LocalReference>,
+}
+
+/// How gateway pods are reached from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Exposure {
+    /// A Service of type LoadBalancer.
+    LoadBalancer,
+    /// A Service of type NodePort that keeps the source address (`externalTrafficPolicy: Local`).
+    NodePort,
+    /// The node's own network.
+    HostNetwork,
+    /// Only inside the cluster, and where pod addresses are routed.
+    ClusterIP,
+}
+
+/// What Contact and Via say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Advertise {
+    /// An IP address or host name at which every pod can be reached.
+    #[schemars(length(min = 1, max = 255))]
+    pub address: String,
+}
+
+/// What the operator found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SipGatewayStatus {
+    /// The generation of the spec that this status speaks of; -1 until the operator has seen the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Accepted`, `ResolvedRefs`, `Programmed`, `Ready`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Gateway pods that are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i64>,
+    /// Calls that the pods hold, as of their last acknowledgement.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<i64>,
+    /// Generation of the table that every ready pod holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table_generation: Option<i64>,
+    /// Addresses at which SIP is heard from outside, `transport:address:port`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<String>,
+}

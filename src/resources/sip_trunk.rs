@@ -1,0 +1,291 @@
+//! SipTrunk: a way out to the phone network or a PBX, and who may bring calls in.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::conditions::Condition;
+use super::references::{AllowedNamespaces, CredentialsReference, LocalReference};
+
+/// A line to the phone network or a PBX.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "voicedock.dev",
+    version = "v1alpha1",
+    kind = "SipTrunk",
+    namespaced,
+    status = "SipTrunkStatus",
+    derive = "PartialEq",
+    shortname = "trunk",
+    category = "voicedock",
+    doc = "A way out to the phone network or a PBX, with credentials in a Secret.",
+    printcolumn(name = "Host", type_ = "string", json_path = ".spec.host"),
+    printcolumn(name = "Transport", type_ = "string", json_path = ".status.effective.transport"),
+    printcolumn(name = "Reachable", type_ = "string", json_path = ".status.conditions[?(@.type=='Reachable')].status"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct SipTrunkSpec {
+    /// Name for people; the object's name when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub display_name: Option<String>,
+    /// Host name (RFC 3263 look-up) or IP address, v4 or v6.
+    #[schemars(length(min = 1, max = 255))]
+    pub host: String,
+    /// Port; when left out SRV is used, else 5060, or 5061 for TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i32>,
+    /// Transport; UDP when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Transport>,
+    /// The Secret with user name and password for digest authentication.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials_secret_ref: Option<CredentialsReference>,
+    /// The only realm whose challenge is answered; any realm when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub realm: Option<String>,
+    /// Outbound REGISTER; none when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub register: Option<Register>,
+    /// A SIP URI through which every request goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 5, max = 512))]
+    pub outbound_proxy: Option<String>,
+    /// Further hosts, tried by priority and weight when `host` fails.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub backups: Vec<Backup>,
+    /// Who may bring calls in through this trunk; nobody when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inbound: Option<Inbound>,
+    /// Whether the trunk can be sent a REFER, and how Refer-To must look; not supported when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refer: Option<Refer>,
+    /// Which numbers may be dialled through the trunk, and how many at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outbound: Option<Outbound>,
+    /// How the caller id is written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller_id: Option<TrunkCallerId>,
+    /// OPTIONS probe; none when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
+    /// How the trunk's certificate is checked and which one is shown to it; only with TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TrunkTls>,
+    /// Answers after which no backup is tried; 486, 600 and 603 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub final_codes: Option<Vec<i32>>,
+    /// Session timers (RFC 4028).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_timer: Option<SessionTimer>,
+    /// Which namespaces may use the trunk; only its own when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed_namespaces: Option<AllowedNamespaces>,
+}
+
+/// A SIP transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Transport {
+    /// RFC 3261 §18 over UDP.
+    Udp,
+    /// RFC 3261 §18 over TCP.
+    Tcp,
+    /// RFC 3261 §26 over TLS.
+    Tls,
+}
+
+/// Outbound registration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Register {
+    /// Requested lifetime in seconds; 300 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 60, max = 86400))]
+    pub expires_seconds: Option<i32>,
+}
+
+/// A further host of the trunk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Backup {
+    /// Host name or IP address.
+    #[schemars(length(min = 1, max = 255))]
+    pub host: String,
+    /// Port, as `spec.port`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub port: Option<i32>,
+    /// Lower is tried first; 10 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 65535))]
+    pub priority: Option<i32>,
+    /// Share among equal priorities; 10 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 65535))]
+    pub weight: Option<i32>,
+}
+
+/// Who may bring calls in, and how they write numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Inbound {
+    /// Addresses or CIDRs from which calls are taken; none when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub allowed_sources: Vec<String>,
+    /// How the called number is written; `E164` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number_format: Option<NumberFormat>,
+    /// Country code without `+`, needed for `National`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 3))]
+    pub country_code: Option<String>,
+}
+
+/// How a trunk writes numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum NumberFormat {
+    /// `+31201234567`; a missing `+` is forgiven.
+    E164,
+    /// `0201234567`, with the trunk's `countryCode`; `0031…` and `+31…` are read too.
+    National,
+}
+
+/// Whether and how the trunk takes a REFER.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Refer {
+    /// Whether the trunk takes a REFER; when false transfers are bridged.
+    pub supported: bool,
+    /// Scheme of the Refer-To URI; `sip` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<ReferTarget>,
+    /// Host of a `sip` Refer-To; the trunk's host when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub host: Option<String>,
+}
+
+/// Scheme of a Refer-To URI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ReferTarget {
+    /// `sip:+31…@host`.
+    Sip,
+    /// `tel:+31…`.
+    Tel,
+}
+
+/// What may be dialled through the trunk: the guard against toll fraud.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Outbound {
+    /// E.164 prefixes that may be dialled; every number when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub allowed_prefixes: Vec<String>,
+    /// E.164 prefixes that may not be dialled; wins over `allowedPrefixes`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256))]
+    pub denied_prefixes: Vec<String>,
+    /// Calls at once through the trunk, per gateway pod; no limit when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100000))]
+    pub max_concurrent_calls: Option<i32>,
+    /// New calls a second through the trunk, per gateway pod; no limit when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub max_calls_per_second: Option<i32>,
+}
+
+/// How the caller id is written on calls through the trunk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrunkCallerId {
+    /// The header that carries the caller's number.
+    pub header: CallerIdHeader,
+}
+
+/// The header that carries the caller's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CallerIdHeader {
+    /// P-Asserted-Identity (RFC 3325).
+    PAI,
+    /// Remote-Party-ID.
+    RPID,
+    /// From only.
+    From,
+}
+
+/// OPTIONS probe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Probe {
+    /// Seconds between two probes; 0 turns it off.
+    #[schemars(range(min = 0, max = 3600))]
+    pub interval_seconds: i32,
+}
+
+/// TLS towards the trunk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrunkTls {
+    /// Name that the trunk's certificate must carry; `spec.host` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub server_name: Option<String>,
+    /// Secret or ConfigMap key `ca.crt` with the authorities that are trusted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle_ref: Option<LocalReference>,
+    /// `kubernetes.io/tls` Secret that is shown to the trunk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_certificate_ref: Option<LocalReference>,
+}
+
+/// Session timers (RFC 4028).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionTimer {
+    /// Smallest interval that is accepted, Min-SE; 90 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 90, max = 86400))]
+    pub min_seconds: Option<i32>,
+    /// Interval that is asked for; 1800 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 90, max = 86400))]
+    pub seconds: Option<i32>,
+}
+
+/// What the operator found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SipTrunkStatus {
+    /// The generation of the spec that this status speaks of; -1 until the operator has seen the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Accepted`, `ResolvedRefs`, `Programmed`, `Reachable`, `Ready`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// What was decided for fields that the spec leaves out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<SipTrunkEffective>,
+}
+
+/// Decided values of a SipTrunk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SipTrunkEffective {
+    /// Transport to the trunk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<Transport>,
+    /// Port at the trunk; absent when SRV decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<i32>,
+}

@@ -1,0 +1,200 @@
+//! TransferDestination: a person, queue or number that calls may be handed to.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::assistant::Header;
+use super::conditions::Condition;
+use super::references::{LocalReference, ObjectReference};
+
+/// A person, queue or number that calls may be handed to.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "voicedock.dev",
+    version = "v1alpha1",
+    kind = "TransferDestination",
+    namespaced,
+    status = "TransferDestinationStatus",
+    derive = "PartialEq",
+    shortname = "dest",
+    category = "voicedock",
+    doc = "A person, queue or number that calls may be handed to.",
+    printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
+    printcolumn(name = "Target", type_ = "string", json_path = ".status.effective.target"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TransferDestinationSpec {
+    /// Whether `number` or `uri` says where.
+    #[serde(rename = "type")]
+    pub type_: DestinationType,
+    /// E.164; with `type: number`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<String>,
+    /// A SIP URI; with `type: sip`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uri: Option<String>,
+    /// When to use this destination, for the model.
+    #[schemars(length(min = 1, max = 1024))]
+    pub description: String,
+    /// Said and heard to its end before the caller is handed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub message: Option<String>,
+    /// The trunk that carries the transfer; else the number's transfer trunk, else the trunk that the call came in over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trunk_ref: Option<ObjectReference>,
+    /// How the caller is handed over; `Bridge` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<TransferMethod>,
+    /// Seconds that the destination may ring; 30 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 600))]
+    pub ring_timeout_seconds: Option<i32>,
+    /// Whose number the destination sees; the caller's own when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caller_id: Option<CallerId>,
+    /// Headers on the INVITE to the destination.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub headers: Vec<Header>,
+    /// When the destination is open; always when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<Schedule>,
+    /// What happens when the destination can't be had; back to the assistant when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_failure: Option<OnFailure>,
+}
+
+/// What says where a destination is; the product's own letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum DestinationType {
+    /// A phone number.
+    Number,
+    /// A SIP URI.
+    Sip,
+}
+
+/// How the caller is handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum TransferMethod {
+    /// The gateway dials the human and joins caller and human.
+    Bridge,
+    /// The caller's trunk is asked to dial, with REFER (RFC 3515).
+    Refer,
+}
+
+/// Whose number the destination sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct CallerId {
+    /// Whose number it is.
+    pub mode: CallerIdMode,
+    /// E.164; with `mode: Fixed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub number: Option<String>,
+}
+
+/// Whose number the destination sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CallerIdMode {
+    /// The caller's.
+    Preserve,
+    /// The number that the caller dialled.
+    PhoneNumber,
+    /// The one given here.
+    Fixed,
+}
+
+/// When a destination is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Schedule {
+    /// IANA time zone.
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: String,
+    /// Open hours; the destination is closed at all other times.
+    #[schemars(length(min = 1, max = 64))]
+    pub open: Vec<OpenHours>,
+}
+
+/// Open hours on some days of the week.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenHours {
+    /// Days of the week.
+    #[schemars(length(min = 1, max = 7))]
+    pub days: Vec<Weekday>,
+    /// `HH:MM`, inclusive.
+    pub from: String,
+    /// `HH:MM`, exclusive; `24:00` is the end of the day.
+    pub to: String,
+}
+
+/// A day of the week.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[allow(missing_docs)]
+pub enum Weekday {
+    Mon,
+    Tue,
+    Wed,
+    Thu,
+    Fri,
+    Sat,
+    Sun,
+}
+
+/// What happens when the destination can't be had.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OnFailure {
+    /// Destinations in the same namespace that are tried in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub then: Vec<LocalReference>,
+    /// What happens when they fail too; `ReturnToAssistant` when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finally: Option<Finally>,
+}
+
+/// What happens to a caller whom nobody took.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Finally {
+    /// Back to the assistant, with the outcome.
+    ReturnToAssistant,
+    /// The call ends.
+    HangUp,
+}
+
+/// What the operator found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TransferDestinationStatus {
+    /// The generation of the spec that this status speaks of; -1 until the operator has seen the object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// `Accepted`, `ResolvedRefs`, `Programmed`, `Ready`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// What was decided for fields that the spec leaves out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<TransferDestinationEffective>,
+}
+
+/// Decided values of a TransferDestination.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TransferDestinationEffective {
+    /// The number or URI that is dialled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// How the caller is handed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<TransferMethod>,
+    /// Seconds that the destination may ring.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring_timeout_seconds: Option<i32>,
+}

@@ -1,0 +1,142 @@
+//! The two questions of a gateway: who answers this call, and how does this transfer go? With the reasons.
+//!
+//! Pure look-ups over an [`Index`] of the table; every refusal says why, for logs, the API's answer and `explain`.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::table::{AgentEntry, CallerIdEntry, CredentialId, E164, ObjectKey, SipTarget, Table, TransportEntry};
+
+/// A table made ready for look-ups; built once when a gateway switches to a new table.
+pub struct Index {
+    table: Arc<Table>,
+}
+
+/// Who answers a call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The number that was called.
+    pub number: E164,
+    /// The PhoneNumber object.
+    pub object: ObjectKey,
+    /// The trunk that the call came in over.
+    pub trunk: ObjectKey,
+    /// The assistant that answers and how it is reached; absent: straight to `fallback`.
+    pub assistant: Option<(ObjectKey, AgentEntry)>,
+    /// Gets the caller when the assistant can't be reached.
+    pub fallback: Option<ObjectKey>,
+}
+
+/// Why a call is not answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerRefusal {
+    /// 403.
+    #[error("no trunk takes calls from {0}; add it to a SipTrunk's inbound.allowedSources")]
+    UnknownSource(IpAddr),
+    /// 404.
+    #[error("no PhoneNumber of this gateway has this number over trunk {0}")]
+    UnknownNumber(ObjectKey),
+}
+
+/// What a transfer asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A destination of the assistant, by name.
+    Name(String),
+    /// A number in E.164.
+    Number(E164),
+    /// A SIP URI.
+    Uri(SipTarget),
+}
+
+/// Who asks for a transfer: an assistant may only have the destinations it lists, the API also what trunks let out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Authority {
+    /// The assistant, by tool call or REFER.
+    Assistant,
+    /// The control API.
+    Api,
+}
+
+/// The call that is to be transferred.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CallFacts {
+    /// The number that the caller dialled.
+    pub number: E164,
+    /// The trunk that the call came in over.
+    pub inbound_trunk: ObjectKey,
+}
+
+/// How a transfer is dialled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransferRoute {
+    /// The destination, when one was named or matched.
+    pub destination: Option<ObjectKey>,
+    /// What the outcome calls it: the destination's name, the number or the URI.
+    pub label: String,
+    /// The Request-URI and where it is sent.
+    pub target: SipTarget,
+    /// The trunk that carries it; absent for a SIP URI that is dialled directly.
+    pub trunk: Option<ObjectKey>,
+    /// Which rule chose the trunk, for `explain`.
+    pub trunk_rule: TrunkRule,
+    /// Credentials and realm of the trunk.
+    pub credential: Option<CredentialId>,
+    /// The only realm whose challenge is answered.
+    pub realm: Option<String>,
+    /// Whose number is shown.
+    pub caller_id: CallerIdEntry,
+    /// The header that carries it; absent when dialled directly (From only).
+    pub caller_id_header: super::table::CallerIdHeaderEntry,
+    /// Headers on the INVITE.
+    pub headers: Vec<(String, String)>,
+    /// Seconds that it may ring.
+    pub ring_timeout_seconds: u32,
+    /// Whether a failed transfer returns to the assistant.
+    pub return_to_assistant: bool,
+}
+
+/// Which rule chose the trunk of a transfer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrunkRule {
+    /// The destination's `trunkRef`.
+    Destination,
+    /// The number's `transferTrunkRef`.
+    Number,
+    /// The trunk that the call came in over.
+    Inbound,
+    /// A SIP URI without a trunk.
+    Direct,
+}
+
+/// Why a transfer is refused before anything is dialled; the caller stays with the assistant.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransferRefusal {
+    /// The name is no destination of the assistant.
+    #[error("'{wanted}' is not a destination of assistant {assistant}; it may transfer to: {known}")]
+    UnknownDestination {
+        /// What was asked for.
+        wanted: String,
+        /// Whose list was looked at.
+        assistant: String,
+        /// The names that would have worked, joined by commas.
+        known: String,
+    },
+    /// The trunk's `outbound` rules don't let the number out.
+    #[error("trunk {trunk} may not dial {number}; see its outbound.allowedPrefixes and deniedPrefixes")]
+    NotAllowed {
+        /// The trunk.
+        trunk: ObjectKey,
+        /// The number.
+        number: E164,
+    },
+    /// No rule names a trunk.
+    #[error("no trunk carries the transfer to {0}; set transferTrunkRef on the PhoneNumber")]
+    NoRoute(String),
+    /// The number is not in the table any more.
+    #[error("number {0} is no longer routed by this gateway")]
+    NumberGone(E164),
+}
+
+/// Transport of a trunk's target (re-exported for the driver).
+pub type TargetTransport = TransportEntry;

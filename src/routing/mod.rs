@@ -1,0 +1,10 @@
+//! What a cluster's objects mean: pure. No I/O, no clock, no Kubernetes client.
+//!
+//! [`compile`] turns objects into one [`table::Table`] per gateway plus a verdict for each object; [`slice`] cuts a table
+//! into content-addressed pieces and puts it together again; [`decide`] answers the two questions of a gateway: who
+//! answers this call, and how does this transfer go?
+
+pub mod compile;
+pub mod decide;
+pub mod slice;
+pub mod table;

@@ -1,0 +1,292 @@
+//! The routing table: plain data, no Kubernetes types. The same objects give the same table, on any replica.
+//!
+//! Everything in it was validated by the compiler: a gateway that holds a `Table` never meets a number that isn't E.164,
+//! a header that may not be sent, or a reference that leads nowhere (references that were dropped are simply absent).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// `namespace/name` of an object.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct ObjectKey {
+    /// Namespace of the object.
+    pub namespace: String,
+    /// Name of the object.
+    pub name: String,
+}
+
+impl ObjectKey {
+    /// The key of `name` in `namespace`.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl From<ObjectKey> for String {
+    fn from(key: ObjectKey) -> Self {
+        key.to_string()
+    }
+}
+
+impl TryFrom<String> for ObjectKey {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for ObjectKey {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('/') {
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => Ok(Self::new(namespace, name)),
+            _ => Err(format!("'{text}' is not namespace/name")),
+        }
+    }
+}
+
+/// A phone number in E.164: `+` and 7 to 15 digits, the first not 0.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct E164(String);
+
+impl E164 {
+    /// The number with its `+`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for E164 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl From<E164> for String {
+    fn from(number: E164) -> Self {
+        number.0
+    }
+}
+
+impl TryFrom<String> for E164 {
+    type Error = String;
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl FromStr for E164 {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.strip_prefix('+').unwrap_or_default().as_bytes();
+        let valid = (7..=15).contains(&digits.len()) && digits[0] != b'0' && digits.iter().all(u8::is_ascii_digit);
+        if valid { Ok(Self(text.to_owned())) } else { Err(format!("'{text}' is not E.164 such as +31201234567")) }
+    }
+}
+
+/// One gateway's routing table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Table {
+    /// Who answers each number.
+    pub numbers: BTreeMap<E164, NumberEntry>,
+    /// Assistants that a number names.
+    pub assistants: BTreeMap<ObjectKey, AssistantEntry>,
+    /// Destinations that an assistant of the table may transfer to, or a number falls back to.
+    pub destinations: BTreeMap<ObjectKey, DestinationEntry>,
+    /// Trunks that carry a transfer of the table or may bring calls in.
+    pub trunks: BTreeMap<ObjectKey, TrunkEntry>,
+}
+
+/// Who answers a number.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NumberEntry {
+    /// The PhoneNumber object.
+    pub object: ObjectKey,
+    /// Who answers; absent when the assistant is missing: the caller goes to `fallback`, else hears 480.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assistant: Option<ObjectKey>,
+    /// Carries transfers whose destination names no trunk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transfer_trunk: Option<ObjectKey>,
+    /// Gets the caller when the assistant can't be reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<ObjectKey>,
+}
+
+/// An assistant, as far as a gateway needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AssistantEntry {
+    /// How the AI is reached.
+    pub agent: AgentEntry,
+    /// Whom the assistant may transfer to: the name it uses → the destination. An inline destination of the
+    /// assistant has the key `namespace/<assistant>.<index>` and its number as its name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub destinations: BTreeMap<String, ObjectKey>,
+}
+
+/// How an AI is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AgentEntry {
+    /// Any agent that speaks SIP.
+    Sip {
+        /// Where it is reached, in the order of trying.
+        targets: Vec<SipTarget>,
+        /// Headers on the INVITE.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        headers: Vec<(String, String)>,
+        /// Seconds until silence counts as unavailable.
+        answer_timeout_seconds: u32,
+    },
+}
+
+/// Where a SIP request is sent: a validated SIP URI with its transport.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SipTarget {
+    /// The Request-URI, `sip:user@host:port`.
+    pub uri: String,
+    /// Host name or IP address (no brackets).
+    pub host: String,
+    /// Port; by RFC 3263 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Transport.
+    pub transport: TransportEntry,
+}
+
+/// A SIP transport.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+#[allow(missing_docs)]
+pub enum TransportEntry {
+    Udp,
+    Tcp,
+}
+
+/// A person, queue or number that calls may be handed to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DestinationEntry {
+    /// What is dialled.
+    pub target: DestinationTarget,
+    /// When to use it, for the model.
+    pub description: String,
+    /// The destination's own trunk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trunk: Option<ObjectKey>,
+    /// Seconds that it may ring.
+    pub ring_timeout_seconds: u32,
+    /// Whose number it sees.
+    pub caller_id: CallerIdEntry,
+    /// Headers on the INVITE.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+    /// Whether a caller whom nobody took goes back to the assistant; else the call ends.
+    pub return_to_assistant: bool,
+}
+
+/// What a destination dials.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum DestinationTarget {
+    /// A number, through a trunk.
+    Number(E164),
+    /// A SIP URI: through the destination's trunk if it names one, else directly.
+    Sip(SipTarget),
+}
+
+/// Whose number a destination sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum CallerIdEntry {
+    /// The caller's.
+    Preserve,
+    /// The number that the caller dialled.
+    PhoneNumber,
+    /// This one.
+    Fixed(E164),
+}
+
+/// A line to the phone network or a PBX.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrunkEntry {
+    /// Host name or IP address (no brackets).
+    pub host: String,
+    /// Port; by RFC 3263 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Transport.
+    pub transport: TransportEntry,
+    /// The version of the credentials in the gateway's credentials Secret; holds nothing of their value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<CredentialId>,
+    /// The only realm whose challenge is answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub realm: Option<String>,
+    /// Sources that may bring calls in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_sources: Vec<IpNet>,
+    /// How the trunk writes called numbers.
+    pub number_format: NumberFormatEntry,
+    /// E.164 prefixes that may be dialled; every number when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed_prefixes: Vec<String>,
+    /// E.164 prefixes that may not be dialled; wins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denied_prefixes: Vec<String>,
+    /// The header that carries the caller's number.
+    pub caller_id_header: CallerIdHeaderEntry,
+    /// Namespaces, among those of the table's numbers, that may use the trunk.
+    pub allowed_namespaces: Vec<String>,
+}
+
+/// Names one version of a trunk's credentials: a hash over the Secret's identity and version, never over its value.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CredentialId(pub String);
+
+/// How a trunk writes called numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NumberFormatEntry {
+    /// `+31201234567`; a missing `+` is forgiven.
+    E164,
+    /// `0201234567`, `0031201234567` or `+31201234567`.
+    National {
+        /// Without `+`.
+        country_code: String,
+    },
+}
+
+/// The header that carries the caller's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub enum CallerIdHeaderEntry {
+    PAI,
+    RPID,
+    From,
+}
+
+impl TrunkEntry {
+    /// Whether a call from `source` may come in over this trunk.
+    pub fn admits(&self, source: IpAddr) -> bool {
+        self.allowed_sources.iter().any(|net| net.contains(&source.to_canonical()))
+    }
+}

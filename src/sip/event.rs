@@ -1,0 +1,239 @@
+//! What happens on a leg, and what can be asked of it: the words that [`super::endpoint`] and the call machine share.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+/// One leg: a dialog (or one in the making) with one peer. Unique within a process for its whole life; 0 is never used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LegId(pub u64);
+
+/// A request inside a leg that waits for our final response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// A transport that the gateway listens on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// RFC 3261 §18, datagrams.
+    Udp,
+    /// RFC 3261 §18, streams.
+    Tcp,
+}
+
+/// Where bytes come from or go to. Over TCP the driver keeps one connection a peer address and opens it when needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Flow {
+    /// Transport.
+    pub transport: Transport,
+    /// The peer's address as seen on the wire.
+    pub peer: SocketAddr,
+}
+
+/// A body with its Content-Type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Body {
+    /// `application/sdp` for offers and answers.
+    pub content_type: String,
+    /// The bytes, untouched.
+    pub bytes: Bytes,
+}
+
+impl Body {
+    /// An SDP body.
+    pub fn sdp(bytes: impl Into<Bytes>) -> Self {
+        Self { content_type: "application/sdp".into(), bytes: bytes.into() }
+    }
+}
+
+/// A caller or callee as From and To name it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Party {
+    /// Display name without quotes; empty when there is none.
+    pub display: String,
+    /// User part of the URI, unescaped; the number, as the peer writes it. Empty when there is none (`sip:host`).
+    pub user: String,
+    /// Host part of the URI with port if given.
+    pub host: String,
+}
+
+/// A call that comes in: an INVITE outside of a dialog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IncomingCall {
+    /// Who sent it.
+    pub flow: Flow,
+    /// User part of the Request-URI, unescaped, without parameters: what was dialled.
+    pub called: String,
+    /// From.
+    pub from: Party,
+    /// To.
+    pub to: Party,
+    /// User part of P-Asserted-Identity when the peer sent one.
+    pub asserted: Option<String>,
+    /// `Privacy: id` (RFC 3323, 3325) was asked for.
+    pub privacy: bool,
+    /// Max-Forwards as received (70 when absent).
+    pub max_forwards: u8,
+    /// The peer's Call-ID, for logs.
+    pub call_id: String,
+    /// Every `X-…` and `User-to-User` header.
+    pub headers: Vec<(String, String)>,
+    /// The offer; absent when the answerer must offer (RFC 3264, offerless INVITE).
+    pub offer: Option<Body>,
+}
+
+/// How a leg ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndedBy {
+    /// The peer sent BYE; its Reason header if it had one.
+    Bye(Option<String>),
+    /// The peer cancelled its INVITE before an answer.
+    Cancel,
+    /// The peer never acknowledged our 2xx, or a request in the dialog met 481, 408 or silence.
+    Timeout,
+    /// We ended it.
+    Us,
+}
+
+/// Why an INVITE of ours found no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RefusedBy {
+    /// A final response of 300 to 699.
+    Response,
+    /// No response at all (Timer B).
+    Timeout,
+    /// The transport failed before any response.
+    Transport,
+    /// We cancelled it.
+    Cancelled,
+    /// The challenge was not for our realm, or our credentials were refused.
+    Unauthorized,
+}
+
+/// Where a REFER wants the caller to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReferTarget {
+    /// `sip`, `sips` or `tel`.
+    pub scheme: String,
+    /// User part, or the number of a `tel` URI, unescaped, visual separators kept.
+    pub user: String,
+    /// Host with port if given; empty for `tel`.
+    pub host: String,
+    /// The URI as received, without embedded headers, for logs and direct dialling.
+    pub uri: String,
+    /// Value of an embedded or given Replaces, if any (RFC 3891).
+    pub replaces: Option<String>,
+}
+
+/// Something that happened on a leg.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LegEvent {
+    /// A new call; 100 has been sent. Answer with `progress`, `answer` or `refuse`.
+    Incoming(Box<IncomingCall>),
+    /// A 101–199 response to our INVITE.
+    Progress {
+        /// Status code.
+        code: u16,
+        /// Early media.
+        body: Option<Body>,
+    },
+    /// The first 2xx to our INVITE. It has been acknowledged, unless our INVITE had no offer: then `ack` must follow.
+    Answered {
+        /// The answer (or the offer, when our INVITE had none).
+        body: Option<Body>,
+    },
+    /// Our INVITE found no answer. Nothing is left of the leg on the wire.
+    Refused {
+        /// Status code; 408 for a time-out, 503 for a transport error, 487 when we cancelled.
+        code: u16,
+        /// Reason phrase.
+        reason: String,
+        /// Who or what refused.
+        by: RefusedBy,
+    },
+    /// The peer acknowledged our 2xx.
+    Acked {
+        /// The answer, when our 2xx carried an offer.
+        body: Option<Body>,
+    },
+    /// The peer wants to change the session (re-INVITE or UPDATE): answer with `respond`.
+    Reoffer {
+        /// To be answered.
+        request: RequestId,
+        /// The new offer; absent when we must offer in the 2xx (then `Acked` brings the answer), or for a refresh.
+        body: Option<Body>,
+    },
+    /// Our re-INVITE was accepted (and acknowledged, unless it had no offer).
+    ReofferAccepted {
+        /// The answer.
+        body: Option<Body>,
+    },
+    /// Our re-INVITE was refused for good (491 has been retried as RFC 3261 §14.1 says); the old session stands.
+    ReofferRefused {
+        /// Status code; 408 for a time-out.
+        code: u16,
+    },
+    /// The peer asks for a transfer: answer with `respond` (202 or a refusal), then tell the outcome with `notify`.
+    Refer {
+        /// To be answered.
+        request: RequestId,
+        /// Where to.
+        target: Box<ReferTarget>,
+        /// The REFER's own Referred-By (RFC 3892).
+        referred_by: Option<String>,
+    },
+    /// INFO, MESSAGE or another request with a body that is relayed: answer with `respond`.
+    Request {
+        /// To be answered.
+        request: RequestId,
+        /// Its method.
+        method: String,
+        /// Its body.
+        body: Option<Body>,
+    },
+    /// A response to a request that was sent with `request`.
+    Response {
+        /// What `request` returned.
+        request: RequestId,
+        /// Status code; 408 for a time-out.
+        code: u16,
+    },
+    /// The leg is over. No further event follows, and every command on it is ignored.
+    Ended(EndedBy),
+}
+
+/// An INVITE that is to be sent.
+#[derive(Clone, Debug)]
+pub struct OutgoingInvite {
+    /// Where it is sent.
+    pub flow: Flow,
+    /// Request-URI; also the To URI.
+    pub uri: String,
+    /// From: display, user and host. An empty host stands for our own address.
+    pub from: Party,
+    /// Headers that are added as they are (validated by the compiler: no line breaks).
+    pub headers: Vec<(String, String)>,
+    /// Max-Forwards; one less than the incoming call's.
+    pub max_forwards: u8,
+    /// The offer; without one the peer offers and `ack` brings our answer.
+    pub offer: Option<Body>,
+    /// For a challenge (401, 407).
+    pub credentials: Option<Credentials>,
+}
+
+/// User name and password for digest authentication. `Debug` shows neither.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// User name.
+    pub username: String,
+    /// Password.
+    pub password: String,
+    /// The only realm that is answered; any when absent.
+    pub realm: Option<String>,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials(…)")
+    }
+}

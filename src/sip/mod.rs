@@ -1,0 +1,13 @@
+//! SIP without our business: pure. No sockets, no clock, no randomness; time, seeds and bytes enter as values.
+//!
+//! ```text
+//! datagram ─▶ front_door (RFC 4475 rules) ─▶ Endpoint::receive ─▶ transactions ─▶ dialogs (legs) ─▶ LegEvent
+//!                                            Endpoint::invite / answer / reoffer / hang_up … ─▶ Output::Transmit
+//! ```
+//!
+//! One [`endpoint::Endpoint`] per shard owns its legs, transactions and timers. It speaks [`event::LegEvent`] to the call
+//! machine: what happened on a leg, in terms of offers, answers and codes, never of retransmissions, tags or branches.
+
+pub mod endpoint;
+pub mod event;
+pub mod time;
