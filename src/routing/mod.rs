@@ -2,8 +2,9 @@
 //!
 //! [`compile`] turns objects into one [`table::Table`] per gateway plus a verdict for each object; [`slice`] cuts a table
 //! into content-addressed pieces and puts it together again; [`decide`] answers the two questions of a gateway: who
-//! answers this call, and how does this transfer go?
+//! answers this call, and how does this transfer go? [`ack`] is what a gateway pod says about the table that it holds.
 
+pub mod ack;
 pub mod compile;
 pub mod decide;
 pub mod slice;
