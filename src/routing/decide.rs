@@ -5,9 +5,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::table::{
-    AgentEntry, CallerIdEntry, CredentialId, E164, ObjectKey, SipTarget, Table, TransportEntry,
-};
+use super::table::{AgentEntry, CallerIdEntry, CredentialId, E164, ObjectKey, SipTarget, Table, TransportEntry};
 
 /// A table made ready for look-ups; built once when a gateway switches to a new table.
 pub struct Index {

@@ -20,9 +20,7 @@ pub struct Slice {
 #[derive(Debug, thiserror::Error)]
 pub enum SliceError {
     /// The content is not what the head says.
-    #[error(
-        "slice {part} has hash {found} where the head says {expected}; the operator will publish it again"
-    )]
+    #[error("slice {part} has hash {found} where the head says {expected}; the operator will publish it again")]
     WrongHash {
         /// Which slice.
         part: String,
@@ -60,9 +58,7 @@ pub fn table_hash<'a>(hashes: impl IntoIterator<Item = &'a str>) -> String {
 }
 
 /// Puts a table together from `(part, expected hash, content)`; every hash is verified.
-pub fn join<'a>(
-    slices: impl IntoIterator<Item = (&'a str, &'a str, &'a serde_json::Value)>,
-) -> Result<Table, SliceError> {
+pub fn join<'a>(slices: impl IntoIterator<Item = (&'a str, &'a str, &'a serde_json::Value)>) -> Result<Table, SliceError> {
     let _ = slices.into_iter().count();
     Ok(Table::default())
 }

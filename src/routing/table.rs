@@ -51,9 +51,7 @@ impl FromStr for ObjectKey {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('/') {
-            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
-                Ok(Self::new(namespace, name))
-            }
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => Ok(Self::new(namespace, name)),
             _ => Err(format!("'{text}' is not namespace/name")),
         }
     }
@@ -94,13 +92,8 @@ impl FromStr for E164 {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let digits = text.strip_prefix('+').unwrap_or_default().as_bytes();
-        let valid =
-            (7..=15).contains(&digits.len()) && digits[0] != b'0' && digits.iter().all(u8::is_ascii_digit);
-        if valid {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err(format!("'{text}' is not E.164 such as +31201234567"))
-        }
+        let valid = (7..=15).contains(&digits.len()) && digits[0] != b'0' && digits.iter().all(u8::is_ascii_digit);
+        if valid { Ok(Self(text.to_owned())) } else { Err(format!("'{text}' is not E.164 such as +31201234567")) }
     }
 }
 

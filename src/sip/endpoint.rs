@@ -41,16 +41,7 @@ impl Endpoint {
     /// Answers a request inside the leg.
     pub fn respond(&mut self, leg: LegId, request: RequestId, code: u16, body: Option<Body>, now: Millis) {}
     /// Sends NOTIFY with a sipfrag body (`SIP/2.0 code reason`) about the leg's last REFER; `last` ends the subscription.
-    pub fn notify(
-        &mut self,
-        leg: LegId,
-        request: RequestId,
-        code: u16,
-        reason: &str,
-        last: bool,
-        now: Millis,
-    ) {
-    }
+    pub fn notify(&mut self, leg: LegId, request: RequestId, code: u16, reason: &str, last: bool, now: Millis) {}
     /// Sends a request inside the leg (INFO, MESSAGE).
     pub fn request(&mut self, leg: LegId, method: &str, body: Option<Body>, now: Millis) -> RequestId {
         RequestId(1)
