@@ -1,2 +1,45 @@
-//! The command line and nothing else.
-fn main() {}
+//! The command line and nothing else: `voicedock <role>`.
+//!
+//! A role is a module with `Args` (what the command line takes) and `run(Args)`; its error is a sentence that ends up
+//! on standard error, and the exit code is then 1.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use voicedock::resources::crds;
+
+/// Gives memory back after a peak of calls, which the system's allocator does not.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// Answers phone numbers with AI assistants and hands callers to humans, configured by Kubernetes resources.
+#[derive(Parser)]
+#[command(version, propagate_version = true)]
+struct CommandLine {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Write the CustomResourceDefinitions as YAML
+    Crds(crds::Args),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(CommandLine::parse().role).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("voicedock: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(role: Role) -> Result<(), Box<dyn Error>> {
+    match role {
+        Role::Crds(args) => Ok(crds::run(&args)?),
+    }
+}

@@ -23,7 +23,11 @@ use super::sip_trunk::Transport;
     printcolumn(name = "Agent", type_ = "string", json_path = ".status.effective.agent"),
     printcolumn(name = "Destinations", type_ = "integer", json_path = ".status.effective.destinations"),
     printcolumn(name = "Numbers", type_ = "integer", json_path = ".status.numbers"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

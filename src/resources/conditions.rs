@@ -15,7 +15,6 @@ pub struct Condition {
     /// Whether it holds.
     pub status: ConditionStatus,
     /// The generation of the spec that this condition speaks of.
-    #[serde(default)]
     pub observed_generation: i64,
     /// When `status` last changed, RFC 3339.
     #[schemars(extend("format" = "date-time"))]

@@ -21,7 +21,11 @@ use super::references::{LocalReference, ObjectReference};
     printcolumn(name = "Number", type_ = "string", json_path = ".spec.number"),
     printcolumn(name = "Assistant", type_ = "string", json_path = ".spec.assistantRef.name"),
     printcolumn(name = "Trunk", type_ = "string", json_path = ".spec.transferTrunkRef.name"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]

@@ -34,13 +34,12 @@ pub struct RoutingTableSpec {
     /// The slices that make up the table, ordered by name.
     pub slices: Vec<SliceReference>,
     /// Slices of the previous generation, kept from collection.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub previous_slices: Vec<String>,
     /// The Secret that holds the credential versions which trunks of this table name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_secret: Option<String>,
     /// How much is in the table.
-    #[serde(default)]
     pub counts: TableCounts,
 }
 

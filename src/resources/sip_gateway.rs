@@ -25,7 +25,11 @@ use super::sip_trunk::Transport;
     category = "voicedock",
     doc = "A pool of gateway pods: replicas, exposure, addresses, drain, and which namespaces may attach.",
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
     printcolumn(name = "Calls", type_ = "integer", json_path = ".status.calls"),
     printcolumn(name = "Generation", type_ = "integer", json_path = ".status.tableGeneration"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
