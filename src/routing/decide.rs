@@ -123,13 +123,22 @@ pub enum TransferRefusal {
         known: String,
     },
     /// The trunk's `outbound` rules don't let the number out.
-    #[error("trunk {trunk} may not dial {number}; see its outbound.allowedPrefixes and deniedPrefixes")]
+    #[error("trunk {trunk} may not dial {wanted}; see its outbound.allowedPrefixes and deniedPrefixes")]
     NotAllowed {
         /// The trunk.
         trunk: ObjectKey,
-        /// The number.
-        number: E164,
+        /// The number, or the user part of the SIP URI.
+        wanted: String,
     },
+    /// The caller would be put through to the number that the caller dialled.
+    #[error("{0} is the number that the caller dialled; the transfer would come back here")]
+    Loop(E164),
+    /// The trunk names credentials that are not there; it is not dialled without them.
+    #[error("trunk {0} carries no calls out: its credentials are missing; see condition ResolvedRefs of the SipTrunk")]
+    CredentialsMissing(ObjectKey),
+    /// The number's transfer trunk can't be used; no other trunk takes its place.
+    #[error("the transfer trunk of PhoneNumber {0} can't be used; see condition ResolvedRefs of the PhoneNumber")]
+    TransferTrunkUnusable(ObjectKey),
     /// No rule names a trunk.
     #[error("no trunk carries the transfer to {0}; set transferTrunkRef on the PhoneNumber")]
     NoRoute(String),

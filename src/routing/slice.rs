@@ -1,9 +1,32 @@
 //! Table ⇄ content-addressed slices.
 //!
-//! Entries go to a slice by a stable hash of their key, so that one changed entry rewrites one slice. A slice's hash is
-//! over its content in canonical JSON (sorted keys), so that it survives a round trip through the API server.
+//! Each of the four maps of a [`Table`] is cut into 2^k buckets by a stable hash of the entry's key, so that one changed
+//! entry rewrites one slice. A slice's content is a table that holds only the entries of its bucket; its hash is over the
+//! content in canonical JSON (sorted keys, no white space), so that it survives a round trip through the API server.
+//!
+//! [`cut`] is a pure function, so k depends on the entries alone: it doubles when an average slice would grow past
+//! [`TARGET_BYTES`], and further while a slice of several entries is larger than [`LIMIT_BYTES`]. A table that grows across
+//! such a line is rewritten once, whole. Only an entry that is larger by itself makes a slice above the limit.
 
-use super::table::Table;
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use siphasher::sip::SipHasher13;
+
+use super::table::{AssistantEntry, DestinationEntry, E164, NumberEntry, ObjectKey, Table, TrunkEntry};
+
+/// Average size of a slice's canonical JSON, bytes, past which the number of slices doubles: slices lie between half of
+/// this and this on average, and (as keys spread by a hash) hardly ever above 48 KiB.
+pub const TARGET_BYTES: usize = 32 * 1024;
+/// Size of a slice of several entries, bytes, that is never exceeded: far below the 1.5 MiB of an object.
+pub const LIMIT_BYTES: usize = 256 * 1024;
+/// The number of slices of one part stops doubling here: entries whose keys collide so far can't be parted.
+const MAX_BUCKETS: usize = 1 << 16;
 
 /// One slice: its part, its hash and its content.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,15 +35,17 @@ pub struct Slice {
     pub part: String,
     /// SHA-256 of the canonical JSON of `content`, hexadecimal.
     pub hash: String,
-    /// The entries.
-    pub content: serde_json::Value,
+    /// The entries: `{"numbers": {…}}`, by the part.
+    pub content: Value,
 }
 
 /// Why slices don't make a table.
 #[derive(Debug, thiserror::Error)]
 pub enum SliceError {
     /// The content is not what the head says.
-    #[error("slice {part} has hash {found} where the head says {expected}; the operator will publish it again")]
+    #[error(
+        "slice {part} has hash {found} where the head says {expected}; the operator will publish it again"
+    )]
     WrongHash {
         /// Which slice.
         part: String,
@@ -37,28 +62,177 @@ pub enum SliceError {
         /// Why.
         source: serde_json::Error,
     },
+    /// Two slices hold the same entry: they are not of one generation.
+    #[error(
+        "slice {part} holds {key}, which another slice holds too; the operator will publish the table again"
+    )]
+    Overlap {
+        /// Which slice.
+        part: String,
+        /// The entry's key.
+        key: String,
+    },
 }
 
-/// Cuts a table into slices, ordered by part; equal tables give equal slices.
+/// What one slice holds: a table of which every map may be absent. An unknown map is an error, not silence: a gateway
+/// older than its operator keeps its table and says so.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Fragment {
+    #[serde(default)]
+    numbers: BTreeMap<E164, Arc<NumberEntry>>,
+    #[serde(default)]
+    assistants: BTreeMap<ObjectKey, Arc<AssistantEntry>>,
+    #[serde(default)]
+    destinations: BTreeMap<ObjectKey, Arc<DestinationEntry>>,
+    #[serde(default)]
+    trunks: BTreeMap<ObjectKey, Arc<TrunkEntry>>,
+}
+
+/// Cuts a table into slices, ordered by part (assistants, destinations, numbers, trunks; then by bucket); equal tables
+/// give equal slices. A bucket without entries gives no slice, so an empty table has none.
 pub fn cut(table: &Table) -> Vec<Slice> {
-    let _ = table;
-    Vec::new()
+    let mut slices = Vec::new();
+    cut_part("assistants", &table.assistants, &mut slices);
+    cut_part("destinations", &table.destinations, &mut slices);
+    cut_part("numbers", &table.numbers, &mut slices);
+    cut_part("trunks", &table.trunks, &mut slices);
+    slices
 }
 
 /// SHA-256 of the canonical JSON of a slice's content, hexadecimal.
-pub fn hash(content: &serde_json::Value) -> String {
-    let _ = content;
-    String::new()
+pub fn hash(content: &Value) -> String {
+    hex(&Sha256::digest(canonical(content)))
 }
 
-/// Hash of a whole table: over the ordered hashes of its slices.
+/// Hash of a whole table: over the hashes of its slices in the order of [`cut`].
 pub fn table_hash<'a>(hashes: impl IntoIterator<Item = &'a str>) -> String {
-    let _ = hashes.into_iter().count();
-    String::new()
+    let mut digest = Sha256::new();
+    for hash in hashes {
+        digest.update(hash.as_bytes());
+        digest.update(b"\n");
+    }
+    hex(&digest.finalize())
 }
 
-/// Puts a table together from `(part, expected hash, content)`; every hash is verified.
-pub fn join<'a>(slices: impl IntoIterator<Item = (&'a str, &'a str, &'a serde_json::Value)>) -> Result<Table, SliceError> {
-    let _ = slices.into_iter().count();
-    Ok(Table::default())
+/// Puts a table together from `(part, expected hash, content)`, in any order; every hash is verified. Whether the slices
+/// are all slices of the table is the head's to say: compare [`table_hash`].
+pub fn join<'a>(
+    slices: impl IntoIterator<Item = (&'a str, &'a str, &'a Value)>,
+) -> Result<Table, SliceError> {
+    let mut table = Table::default();
+    for (part, expected, content) in slices {
+        let found = hash(content);
+        if found != expected {
+            return Err(SliceError::WrongHash {
+                part: part.to_owned(),
+                expected: expected.to_owned(),
+                found,
+            });
+        }
+        let fragment = Fragment::deserialize(content)
+            .map_err(|source| SliceError::Unreadable { part: part.to_owned(), source })?;
+        merge(part, &mut table.numbers, fragment.numbers)?;
+        merge(part, &mut table.assistants, fragment.assistants)?;
+        merge(part, &mut table.destinations, fragment.destinations)?;
+        merge(part, &mut table.trunks, fragment.trunks)?;
+    }
+    Ok(table)
 }
+
+fn merge<K: Ord + Display, V>(
+    part: &str,
+    into: &mut BTreeMap<K, V>,
+    from: BTreeMap<K, V>,
+) -> Result<(), SliceError> {
+    for (key, entry) in from {
+        if into.contains_key(&key) {
+            return Err(SliceError::Overlap { part: part.to_owned(), key: key.to_string() });
+        }
+        into.insert(key, entry);
+    }
+    Ok(())
+}
+
+/// An entry on its way into a bucket.
+struct Piece {
+    key: String,
+    hash: u64,
+    /// Bytes that the entry adds to its slice.
+    bytes: usize,
+    value: Value,
+}
+
+fn cut_part<K: Display, V: Serialize>(part: &str, entries: &BTreeMap<K, Arc<V>>, slices: &mut Vec<Slice>) {
+    let pieces: Vec<Piece> = entries
+        .iter()
+        .map(|(key, entry)| {
+            let key = key.to_string();
+            let value = to_value(entry);
+            Piece { hash: stable_hash(&key), bytes: key.len() + 4 + canonical(&value).len(), key, value }
+        })
+        .collect();
+    let count = bucket_count(&pieces);
+    let mut buckets: Vec<Map<String, Value>> = vec![Map::new(); count];
+    for piece in pieces {
+        buckets[bucket(piece.hash, count)].insert(piece.key, piece.value);
+    }
+    for (number, entries) in buckets.into_iter().enumerate().filter(|(_, entries)| !entries.is_empty()) {
+        let content = Value::Object(Map::from_iter([(part.to_owned(), Value::Object(entries))]));
+        slices.push(Slice {
+            part: format!("{part}-{}-of-{count}", number + 1),
+            hash: hash(&content),
+            content,
+        });
+    }
+}
+
+/// How many buckets, a power of two; see the module's comment.
+fn bucket_count(pieces: &[Piece]) -> usize {
+    let total: usize = pieces.iter().map(|piece| piece.bytes).sum();
+    let mut count = total.div_ceil(TARGET_BYTES).next_power_of_two().min(MAX_BUCKETS);
+    while count < MAX_BUCKETS && overfull(pieces, count) {
+        count *= 2;
+    }
+    count
+}
+
+fn overfull(pieces: &[Piece], count: usize) -> bool {
+    let mut buckets = vec![(0usize, 0usize); count];
+    for piece in pieces {
+        let (entries, bytes) = &mut buckets[bucket(piece.hash, count)];
+        *entries += 1;
+        *bytes += piece.bytes;
+    }
+    buckets.iter().any(|&(entries, bytes)| entries > 1 && bytes > LIMIT_BYTES)
+}
+
+/// The bucket of a hash: `count` is a power of two, so that doubling splits each bucket in two.
+fn bucket(hash: u64, count: usize) -> usize {
+    (hash % count as u64) as usize
+}
+
+/// The same on every replica and in every version: the keys of SipHash are part of the format.
+fn stable_hash(key: &str) -> u64 {
+    let mut hasher = SipHasher13::new_with_keys(0, 0);
+    hasher.write(key.as_bytes());
+    hasher.finish()
+}
+
+/// `serde_json` without `preserve_order` keeps maps sorted, so its compact form is canonical (a test holds that).
+fn canonical(value: &Value) -> Vec<u8> {
+    value.to_string().into_bytes()
+}
+
+fn to_value<V: Serialize>(entry: &V) -> Value {
+    // Entries are plain structs, enums, strings and numbers with string keys: nothing that serde_json can refuse.
+    #[allow(clippy::expect_used)]
+    serde_json::to_value(entry).expect("a table entry is plain data")
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,12 +1,16 @@
 //! The routing table: plain data, no Kubernetes types. The same objects give the same table, on any replica.
 //!
 //! Everything in it was validated by the compiler: a gateway that holds a `Table` never meets a number that isn't E.164,
-//! a header that may not be sent, or a reference that leads nowhere (references that were dropped are simply absent).
+//! a header that may not be sent, or a reference that leads nowhere. A reference that was dropped is absent; where its
+//! absence would let another rule take over (and a call go out over a trunk that nobody chose) a flag says so.
+//!
+//! Entries are shared: tables of successive generations, and the look-ups over them, hold the same allocation.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -51,7 +55,9 @@ impl FromStr for ObjectKey {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('/') {
-            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => Ok(Self::new(namespace, name)),
+            Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => {
+                Ok(Self::new(namespace, name))
+            }
             _ => Err(format!("'{text}' is not namespace/name")),
         }
     }
@@ -92,8 +98,13 @@ impl FromStr for E164 {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let digits = text.strip_prefix('+').unwrap_or_default().as_bytes();
-        let valid = (7..=15).contains(&digits.len()) && digits[0] != b'0' && digits.iter().all(u8::is_ascii_digit);
-        if valid { Ok(Self(text.to_owned())) } else { Err(format!("'{text}' is not E.164 such as +31201234567")) }
+        let valid =
+            (7..=15).contains(&digits.len()) && digits[0] != b'0' && digits.iter().all(u8::is_ascii_digit);
+        if valid {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(format!("'{text}' is not E.164 such as +31201234567"))
+        }
     }
 }
 
@@ -102,13 +113,13 @@ impl FromStr for E164 {
 #[serde(rename_all = "camelCase")]
 pub struct Table {
     /// Who answers each number.
-    pub numbers: BTreeMap<E164, NumberEntry>,
+    pub numbers: BTreeMap<E164, Arc<NumberEntry>>,
     /// Assistants that a number names.
-    pub assistants: BTreeMap<ObjectKey, AssistantEntry>,
+    pub assistants: BTreeMap<ObjectKey, Arc<AssistantEntry>>,
     /// Destinations that an assistant of the table may transfer to, or a number falls back to.
-    pub destinations: BTreeMap<ObjectKey, DestinationEntry>,
+    pub destinations: BTreeMap<ObjectKey, Arc<DestinationEntry>>,
     /// Trunks that carry a transfer of the table or may bring calls in.
-    pub trunks: BTreeMap<ObjectKey, TrunkEntry>,
+    pub trunks: BTreeMap<ObjectKey, Arc<TrunkEntry>>,
 }
 
 /// Who answers a number.
@@ -123,6 +134,10 @@ pub struct NumberEntry {
     /// Carries transfers whose destination names no trunk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer_trunk: Option<ObjectKey>,
+    /// The PhoneNumber names a transfer trunk that can't be used now. Transfers that would take it are refused: they
+    /// must not go out over the trunk that the call came in over, whose rules and costs are others.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub transfer_trunk_unusable: bool,
     /// Gets the caller when the assistant can't be reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fallback: Option<ObjectKey>,
@@ -135,14 +150,15 @@ pub struct AssistantEntry {
     /// How the AI is reached.
     pub agent: AgentEntry,
     /// Whom the assistant may transfer to: the name it uses → the destination. An inline destination of the
-    /// assistant has the key `namespace/<assistant>.<index>` and its number as its name.
+    /// assistant has the key `namespace/<assistant>#<index>` (no object's name can hold a `#`) and its number as its
+    /// name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub destinations: BTreeMap<String, ObjectKey>,
 }
 
 /// How an AI is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum AgentEntry {
     /// Any agent that speaks SIP.
     Sip {
@@ -238,6 +254,10 @@ pub struct TrunkEntry {
     /// The version of the credentials in the gateway's credentials Secret; holds nothing of their value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<CredentialId>,
+    /// The trunk names credentials that are not there (no such Secret, or a key is missing). It still recognises calls
+    /// that come in, but carries none out: never with old credentials, and never without any.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub credentials_missing: bool,
     /// The only realm whose challenge is answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub realm: Option<String>,
@@ -254,7 +274,10 @@ pub struct TrunkEntry {
     pub denied_prefixes: Vec<String>,
     /// The header that carries the caller's number.
     pub caller_id_header: CallerIdHeaderEntry,
-    /// Namespaces, among those of the table's numbers, that may use the trunk.
+    /// Namespaces, among those of the table's numbers, that may use the trunk, sorted. A namespace other than the
+    /// trunk's own is listed only if the trunk's grant lets it in *and* it wants the trunk: one of its objects in this
+    /// table names it, or the trunk is the platform's, in the gateway's own namespace. Otherwise a stranger could offer a
+    /// trunk to everybody and so take over calls of numbers that never asked for it.
     pub allowed_namespaces: Vec<String>,
 }
 
@@ -264,7 +287,7 @@ pub struct CredentialId(pub String);
 
 /// How a trunk writes called numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum NumberFormatEntry {
     /// `+31201234567`; a missing `+` is forgiven.
     E164,

@@ -1,0 +1,216 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::routing::table::{
+    AgentEntry, CallerIdEntry, CallerIdHeaderEntry, DestinationTarget, NumberFormatEntry, SipTarget,
+    TransportEntry,
+};
+
+fn number(index: usize) -> (E164, Arc<NumberEntry>) {
+    let entry = NumberEntry {
+        object: ObjectKey::new("shop", format!("line-{index}")),
+        assistant: Some(ObjectKey::new("shop", "support")),
+        transfer_trunk: Some(ObjectKey::new("shop", "office")),
+        transfer_trunk_unusable: false,
+        fallback: None,
+    };
+    (format!("+3120{index:07}").parse().unwrap(), Arc::new(entry))
+}
+
+fn target() -> SipTarget {
+    SipTarget {
+        uri: "sip:agent@host:5060".into(),
+        host: "host".into(),
+        port: Some(5060),
+        transport: TransportEntry::Tcp,
+    }
+}
+
+fn destination(description: String) -> Arc<DestinationEntry> {
+    Arc::new(DestinationEntry {
+        target: DestinationTarget::Sip(target()),
+        description,
+        trunk: None,
+        ring_timeout_seconds: 30,
+        caller_id: CallerIdEntry::Fixed("+31201234567".parse().unwrap()),
+        headers: vec![("X-Reason".into(), "sales".into())],
+        return_to_assistant: true,
+    })
+}
+
+/// A table with an entry of each kind and of each variant.
+fn table(numbers: usize) -> Table {
+    let mut table = Table { numbers: (0..numbers).map(number).collect(), ..Table::default() };
+    let key = ObjectKey::new("shop", "support");
+    table.assistants.insert(
+        key.clone(),
+        Arc::new(AssistantEntry {
+            agent: AgentEntry::Sip { targets: vec![target()], headers: vec![], answer_timeout_seconds: 10 },
+            destinations: BTreeMap::from([("sales".into(), ObjectKey::new("shop", "sales"))]),
+        }),
+    );
+    table.destinations.insert(ObjectKey::new("shop", "sales"), destination("Sales: \"prices\" ≤ 5 €".into()));
+    table.trunks.insert(
+        ObjectKey::new("shop", "office"),
+        Arc::new(TrunkEntry {
+            host: "2001:db8::1".into(),
+            port: None,
+            transport: TransportEntry::Udp,
+            credential: None,
+            credentials_missing: true,
+            realm: Some("pbx".into()),
+            allowed_sources: vec!["203.0.113.0/24".parse().unwrap()],
+            number_format: NumberFormatEntry::National { country_code: "31".into() },
+            allowed_prefixes: vec!["+31".into()],
+            denied_prefixes: vec![],
+            caller_id_header: CallerIdHeaderEntry::PAI,
+            allowed_namespaces: vec!["shop".into()],
+        }),
+    );
+    table
+}
+
+fn join_all(slices: &[Slice]) -> Result<Table, SliceError> {
+    join(slices.iter().map(|slice| (slice.part.as_str(), slice.hash.as_str(), &slice.content)))
+}
+
+#[test]
+fn a_table_survives_being_cut_written_as_json_or_yaml_and_joined() {
+    let table = table(700);
+    let slices = cut(&table);
+    assert!(slices.len() > 5, "{}", slices.len());
+    let json: Vec<Slice> = slices
+        .iter()
+        .map(|slice| Slice {
+            content: serde_json::from_str(&slice.content.to_string()).unwrap(),
+            ..slice.clone()
+        })
+        .collect();
+    assert_eq!(join_all(&json).unwrap(), table);
+    let yaml: Vec<Slice> = slices
+        .iter()
+        .map(|slice| {
+            let text = serde_saphyr::to_string(&slice.content).unwrap();
+            Slice { content: serde_saphyr::from_str(&text).unwrap(), ..slice.clone() }
+        })
+        .collect();
+    assert_eq!(join_all(&yaml).unwrap(), table);
+    let backwards: Vec<Slice> = slices.into_iter().rev().collect();
+    assert_eq!(join_all(&backwards).unwrap(), table);
+}
+
+#[test]
+fn an_empty_table_has_no_slices() {
+    assert_eq!(cut(&Table::default()), vec![]);
+    assert_eq!(join_all(&[]).unwrap(), Table::default());
+}
+
+#[test]
+fn one_changed_number_changes_exactly_one_slice() {
+    let before = table(5000);
+    let mut after = before.clone();
+    let entry = after.numbers.values_mut().nth(1234).unwrap();
+    Arc::make_mut(entry).assistant = Some(ObjectKey::new("shop", "sales"));
+    let (before, after) = (cut(&before), cut(&after));
+    assert_eq!(before.len(), after.len());
+    assert!(before.len() > 16);
+    let changed: Vec<_> = before.iter().zip(&after).filter(|(a, b)| a != b).collect();
+    assert_eq!(changed.len(), 1);
+    assert_eq!(changed[0].0.part, changed[0].1.part);
+    assert_ne!(changed[0].0.hash, changed[0].1.hash);
+    let table = |slices: &[Slice]| table_hash(slices.iter().map(|slice| slice.hash.as_str()));
+    assert_ne!(table(&before), table(&after));
+}
+
+#[test]
+fn slices_stay_near_their_target_size() {
+    for numbers in [10, 500, 5_000, 20_000] {
+        for slice in cut(&table(numbers)) {
+            let bytes = slice.content.to_string().len();
+            assert!(bytes <= 48 * 1024, "{} has {bytes} bytes at {numbers} numbers", slice.part);
+        }
+    }
+}
+
+#[test]
+fn large_entries_are_parted_and_one_that_is_too_large_stands_alone() {
+    let mut table = Table::default();
+    for index in 0..12 {
+        let size = if index == 3 { LIMIT_BYTES + 1 } else { LIMIT_BYTES / 2 + 1 };
+        table
+            .destinations
+            .insert(ObjectKey::new("shop", format!("dest-{index}")), destination("x".repeat(size)));
+    }
+    let slices = cut(&table);
+    for slice in &slices {
+        let entries = slice.content["destinations"].as_object().unwrap().len();
+        assert_eq!(entries, 1, "{}", slice.part);
+    }
+    assert_eq!(join_all(&slices).unwrap(), table);
+}
+
+#[test]
+fn maps_of_json_are_sorted_so_that_their_text_is_canonical() {
+    let value: Value = serde_json::from_str(r#"{"b": 1, "a": {"d": 2, "c": 3}}"#).unwrap();
+    assert_eq!(value.to_string(), r#"{"a":{"c":3,"d":2},"b":1}"#);
+}
+
+#[test]
+fn names_and_hashes_of_slices_are_part_of_the_format() {
+    let slices = cut(&table(1));
+    let names: Vec<_> = slices.iter().map(|slice| format!("{} {}", slice.part, &slice.hash[..8])).collect();
+    let expected = [
+        "assistants-1-of-1 5d9d46f7",
+        "destinations-1-of-1 639fde22",
+        "numbers-1-of-1 2a4720a5",
+        "trunks-1-of-1 da28a650",
+    ];
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn fields_are_written_in_camel_case_and_without_nulls() {
+    let text: String = cut(&table(1)).iter().map(|slice| slice.content.to_string()).collect();
+    assert!(text.contains(r#""answerTimeoutSeconds":10"#), "{text}");
+    assert!(text.contains(r#""countryCode":"31""#), "{text}");
+    assert!(!text.contains("null") && !text.contains('_'), "{text}");
+}
+
+#[test]
+fn a_slice_whose_content_is_not_what_the_head_says_is_refused() {
+    let mut slices = cut(&table(3));
+    slices[0].content["assistants"]["shop/support"]["agent"]["sip"]["answerTimeoutSeconds"] = 11.into();
+    let refusal = join_all(&slices).unwrap_err();
+    assert!(
+        matches!(&refusal, SliceError::WrongHash { part, .. } if part == "assistants-1-of-1"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn a_slice_that_this_version_cannot_read_is_refused() {
+    for content in [r#"{"queues": {}}"#, r#"{"numbers": {"0201234567": {"object": "a/b"}}}"#, r#"3"#] {
+        let content: Value = serde_json::from_str(content).unwrap();
+        let slice = Slice { part: "queues-1-of-1".into(), hash: hash(&content), content };
+        let refusal = join_all(&[slice]).unwrap_err();
+        assert!(matches!(refusal, SliceError::Unreadable { .. }), "{refusal}");
+    }
+}
+
+#[test]
+fn slices_of_two_generations_that_hold_the_same_entry_are_refused() {
+    let mut slices = cut(&table(700));
+    slices.extend(cut(&table(1)).into_iter().filter(|slice| slice.part.starts_with("numbers")));
+    let refusal = join_all(&slices).unwrap_err();
+    assert!(matches!(refusal, SliceError::Overlap { .. }), "{refusal}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn any_numbers_survive_cut_and_join(indices in proptest::collection::btree_set(0usize..9_999_999, 0..600)) {
+        let mut table = table(0);
+        table.numbers = indices.into_iter().map(number).collect();
+        prop_assert_eq!(join_all(&cut(&table)).unwrap(), table);
+    }
+}
