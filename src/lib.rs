@@ -10,8 +10,10 @@
 pub mod call;
 pub mod gateway;
 pub mod http;
+pub mod metrics;
 pub mod operator;
 pub mod resources;
 pub mod routing;
 pub mod simulate;
 pub mod sip;
+pub mod telemetry;

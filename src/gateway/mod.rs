@@ -1,1 +1,9 @@
-//! (being written)
+//! A gateway pod: the effects of the data plane and what keeps its table current.
+
+pub mod call_id;
+pub mod calls;
+pub mod config;
+pub mod control;
+pub mod peers;
+pub mod plane;
+pub mod snapshot;

@@ -1,0 +1,223 @@
+//! The calls of this pod as its HTTP shows them: what `GET /api/v1/calls` answers, without asking a shard.
+//!
+//! Shards record a [`CallView`] whenever something that it shows has changed; a call that is over stays visible for
+//! [`KEEP_SECONDS`], at most [`KEEP_CALLS`] of them. Recording never waits for a reader for longer than it takes to
+//! copy pointers.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use serde::{Serialize, Serializer};
+
+use super::call_id::CallId;
+use crate::routing::table::{E164, ObjectKey};
+
+/// Seconds that a call which is over stays visible.
+pub const KEEP_SECONDS: i64 = 3600;
+/// Calls which are over that stay visible; the oldest go first.
+pub const KEEP_CALLS: usize = 1000;
+
+/// One call, in the field names of the product's API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct CallView {
+    /// Names the call.
+    pub id: CallId,
+    /// The caller's number as the trunk gave it; absent when the caller withheld it.
+    pub caller_phone: Option<String>,
+    /// The number that was called.
+    pub assistant_phone: E164,
+    /// How far the call is.
+    pub status: CallStatus,
+    /// Who called whom.
+    pub direction: Direction,
+    /// Why the call ended, one of a few fixed words such as `caller-hung-up`.
+    pub end_reason: Option<String>,
+    /// What went wrong, as a sentence.
+    pub error: Option<String>,
+    /// When the call came in.
+    #[serde(serialize_with = "milliseconds")]
+    pub started_at: Timestamp,
+    /// When it was over.
+    #[serde(serialize_with = "optional_milliseconds")]
+    pub ended_at: Option<Timestamp>,
+    /// Whole seconds from `started_at` to `ended_at`; set when the call is recorded as over.
+    pub duration_seconds: Option<i64>,
+    /// Always empty: a gateway carries the signalling, it doesn't hear what is said.
+    pub messages: [(); 0],
+    /// The Assistant, `namespace/name`.
+    pub agent_id: Option<ObjectKey>,
+    /// The PhoneNumber, `namespace/name`.
+    pub number_id: Option<ObjectKey>,
+    /// What became of the call's transfers, oldest first.
+    pub transfers: Vec<TransferOutcome>,
+}
+
+/// How far a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CallStatus {
+    /// Nobody has answered yet.
+    Connecting,
+    /// Someone has: the assistant, or after a transfer a human.
+    InProgress,
+    /// It was answered and is over.
+    Ended,
+    /// It is over and was never answered.
+    Failed,
+}
+
+impl CallStatus {
+    /// Whether the call is over.
+    pub fn is_over(self) -> bool {
+        matches!(self, Self::Ended | Self::Failed)
+    }
+}
+
+/// Who called whom.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Direction {
+    /// A caller called the number.
+    Inbound,
+}
+
+/// What became of one transfer: the same in the API, in logs and in the answer to an agent that asked with REFER.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TransferOutcome {
+    /// The outcome.
+    pub outcome: Outcome,
+    /// The final SIP status that decided it.
+    pub sip_code: Option<u16>,
+    /// Its reason phrase, or why nothing was dialled.
+    pub reason: Option<String>,
+    /// The destination's name, the number or the URI.
+    pub destination: String,
+    /// The trunk that carried it; absent for a URI that was dialled directly, or when nothing was dialled.
+    pub trunk: Option<ObjectKey>,
+    /// INVITEs that were sent.
+    pub attempts: u32,
+    /// Whole seconds that it rang.
+    pub ring_seconds: u32,
+    /// When the outcome was known.
+    #[serde(serialize_with = "milliseconds")]
+    pub at: Timestamp,
+}
+
+/// How a transfer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The human has the caller.
+    Answered,
+    /// 486 or 600.
+    Busy,
+    /// It rang out.
+    NoAnswer,
+    /// It was refused.
+    Rejected,
+    /// Nothing answered at all, or the trunk is down.
+    Unreachable,
+    /// Outside of the destination's hours.
+    Closed,
+    /// No rule lets it out.
+    NotAllowed,
+    /// The caller left before it was decided.
+    CallerHungUp,
+    /// The other side never said.
+    Unknown,
+}
+
+/// The calls of this pod.
+#[derive(Debug)]
+pub struct Calls {
+    /// One map a shard, so that shards never wait for each other.
+    live: Box<[Mutex<HashMap<CallId, Arc<CallView>>>]>,
+    /// Oldest first.
+    over: Mutex<VecDeque<Arc<CallView>>>,
+}
+
+impl Calls {
+    /// No calls yet; for this many shards.
+    pub fn new(shards: usize) -> Self {
+        Self { live: (0..shards).map(|_| Mutex::default()).collect(), over: Mutex::default() }
+    }
+
+    /// Shows a call as it is now. One that is over moves to those that stay visible for a while. `now` is the wall clock.
+    pub fn record(&self, mut view: CallView, now: Timestamp) {
+        let Some(live) = self.live.get(usize::from(view.id.shard)) else { return };
+        if !view.status.is_over() {
+            locked(live).insert(view.id, Arc::new(view));
+            return;
+        }
+        let ended = *view.ended_at.get_or_insert(now);
+        view.duration_seconds = Some((ended.as_second() - view.started_at.as_second()).max(0));
+        let id = view.id;
+        // Shown as over before it is hidden as live: a reader in between sees it at least once.
+        let mut over = locked(&self.over);
+        over.push_back(Arc::new(view));
+        forget(&mut over, now);
+        drop(over);
+        locked(live).remove(&id);
+    }
+
+    /// One call, live or over for not too long.
+    pub fn get(&self, id: CallId, now: Timestamp) -> Option<Arc<CallView>> {
+        let live = self.live.get(usize::from(id.shard))?;
+        let found = locked(live).get(&id).cloned();
+        found.or_else(|| {
+            let mut over = locked(&self.over);
+            forget(&mut over, now);
+            over.iter().rev().find(|view| view.id == id).cloned()
+        })
+    }
+
+    /// Every visible call, newest first.
+    pub fn list(&self, now: Timestamp) -> Vec<Arc<CallView>> {
+        let mut views: HashMap<CallId, Arc<CallView>> = HashMap::new();
+        for shard in &self.live {
+            views.extend(locked(shard).iter().map(|(id, view)| (*id, Arc::clone(view))));
+        }
+        let mut over = locked(&self.over);
+        forget(&mut over, now);
+        views.extend(over.iter().map(|view| (view.id, Arc::clone(view))));
+        drop(over);
+        let mut views: Vec<_> = views.into_values().collect();
+        views.sort_unstable_by(|a, b| (b.started_at, b.id).cmp(&(a.started_at, a.id)));
+        views
+    }
+
+    /// Calls that are not over.
+    pub fn live(&self) -> usize {
+        self.live.iter().map(|shard| locked(shard).len()).sum()
+    }
+}
+
+fn forget(over: &mut VecDeque<Arc<CallView>>, now: Timestamp) {
+    let too_old = |view: &CallView| {
+        view.ended_at.is_some_and(|ended| now.as_second() - ended.as_second() >= KEEP_SECONDS)
+    };
+    while over.len() > KEEP_CALLS || over.front().is_some_and(|view| too_old(view)) {
+        over.pop_front();
+    }
+}
+
+/// A panic elsewhere can't leave these maps half changed: each change is one insert or one remove.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// RFC 3339 in UTC, always with milliseconds: texts sort as the times do.
+fn milliseconds<S: Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{time:.3}"))
+}
+
+fn optional_milliseconds<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => milliseconds(time, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,213 @@
+//! Call control inside of a pod: from whoever asks (HTTP) to the shard that has the call, and back.
+//!
+//! Reads are answered from [`Calls`]; commands go to the call's shard over a bounded channel with a reply. A full channel
+//! or a late reply is an error that says so: nobody who asks for something waits for more than [`REPLY_TIMEOUT`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+use super::call_id::{CallId, Instance};
+use super::calls::{CallView, Calls};
+use crate::routing::decide::{TransferRefusal, Wanted};
+
+/// How long a shard may take to answer a command. Shards answer within microseconds; this bounds a fault.
+pub const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Commands that may wait for one shard.
+pub const QUEUE: usize = 256;
+
+/// A command to a call, for the shard that has it. A shard that drops `reply` has refused nothing and done nothing.
+#[derive(Debug)]
+pub enum ControlRequest {
+    /// Hand the caller over. The reply comes when the destination is being dialled, or was refused before that; the outcome
+    /// is then recorded in the call's `transfers`.
+    Transfer {
+        /// Which call.
+        call: CallId,
+        /// Where to.
+        command: TransferCommand,
+        /// What became of the command.
+        reply: oneshot::Sender<Result<(), ControlError>>,
+    },
+    /// Hang up every leg of the call.
+    End {
+        /// Which call.
+        call: CallId,
+        /// What became of the command.
+        reply: oneshot::Sender<Result<(), ControlError>>,
+    },
+}
+
+/// A transfer that the API asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransferCommand {
+    /// Where to; with the authority of the API ([`crate::routing::decide::Authority::Api`]).
+    pub wanted: Wanted,
+}
+
+/// Why a command was not carried out. Nothing has changed for the call unless it says so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ControlError {
+    /// No call of this pod has the id, or it was over too long ago.
+    #[error("no call has the id {0}; GET /api/v1/calls lists those that there are")]
+    UnknownCall(CallId),
+    /// The call is over, or nobody has answered it yet.
+    #[error("the call is {0}; only a call that is in progress can be controlled")]
+    NotActive(&'static str),
+    /// Another transfer of the call is under way.
+    #[error("the call is being transferred already; wait for the outcome in its 'transfers'")]
+    TransferUnderWay,
+    /// The transfer was refused before anything was dialled.
+    #[error(transparent)]
+    Refused(#[from] TransferRefusal),
+    /// Too many commands wait already.
+    #[error("this gateway has too many commands waiting; try again in a second")]
+    Overloaded,
+    /// The shard did not answer in time. The command may still be carried out.
+    #[error(
+        "the gateway did not answer in time; GET the call before you try again, it may have been carried out"
+    )]
+    NoReply,
+    /// The process ends.
+    #[error("this gateway is shutting down and the call with it")]
+    ShuttingDown,
+}
+
+/// Asks for calls of this pod and commands them.
+#[derive(Clone, Debug)]
+pub struct CallControl {
+    instance: Instance,
+    calls: Arc<Calls>,
+    shards: Arc<[mpsc::Sender<ControlRequest>]>,
+}
+
+impl CallControl {
+    /// Control over the calls in `calls`, and for each shard the receiver of its commands.
+    pub fn new(
+        instance: Instance,
+        shards: usize,
+        calls: Arc<Calls>,
+    ) -> (Self, Vec<mpsc::Receiver<ControlRequest>>) {
+        let (senders, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(QUEUE)).unzip();
+        (Self { instance, calls, shards: senders.into() }, receivers)
+    }
+
+    /// The process whose calls these are.
+    pub fn instance(&self) -> Instance {
+        self.instance
+    }
+
+    /// Every visible call of this pod, newest first.
+    pub fn list(&self) -> Vec<Arc<CallView>> {
+        self.calls.list(Timestamp::now())
+    }
+
+    /// One call of this pod.
+    pub fn get(&self, id: CallId) -> Option<Arc<CallView>> {
+        if id.instance == self.instance { self.calls.get(id, Timestamp::now()) } else { None }
+    }
+
+    /// Starts a transfer; see [`ControlRequest::Transfer`].
+    pub async fn transfer(&self, id: CallId, command: TransferCommand) -> Result<(), ControlError> {
+        self.ask(id, |reply| ControlRequest::Transfer { call: id, command, reply }).await
+    }
+
+    /// Hangs up.
+    pub async fn end(&self, id: CallId) -> Result<(), ControlError> {
+        self.ask(id, |reply| ControlRequest::End { call: id, reply }).await
+    }
+
+    async fn ask(
+        &self,
+        id: CallId,
+        request: impl FnOnce(oneshot::Sender<Result<(), ControlError>>) -> ControlRequest,
+    ) -> Result<(), ControlError> {
+        let shard = match self.shards.get(usize::from(id.shard)) {
+            Some(shard) if id.instance == self.instance => shard,
+            _ => return Err(ControlError::UnknownCall(id)),
+        };
+        let (reply, answer) = oneshot::channel();
+        shard.try_send(request(reply)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => ControlError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => ControlError::ShuttingDown,
+        })?;
+        match tokio::time::timeout(REPLY_TIMEOUT, answer).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(ControlError::ShuttingDown),
+            Err(_) => Err(ControlError::NoReply),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gateway::calls::tests::INSTANCE;
+
+    fn id(shard: u8) -> CallId {
+        CallId { instance: INSTANCE, shard, serial: 7 }
+    }
+
+    fn control(shards: usize) -> (CallControl, Vec<mpsc::Receiver<ControlRequest>>) {
+        CallControl::new(INSTANCE, shards, Arc::new(Calls::new(shards)))
+    }
+
+    #[tokio::test]
+    async fn a_command_goes_to_the_shard_that_the_id_names() {
+        let (control, mut shards) = control(2);
+        let mut second = shards.remove(1);
+        let shard = tokio::spawn(async move {
+            let Some(ControlRequest::End { call, reply }) = second.recv().await else { panic!("no command") };
+            reply.send(Err(ControlError::NotActive("ended"))).unwrap();
+            call
+        });
+        assert_eq!(control.end(id(1)).await, Err(ControlError::NotActive("ended")));
+        assert_eq!(shard.await.unwrap(), id(1));
+        assert!(shards[0].try_recv().is_err(), "no other shard hears of it");
+    }
+
+    #[tokio::test]
+    async fn a_call_of_another_pod_or_shard_is_unknown() {
+        let (control, _shards) = control(2);
+        let foreign = CallId { instance: Instance(1), ..id(0) };
+        assert_eq!(control.end(foreign).await, Err(ControlError::UnknownCall(foreign)));
+        assert_eq!(control.end(id(2)).await, Err(ControlError::UnknownCall(id(2))));
+        assert!(control.get(foreign).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_shard_that_does_not_answer_is_not_waited_for_longer_than_the_bound() {
+        let (control, _shards) = control(1);
+        assert_eq!(control.end(id(0)).await, Err(ControlError::NoReply));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_says_so_at_once() {
+        let (control, _shards) = control(1);
+        let waiting: Vec<_> = (0..QUEUE)
+            .map(|_| {
+                let control = control.clone();
+                tokio::spawn(async move { control.end(id(0)).await })
+            })
+            .collect();
+        let full = || control.shards[0].capacity() == 0;
+        tokio::time::timeout(REPLY_TIMEOUT, async {
+            while !full() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+        assert_eq!(control.end(id(0)).await, Err(ControlError::Overloaded));
+        waiting.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_is_gone_says_that_the_gateway_shuts_down() {
+        let (control, shards) = control(1);
+        drop(shards);
+        assert_eq!(control.end(id(0)).await, Err(ControlError::ShuttingDown));
+    }
+}
