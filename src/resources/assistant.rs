@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conditions::Condition;
 use super::references::{LocalReference, SecretKeyReference};
+use super::rules;
 use super::sip_trunk::Transport;
 
 /// Who answers a call: the prompt and tools of an AI, and how it is reached.
@@ -69,7 +70,9 @@ pub struct LlmConfig {
     pub messages: Vec<LlmMessage>,
     /// What the assistant may do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
+    #[schemars(length(max = 4))]
+    #[x_kube(validation = Rule::new("self.all(tool, self.exists_one(other, other.type == tool.type))")
+        .message("write each type of tool once; one transfer_call lists all destinations"))]
     pub tools: Vec<Tool>,
 }
 
@@ -99,13 +102,22 @@ pub enum LlmRole {
 /// A tool of the assistant.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.type != 'transfer_call' || (has(self.destinations) && size(self.destinations) > 0)")
+    .message("transfer_call needs destinations: list at least one destinationRef or inline number"))]
+#[x_kube(validation = Rule::new("self.type == 'transfer_call' || !has(self.destinations) || size(self.destinations) == 0")
+    .message("only transfer_call has destinations: remove them here"))]
 pub struct Tool {
     /// What the tool does.
     #[serde(rename = "type")]
     pub type_: ToolType,
     /// Humans a caller may be handed to; only with `transfer_call`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 128))]
+    #[schemars(length(max = 100))]
+    #[x_kube(validation = Rule::new("self.all(x, !has(x.number) || self.exists_one(y, has(y.number) && y.number == x.number))")
+        .message("write each inline number once"))]
+    #[x_kube(validation = Rule::new("self.all(x, !has(x.destinationRef) || \
+        self.exists_one(y, has(y.destinationRef) && y.destinationRef.name == x.destinationRef.name))")
+        .message("write each destinationRef once"))]
     pub destinations: Vec<ToolDestination>,
 }
 
@@ -122,6 +134,12 @@ pub enum ToolType {
 /// A destination of `transfer_call`: a reference to a TransferDestination, or the product's inline form; exactly one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.destinationRef) != has(self.number)")
+    .message("write either destinationRef: {name: …}, or the inline form with type, number and description"))]
+#[x_kube(validation = Rule::new("!has(self.destinationRef) || !(has(self.type) || has(self.description) || has(self.message))")
+    .message("destinationRef stands alone: type, description and message are those of the TransferDestination"))]
+#[x_kube(validation = Rule::new("!has(self.number) || (has(self.type) && has(self.description))")
+    .message("an inline number needs type: number and a description that tells the model when to use it"))]
 pub struct ToolDestination {
     /// A TransferDestination in the same namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,6 +149,8 @@ pub struct ToolDestination {
     pub type_: Option<InlineDestinationType>,
     /// Inline form: E.164.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = rules::e164())]
     pub number: Option<String>,
     /// Inline form: when to use this destination, for the model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,6 +173,8 @@ pub enum InlineDestinationType {
 /// How the AI is reached; exactly one.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.openai) != has(self.sip)")
+    .message("write exactly one of openai and sip"))]
 pub struct Agent {
     /// OpenAI Realtime over SIP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -168,6 +190,8 @@ pub struct Agent {
 pub struct OpenAiAgent {
     /// The project, `proj_…`: the user part of the SIP URI.
     #[schemars(length(min = 1, max = 128))]
+    #[x_kube(validation = Rule::new("self.matches('^proj_[A-Za-z0-9_-]+$')")
+        .message("write the project's id, which begins with proj_"))]
     pub project_id: String,
     /// The API key; key `apiKey` of the Secret when left out.
     pub api_key_secret_ref: SecretKeyReference,
@@ -180,10 +204,12 @@ pub struct OpenAiAgent {
     /// Base URL of the REST API, for other regions and compatible servers; `https://api.openai.com` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = rules::https_url())]
     pub api_base_url: Option<String>,
     /// Host and port of the SIP endpoint; `sip.api.openai.com` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = rules::host_and_port())]
     pub sip_host: Option<String>,
 }
 
@@ -193,10 +219,12 @@ pub struct OpenAiAgent {
 pub struct SipAgent {
     /// The agent's SIP URI.
     #[schemars(length(min = 5, max = 512))]
+    #[x_kube(validation = rules::sip_uri())]
     pub uri: String,
     /// Further URIs, tried in order when the first can't be reached.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    #[schemars(length(max = 8), inner(length(max = 512)))]
+    #[x_kube(validation = rules::sip_uris())]
     pub backup_uris: Vec<String>,
     /// Transport to the agent; the URI's `transport` parameter, else UDP, when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -217,9 +245,11 @@ pub struct SipAgent {
 pub struct Header {
     /// Name of the header.
     #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = rules::header_name())]
     pub name: String,
     /// Its value.
     #[schemars(length(max = 512))]
+    #[x_kube(validation = rules::header_value())]
     pub value: String,
 }
 
@@ -229,6 +259,7 @@ pub struct Header {
 pub struct EventsSink {
     /// An https URL.
     #[schemars(length(min = 9, max = 1024))]
+    #[x_kube(validation = rules::https_url())]
     pub url: String,
     /// The signing secret; key `secret` of the Secret when left out.
     pub secret_ref: SecretKeyReference,
@@ -243,6 +274,8 @@ pub struct AssistantStatus {
     pub observed_generation: Option<i64>,
     /// `Accepted`, `ResolvedRefs`, `Programmed`, `Ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// What was decided for fields that the spec leaves out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

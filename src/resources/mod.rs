@@ -11,6 +11,7 @@ pub mod phone_number;
 pub mod references;
 pub mod routing_slice;
 pub mod routing_table;
+pub mod rules;
 pub mod sip_gateway;
 pub mod sip_trunk;
 pub mod transfer_destination;

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conditions::Condition;
 use super::references::{LocalReference, ObjectReference};
+use super::rules;
 
 /// A phone number, its assistant and its transfer trunk.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -31,6 +32,10 @@ use super::references::{LocalReference, ObjectReference};
 #[serde(rename_all = "camelCase")]
 pub struct PhoneNumberSpec {
     /// The number, E.164. Immutable: a number that moves is a new object.
+    #[schemars(length(max = rules::MAX_READ))]
+    #[x_kube(validation = rules::e164())]
+    #[x_kube(validation = Rule::new("self == oldSelf").message(
+        "a number can't be changed: write a new PhoneNumber for the new number and delete this one"))]
     pub number: String,
     /// Name for people; the object's name when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,6 +64,8 @@ pub struct PhoneNumberStatus {
     pub observed_generation: Option<i64>,
     /// `Accepted`, `ResolvedRefs`, `Programmed`, `Ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// What was decided for fields that the spec leaves out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

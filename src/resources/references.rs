@@ -6,6 +6,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rules;
+
 /// Names an object, in the referrer's namespace unless `namespace` says otherwise. Across namespaces the target's
 /// `allowedNamespaces` decides (as in the Gateway API); a refusal never tells whether the target exists.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, KubeSchema)]
@@ -13,10 +15,12 @@ use serde::{Deserialize, Serialize};
 pub struct ObjectReference {
     /// Name of the object.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = rules::object_name())]
     pub name: String,
     /// Namespace of the object; the referrer's own when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = rules::namespace_name())]
     pub namespace: Option<String>,
 }
 
@@ -26,6 +30,7 @@ pub struct ObjectReference {
 pub struct LocalReference {
     /// Name of the object.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = rules::object_name())]
     pub name: String,
 }
 
@@ -36,14 +41,17 @@ pub struct LocalReference {
 pub struct CredentialsReference {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = rules::object_name())]
     pub name: String,
     /// Key of the user name in the Secret; `username` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = rules::secret_key())]
     pub username_key: Option<String>,
     /// Key of the password in the Secret; `password` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = rules::secret_key())]
     pub password_key: Option<String>,
 }
 
@@ -53,16 +61,20 @@ pub struct CredentialsReference {
 pub struct SecretKeyReference {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = rules::object_name())]
     pub name: String,
     /// Key in the Secret; the field that holds this reference documents the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = rules::secret_key())]
     pub key: Option<String>,
 }
 
 /// Which namespaces may refer to the object, as in the Gateway API.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(self.from == 'Selector') == has(self.selector)")
+    .message("write a selector with from: Selector, and only with it"))]
 pub struct AllowedNamespaces {
     /// `Same`: only its own namespace (also when `allowedNamespaces` is left out); `All`; or `Selector`.
     pub from: NamespacesFrom,
@@ -87,5 +99,6 @@ pub enum NamespacesFrom {
 #[serde(rename_all = "camelCase")]
 pub struct NamespaceSelector {
     /// Labels and the values they must have; `kubernetes.io/metadata.name` selects a namespace by name.
+    #[schemars(schema_with = "rules::labels", extend("minProperties" = 1))]
     pub match_labels: BTreeMap<String, String>,
 }

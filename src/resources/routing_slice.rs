@@ -17,10 +17,14 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self == oldSelf")
+    .message("a RoutingSlice never changes: its name holds the hash of its content; write a new one"))]
 pub struct RoutingSliceSpec {
     /// The gateway whose table this is a piece of.
+    #[schemars(length(min = 1, max = 253))]
     pub gateway: String,
     /// Which part of the table this is, `numbers-3-of-8`.
+    #[schemars(length(min = 1, max = 64))]
     pub part: String,
     /// The entries, as in `routing::table`.
     #[schemars(schema_with = "super::crds::any_object")]

@@ -26,18 +26,25 @@ use super::conditions::Condition;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.generation >= oldSelf.generation")
+    .message("the generation of a table never goes back: publish a higher one"))]
 pub struct RoutingTableSpec {
     /// Grows by one with every published table; never goes back.
+    #[schemars(range(min = 1))]
     pub generation: i64,
     /// Hash over the ordered hashes of the slices: equal hash, equal table.
+    #[schemars(length(min = 1, max = 128))]
     pub hash: String,
     /// The slices that make up the table, ordered by name.
+    #[schemars(length(max = 8192))]
     pub slices: Vec<SliceReference>,
     /// Slices of the previous generation, kept from collection.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8192), inner(length(max = 253)))]
     pub previous_slices: Vec<String>,
     /// The Secret that holds the credential versions which trunks of this table name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
     pub credentials_secret: Option<String>,
     /// How much is in the table.
     pub counts: TableCounts,
@@ -48,8 +55,10 @@ pub struct RoutingTableSpec {
 #[serde(rename_all = "camelCase")]
 pub struct SliceReference {
     /// Name of the RoutingSlice, in the same namespace.
+    #[schemars(length(min = 1, max = 253))]
     pub name: String,
     /// SHA-256 of its content in canonical JSON, hexadecimal.
+    #[schemars(length(min = 1, max = 128))]
     pub hash: String,
 }
 
@@ -76,6 +85,8 @@ pub struct RoutingTableStatus {
     pub observed_generation: Option<i64>,
     /// `Programmed`, `Ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// Table generation that every ready gateway pod holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]

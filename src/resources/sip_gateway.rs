@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::assistant::Agent;
 use super::conditions::Condition;
 use super::references::{AllowedNamespaces, LocalReference};
+use super::rules;
 use super::sip_trunk::Transport;
 
 /// A pool of gateway pods.
@@ -35,6 +36,11 @@ use super::sip_trunk::Transport;
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!(has(self.replicas) && has(self.autoscaling))")
+    .message("write either replicas or autoscaling"))]
+#[x_kube(validation = Rule::new("!has(self.listeners) || self.listeners.all(listener, !has(listener.nodePort)) || \
+    (has(self.exposure) && self.exposure in ['NodePort', 'LoadBalancer'])")
+    .message("a listener's nodePort is only read with exposure: NodePort or LoadBalancer; write that, or remove nodePort"))]
 pub struct SipGatewaySpec {
     /// Number of gateway pods; 2 when left out. Not together with `autoscaling`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -46,6 +52,11 @@ pub struct SipGatewaySpec {
     /// Where SIP is heard; UDP and TCP on 5060 when left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
+    #[x_kube(validation = Rule::new("self.all(x, self.exists_one(y, y.port == x.port && (y.transport == 'UDP') == (x.transport == 'UDP')))")
+        .message("two listeners can't share a port: give each UDP listener its own, and each TCP or TLS listener its own"))]
+    #[x_kube(validation = Rule::new("self.all(x, !has(x.nodePort) || self.exists_one(y, has(y.nodePort) && y.nodePort == x.nodePort && \
+        (y.transport == 'UDP') == (x.transport == 'UDP')))")
+        .message("two listeners can't share a nodePort: give each UDP listener its own, and each TCP or TLS listener its own"))]
     pub listeners: Vec<Listener>,
     /// How the pods are reached from outside; `ClusterIP` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,6 +84,7 @@ pub struct SipGatewaySpec {
     pub resources: Option<ResourceRequirements>,
     /// Labels that a node must carry.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "rules::labels")]
     pub node_selector: BTreeMap<String, String>,
     /// Taints that the pods tolerate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -85,15 +97,18 @@ pub struct SipGatewaySpec {
     /// Priority class of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = rules::object_name())]
     pub priority_class_name: Option<String>,
     /// Annotations on the Service, for the load balancer of a cloud.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "rules::annotations")]
     pub annotations: BTreeMap<String, String>,
 }
 
 /// Scale with the number of calls.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.min <= self.max").message("min must not be above max"))]
 pub struct Autoscaling {
     /// Fewest pods.
     #[schemars(range(min = 1, max = 100))]
@@ -109,6 +124,8 @@ pub struct Autoscaling {
 /// Where SIP is heard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(self.transport == 'TLS') == has(self.certificateRef)")
+    .message("write a certificateRef with transport: TLS, and only with it"))]
 pub struct Listener {
     /// Transport.
     pub transport: Transport,
@@ -143,6 +160,7 @@ pub enum Exposure {
 pub struct Advertise {
     /// An IP address or host name at which every pod can be reached.
     #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = rules::host())]
     pub address: String,
 }
 
@@ -155,6 +173,8 @@ pub struct SipGatewayStatus {
     pub observed_generation: Option<i64>,
     /// `Accepted`, `ResolvedRefs`, `Programmed`, `Ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// Gateway pods that are ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]

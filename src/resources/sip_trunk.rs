@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::conditions::Condition;
 use super::references::{AllowedNamespaces, CredentialsReference, LocalReference};
+use super::rules;
 
 /// A line to the phone network or a PBX.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -34,6 +35,8 @@ use super::references::{AllowedNamespaces, CredentialsReference, LocalReference}
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.tls) || (has(self.transport) && self.transport == 'TLS')")
+    .message("tls is only read with transport: TLS; write that too, or remove tls"))]
 pub struct SipTrunkSpec {
     /// Name for people; the object's name when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,6 +44,7 @@ pub struct SipTrunkSpec {
     pub display_name: Option<String>,
     /// Host name (RFC 3263 look-up) or IP address, v4 or v6.
     #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = rules::host())]
     pub host: String,
     /// Port; when left out SRV is used, else 5060, or 5061 for TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -55,6 +59,8 @@ pub struct SipTrunkSpec {
     /// The only realm whose challenge is answered; any realm when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = Rule::new(r#"self.matches('^[^\"\\\\\\x00-\\x1f\\x7f]+$')"#)
+        .message("write the realm as it stands between the quotes of the trunk's challenge, such as pbx.example.com"))]
     pub realm: Option<String>,
     /// Outbound REGISTER; none when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,6 +68,7 @@ pub struct SipTrunkSpec {
     /// A SIP URI through which every request goes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 5, max = 512))]
+    #[x_kube(validation = rules::sip_uri())]
     pub outbound_proxy: Option<String>,
     /// Further hosts, tried by priority and weight when `host` fails.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -88,6 +95,9 @@ pub struct SipTrunkSpec {
     /// Answers after which no backup is tried; 486, 600 and 603 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.all(code, code >= 300 && code <= 699)")
+        .message("write final SIP answers from 300 to 699, such as 486"))]
+    #[x_kube(validation = rules::unique("answer"))]
     pub final_codes: Option<Vec<i32>>,
     /// Session timers (RFC 4028).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -125,6 +135,7 @@ pub struct Register {
 pub struct Backup {
     /// Host name or IP address.
     #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = rules::host())]
     pub host: String,
     /// Port, as `spec.port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -143,17 +154,24 @@ pub struct Backup {
 /// Who may bring calls in, and how they write numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("has(self.countryCode) == (has(self.numberFormat) && self.numberFormat == 'National')")
+    .message("write a countryCode with numberFormat: National, and only with it"))]
 pub struct Inbound {
     /// Addresses or CIDRs from which calls are taken; none when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 64))]
+    #[schemars(length(max = 64), inner(length(max = 64)))]
+    #[x_kube(validation = Rule::new("self.all(source, isIP(source) || (isCIDR(source) && cidr(source) == cidr(source).masked()))")
+        .message("write IP addresses or networks in CIDR form without host bits, such as 203.0.113.10, 203.0.113.0/24 or 2001:db8::/32"))]
+    #[x_kube(validation = rules::unique("source"))]
     pub allowed_sources: Vec<String>,
     /// How the called number is written; `E164` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub number_format: Option<NumberFormat>,
     /// Country code without `+`, needed for `National`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 3))]
+    #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new("self.matches('^[1-9][0-9]{0,2}$')")
+        .message("write the country code without + and without zeros before it, in quotes, such as \"31\""))]
     pub country_code: Option<String>,
 }
 
@@ -169,6 +187,10 @@ pub enum NumberFormat {
 /// Whether and how the trunk takes a REFER.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.supported || !(has(self.target) || has(self.host))")
+    .message("target and host are only read with supported: true; write that, or remove them"))]
+#[x_kube(validation = Rule::new("!has(self.host) || !has(self.target) || self.target == 'sip'")
+    .message("a tel URI has no host: remove host, or write target: sip"))]
 pub struct Refer {
     /// Whether the trunk takes a REFER; when false transfers are bridged.
     pub supported: bool,
@@ -178,6 +200,7 @@ pub struct Refer {
     /// Host of a `sip` Refer-To; the trunk's host when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = rules::host())]
     pub host: Option<String>,
 }
 
@@ -197,11 +220,13 @@ pub enum ReferTarget {
 pub struct Outbound {
     /// E.164 prefixes that may be dialled; every number when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 256), inner(length(max = 32)))]
+    #[x_kube(validation = rules::e164_prefixes())]
     pub allowed_prefixes: Vec<String>,
     /// E.164 prefixes that may not be dialled; wins over `allowedPrefixes`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 256))]
+    #[schemars(length(max = 256), inner(length(max = 32)))]
+    #[x_kube(validation = rules::e164_prefixes())]
     pub denied_prefixes: Vec<String>,
     /// Calls at once through the trunk, per gateway pod; no limit when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -248,6 +273,7 @@ pub struct TrunkTls {
     /// Name that the trunk's certificate must carry; `spec.host` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
+    #[x_kube(validation = rules::host())]
     pub server_name: Option<String>,
     /// Secret or ConfigMap key `ca.crt` with the authorities that are trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -260,6 +286,8 @@ pub struct TrunkTls {
 /// Session timers (RFC 4028).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(has(self.minSeconds) ? self.minSeconds : 90) <= (has(self.seconds) ? self.seconds : 1800)")
+    .message("minSeconds (90 when left out) must not be above seconds (1800 when left out)"))]
 pub struct SessionTimer {
     /// Smallest interval that is accepted, Min-SE; 90 when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -280,6 +308,8 @@ pub struct SipTrunkStatus {
     pub observed_generation: Option<i64>,
     /// `Accepted`, `ResolvedRefs`, `Programmed`, `Reachable`, `Ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// What was decided for fields that the spec leaves out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::assistant::Header;
 use super::conditions::Condition;
 use super::references::{LocalReference, ObjectReference};
+use super::rules;
 
 /// A person, queue or number that calls may be handed to.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -30,15 +31,23 @@ use super::references::{LocalReference, ObjectReference};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.type != 'number' || (has(self.number) && !has(self.uri))")
+    .message("type: number needs number and no uri; for a SIP URI write type: sip"))]
+#[x_kube(validation = Rule::new("self.type != 'sip' || (has(self.uri) && !has(self.number))")
+    .message("type: sip needs uri and no number; for a phone number write type: number"))]
 pub struct TransferDestinationSpec {
     /// Whether `number` or `uri` says where.
     #[serde(rename = "type")]
     pub type_: DestinationType,
     /// E.164; with `type: number`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = rules::MAX_READ))]
+    #[x_kube(validation = rules::e164())]
     pub number: Option<String>,
     /// A SIP URI; with `type: sip`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    #[x_kube(validation = rules::sip_uri())]
     pub uri: Option<String>,
     /// When to use this destination, for the model.
     #[schemars(length(min = 1, max = 1024))]
@@ -94,11 +103,15 @@ pub enum TransferMethod {
 /// Whose number the destination sees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("(self.mode == 'Fixed') == has(self.number)")
+    .message("write a number with mode: Fixed, and only with it"))]
 pub struct CallerId {
     /// Whose number it is.
     pub mode: CallerIdMode,
     /// E.164; with `mode: Fixed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = rules::MAX_READ))]
+    #[x_kube(validation = rules::e164())]
     pub number: Option<String>,
 }
 
@@ -119,6 +132,8 @@ pub enum CallerIdMode {
 pub struct Schedule {
     /// IANA time zone.
     #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = Rule::new(r"self.matches('^(UTC|[A-Z][A-Za-z_]*(/[A-Za-z0-9_+-]+){1,2})$')")
+        .message("write an IANA time zone, such as Europe/Amsterdam or UTC"))]
     pub time_zone: String,
     /// Open hours; the destination is closed at all other times.
     #[schemars(length(min = 1, max = 64))]
@@ -128,13 +143,22 @@ pub struct Schedule {
 /// Open hours on some days of the week.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.from < self.to").message(
+    "from must be before to; hours over midnight are two entries, one to \"24:00\" and one from \"00:00\" the next day"))]
 pub struct OpenHours {
     /// Days of the week.
     #[schemars(length(min = 1, max = 7))]
+    #[x_kube(validation = rules::unique("day"))]
     pub days: Vec<Weekday>,
     /// `HH:MM`, inclusive.
+    #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new("self.matches('^([01][0-9]|2[0-3]):[0-5][0-9]$')")
+        .message("write the time as HH:MM in quotes, from \"00:00\" to \"23:59\""))]
     pub from: String,
     /// `HH:MM`, exclusive; `24:00` is the end of the day.
+    #[schemars(length(max = 16))]
+    #[x_kube(validation = Rule::new("self.matches('^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$')")
+        .message("write the time as HH:MM in quotes, from \"00:01\" to \"24:00\""))]
     pub to: String,
 }
 
@@ -158,6 +182,7 @@ pub struct OnFailure {
     /// Destinations in the same namespace that are tried in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
+    #[x_kube(validation = rules::unique("destination"))]
     pub then: Vec<LocalReference>,
     /// What happens when they fail too; `ReturnToAssistant` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -182,6 +207,8 @@ pub struct TransferDestinationStatus {
     pub observed_generation: Option<i64>,
     /// `Accepted`, `ResolvedRefs`, `Programmed`, `Ready`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
     /// What was decided for fields that the spec leaves out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,0 +1,4 @@
+//! What the tests against real parts share. Each test binary takes what it needs with `mod support;`.
+#![allow(dead_code)]
+
+pub mod api_server;
