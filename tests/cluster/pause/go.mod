@@ -1,0 +1,3 @@
+module voicedock.dev/tests/cluster/pause
+
+go 1.24
