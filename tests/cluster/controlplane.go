@@ -50,6 +50,7 @@ func controlPlane(c *config) []*program {
 			name: "kube-controller-manager",
 			args: []string{
 				"--kubeconfig=pki/controller-manager.conf", "--secure-port=0", "--leader-elect=false",
+				"--kube-api-qps=500", "--kube-api-burst=1000", // the default of 20 takes seconds for the start alone
 				"--use-service-account-credentials=true", "--root-ca-file=pki/ca.crt",
 				"--service-account-private-key-file=pki/service-accounts.key",
 				"--cluster-signing-cert-file=pki/ca.crt", "--cluster-signing-key-file=pki/ca.key",
@@ -61,7 +62,8 @@ func controlPlane(c *config) []*program {
 	if c.Nodes > 0 {
 		programs = append(programs, &program{
 			name: "kube-scheduler",
-			args: []string{"--kubeconfig=pki/scheduler.conf", "--secure-port=0", "--leader-elect=false"},
+			args: []string{"--kubeconfig=pki/scheduler.conf", "--secure-port=0", "--leader-elect=false",
+				"--kube-api-qps=500", "--kube-api-burst=1000"},
 		})
 	}
 	return programs

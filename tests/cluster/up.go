@@ -60,11 +60,11 @@ func commandUp(args []string) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := lock(dir)
+	held, err := lock(dir)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer held.release()
 	ctx, cancel := context.WithTimeout(context.Background(), o.timeout)
 	defer cancel()
 	say := progress{time.Now()}
@@ -256,11 +256,11 @@ func commandDown(args []string) error {
 	if err != nil {
 		return err
 	}
-	unlock, err := lock(dir)
+	held, err := lock(dir)
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer held.release()
 	say := progress{time.Now()}
 	if err := removeCluster(dir, true); err != nil {
 		return err
@@ -269,24 +269,42 @@ func commandDown(args []string) error {
 	return nil
 }
 
-// lock keeps two commands from building and removing the same cluster at once. The kernel frees it with the process.
-func lock(dir string) (func(), error) {
+// A clusterLock keeps two commands from building and removing the same cluster at once. The kernel frees it with the
+// process.
+type clusterLock struct{ file *os.File }
+
+func lock(dir string) (*clusterLock, error) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return nil, err
 	}
 	path := filepath.Join(filepath.Dir(dir), "."+filepath.Base(dir)+".lock")
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		holder, _ := os.ReadFile(path)
+	for {
+		file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+		if err != nil {
+			return nil, err
+		}
+		if err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			holder, _ := os.ReadFile(path)
+			file.Close()
+			return nil, fmt.Errorf("pid %s is starting or removing this cluster right now: wait for it, or end it", strings.TrimSpace(string(holder)))
+		}
+		// Between open and lock, the one that held it may have removed the file.
+		ours, err := file.Stat()
+		if err != nil {
+			return nil, err
+		}
+		if current, err := os.Stat(path); err == nil && os.SameFile(ours, current) {
+			_ = file.Truncate(0)
+			_, _ = fmt.Fprintln(file, os.Getpid())
+			return &clusterLock{file}, nil
+		}
 		file.Close()
-		return nil, fmt.Errorf("pid %s is starting or removing this cluster right now: wait for it, or end it", strings.TrimSpace(string(holder)))
 	}
-	_ = file.Truncate(0)
-	_, _ = fmt.Fprintln(file, os.Getpid())
-	return func() { file.Close() }, nil
+}
+
+func (l *clusterLock) release() {
+	_ = os.Remove(l.file.Name())
+	l.file.Close()
 }
 
 // allReady is nil when the API server and all nodes are ready and pods can be created.
