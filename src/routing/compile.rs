@@ -115,11 +115,24 @@ pub struct Finding {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Effective {
-    Assistant { agent: Option<&'static str>, destinations: i64, numbers: i64 },
-    PhoneNumber { gateway: Option<ObjectKey> },
+    Assistant {
+        agent: Option<&'static str>,
+        destinations: i64,
+        numbers: i64,
+    },
+    PhoneNumber {
+        gateway: Option<ObjectKey>,
+    },
     SipGateway,
-    SipTrunk { transport: crate::resources::sip_trunk::Transport, port: Option<i32> },
-    TransferDestination { target: String, method: crate::resources::transfer_destination::TransferMethod, ring_timeout_seconds: i32 },
+    SipTrunk {
+        transport: crate::resources::sip_trunk::Transport,
+        port: Option<i32>,
+    },
+    TransferDestination {
+        target: String,
+        method: crate::resources::transfer_destination::TransferMethod,
+        ring_timeout_seconds: i32,
+    },
 }
 
 /// The Secrets that SipTrunks name for their credentials: the operator reads these and no others.

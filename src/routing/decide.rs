@@ -2,14 +2,37 @@
 //!
 //! Pure look-ups over an [`Index`] of the table; every refusal says why, for logs, the API's answer and `explain`.
 
+mod sources;
+mod transfer;
+
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::table::{AgentEntry, CallerIdEntry, CredentialId, E164, ObjectKey, SipTarget, Table, TransportEntry};
+use siphasher::sip::SipHasher13;
+
+use super::normalise::normalise;
+use super::table::{
+    AgentEntry, AssistantEntry, CallerIdEntry, CallerIdHeaderEntry, CredentialId, E164, NumberEntry,
+    ObjectKey, SipTarget, Table, TransportEntry,
+};
+use sources::Sources;
 
 /// A table made ready for look-ups; built once when a gateway switches to a new table.
+///
+/// The entries are those of the table (shared, not copied); a look-up of a number costs the same at any table size.
 pub struct Index {
     table: Arc<Table>,
+    numbers: HashMap<u64, Number, BuildHasherDefault<SipHasher13>>,
+    sources: Sources,
+}
+
+/// A number with what is known of it without another look-up.
+struct Number {
+    number: E164,
+    entry: Arc<NumberEntry>,
+    assistant: Option<Arc<AssistantEntry>>,
 }
 
 /// Who answers a call.
@@ -34,7 +57,10 @@ pub enum AnswerRefusal {
     #[error("no trunk takes calls from {0}; add it to a SipTrunk's inbound.allowedSources")]
     UnknownSource(IpAddr),
     /// 404.
-    #[error("no PhoneNumber of this gateway has this number over trunk {0}")]
+    #[error(
+        "no PhoneNumber of this gateway takes the called number over trunk {0}; check the trunk's inbound.numberFormat, and \
+         that the PhoneNumber is in the trunk's namespace or names it as transferTrunkRef"
+    )]
     UnknownNumber(ObjectKey),
 }
 
@@ -87,7 +113,7 @@ pub struct TransferRoute {
     /// Whose number is shown.
     pub caller_id: CallerIdEntry,
     /// The header that carries it; absent when dialled directly (From only).
-    pub caller_id_header: super::table::CallerIdHeaderEntry,
+    pub caller_id_header: CallerIdHeaderEntry,
     /// Headers on the INVITE.
     pub headers: Vec<(String, String)>,
     /// Seconds that it may ring.
@@ -134,14 +160,21 @@ pub enum TransferRefusal {
     #[error("{0} is the number that the caller dialled; the transfer would come back here")]
     Loop(E164),
     /// The trunk names credentials that are not there; it is not dialled without them.
-    #[error("trunk {0} carries no calls out: its credentials are missing; see condition ResolvedRefs of the SipTrunk")]
+    #[error(
+        "trunk {0} carries no calls out: its credentials are missing; see condition ResolvedRefs of the SipTrunk"
+    )]
     CredentialsMissing(ObjectKey),
     /// The number's transfer trunk can't be used; no other trunk takes its place.
-    #[error("the transfer trunk of PhoneNumber {0} can't be used; see condition ResolvedRefs of the PhoneNumber")]
+    #[error(
+        "the transfer trunk of PhoneNumber {0} can't be used; see condition ResolvedRefs of the PhoneNumber"
+    )]
     TransferTrunkUnusable(ObjectKey),
     /// No rule names a trunk.
     #[error("no trunk carries the transfer to {0}; set transferTrunkRef on the PhoneNumber")]
     NoRoute(String),
+    /// The destination is not in the table any more.
+    #[error("destination {0} is no longer in the table; see condition ResolvedRefs of what names it")]
+    DestinationGone(ObjectKey),
     /// The number is not in the table any more.
     #[error("number {0} is no longer routed by this gateway")]
     NumberGone(E164),
@@ -149,3 +182,87 @@ pub enum TransferRefusal {
 
 /// Transport of a trunk's target (re-exported for the driver).
 pub type TargetTransport = TransportEntry;
+
+impl Index {
+    /// Makes a table ready for look-ups; takes time in proportion to its size.
+    pub fn new(table: Arc<Table>) -> Self {
+        let numbers = table
+            .numbers
+            .iter()
+            .map(|(number, entry)| {
+                let assistant = entry.assistant.as_ref().and_then(|key| table.assistants.get(key)).cloned();
+                (digits(number), Number { number: number.clone(), entry: entry.clone(), assistant })
+            })
+            .collect();
+        let sources = Sources::new(&table.trunks);
+        Self { table, numbers, sources }
+    }
+
+    /// The table.
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    /// The entry of a number.
+    pub fn number(&self, number: &E164) -> Option<&NumberEntry> {
+        self.find(number).map(|found| found.entry.as_ref())
+    }
+
+    /// Who answers a call from `source` (the address that the INVITE came from) to `called_raw` (the user part of its
+    /// Request-URI, unescaped).
+    ///
+    /// Every trunk that admits the source reads the number in its own format; the number's namespace must be one that may
+    /// use the trunk. A trunk in the number's own namespace comes first, then the order of keys decides.
+    pub fn who_answers(&self, source: IpAddr, called_raw: &str) -> Result<Answer, AnswerRefusal> {
+        let mut first = None;
+        let mut shared = None;
+        for (key, trunk) in self.sources.admitting(source) {
+            first.get_or_insert(key);
+            let Some(found) =
+                normalise(&trunk.number_format, called_raw).and_then(|number| self.find(&number))
+            else {
+                continue;
+            };
+            let namespace = &found.entry.object.namespace;
+            if trunk.allowed_namespaces.binary_search(namespace).is_err() {
+                continue;
+            }
+            if *namespace == key.namespace {
+                return Ok(answer(key, found));
+            }
+            shared.get_or_insert((key, found));
+        }
+        match (shared, first) {
+            (Some((trunk, found)), _) => Ok(answer(trunk, found)),
+            (None, Some(trunk)) => Err(AnswerRefusal::UnknownNumber(trunk.clone())),
+            (None, None) => Err(AnswerRefusal::UnknownSource(source)),
+        }
+    }
+
+    fn find(&self, number: &E164) -> Option<&Number> {
+        self.numbers.get(&digits(number))
+    }
+}
+
+fn answer(trunk: &ObjectKey, found: &Number) -> Answer {
+    let assistant = found.entry.assistant.as_ref().zip(found.assistant.as_ref());
+    Answer {
+        number: found.number.clone(),
+        object: found.entry.object.clone(),
+        trunk: trunk.clone(),
+        assistant: assistant.map(|(key, entry)| (key.clone(), entry.agent.clone())),
+        fallback: found.entry.fallback.clone(),
+    }
+}
+
+/// The number as an integer: at most 15 digits and no leading 0, so no two numbers have the same.
+fn digits(number: &E164) -> u64 {
+    number
+        .as_str()
+        .bytes()
+        .filter(u8::is_ascii_digit)
+        .fold(0, |value, digit| value * 10 + u64::from(digit - b'0'))
+}
+
+#[cfg(test)]
+mod tests;

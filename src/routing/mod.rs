@@ -7,5 +7,7 @@
 pub mod ack;
 pub mod compile;
 pub mod decide;
+pub mod normalise;
 pub mod slice;
 pub mod table;
+pub mod uri;

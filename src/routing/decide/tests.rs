@@ -1,0 +1,462 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::routing::table::{DestinationEntry, DestinationTarget, NumberFormatEntry, TrunkEntry};
+
+fn key(text: &str) -> ObjectKey {
+    text.parse().unwrap()
+}
+
+fn e164(text: &str) -> E164 {
+    text.parse().unwrap()
+}
+
+fn uri(text: &str) -> SipTarget {
+    crate::routing::uri::parse_target(text, None).unwrap()
+}
+
+fn trunk(host: &str, sources: &[&str], namespaces: &[&str]) -> TrunkEntry {
+    TrunkEntry {
+        host: host.into(),
+        port: None,
+        transport: TransportEntry::Udp,
+        credential: Some(CredentialId(format!("cred-{host}"))),
+        credentials_missing: false,
+        realm: Some(host.into()),
+        allowed_sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
+        number_format: NumberFormatEntry::E164,
+        allowed_prefixes: vec![],
+        denied_prefixes: vec![],
+        caller_id_header: CallerIdHeaderEntry::PAI,
+        allowed_namespaces: namespaces.iter().map(|&namespace| namespace.into()).collect(),
+    }
+}
+
+fn destination(target: DestinationTarget, trunk: Option<&str>) -> DestinationEntry {
+    DestinationEntry {
+        target,
+        description: "for tests".into(),
+        trunk: trunk.map(key),
+        ring_timeout_seconds: 20,
+        caller_id: CallerIdEntry::PhoneNumber,
+        headers: vec![("X-Reason".into(), "test".into())],
+        return_to_assistant: true,
+    }
+}
+
+fn number(object: &str) -> NumberEntry {
+    NumberEntry {
+        object: key(object),
+        assistant: Some(key("shop/support")),
+        transfer_trunk: None,
+        transfer_trunk_unusable: false,
+        fallback: None,
+    }
+}
+
+/// A shop with a carrier (inbound) and a PBX, and an assistant with a destination of each kind.
+struct World(Table);
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self(Table::default());
+        world.number("+31201234567", number("shop/main"));
+        world.trunk("shop/carrier", trunk("sip.carrier.net", &["203.0.113.0/24"], &["shop"]));
+        world.trunk("shop/pbx", trunk("pbx.shop.nl", &[], &["shop"]));
+        world.destination("shop/sales", destination(DestinationTarget::Number(e164("+31612345678")), None));
+        world.destination(
+            "shop/front",
+            destination(DestinationTarget::Number(e164("+31687654321")), Some("shop/pbx")),
+        );
+        world.destination(
+            "shop/desk",
+            destination(DestinationTarget::Sip(uri("sip:desk@desk.shop.nl:5070")), None),
+        );
+        world.destination(
+            "shop/ext",
+            destination(DestinationTarget::Sip(uri("sip:front@pbx")), Some("shop/pbx")),
+        );
+        let names = ["sales", "front", "desk", "ext"];
+        let destinations: BTreeMap<_, _> =
+            names.iter().map(|&name| (name.to_owned(), ObjectKey::new("shop", name))).collect();
+        let agent = AgentEntry::Sip {
+            targets: vec![uri("sip:agent@ai")],
+            headers: vec![],
+            answer_timeout_seconds: 10,
+        };
+        world.0.assistants.insert(key("shop/support"), Arc::new(AssistantEntry { agent, destinations }));
+        world
+    }
+
+    fn number(&mut self, number: &str, entry: NumberEntry) {
+        self.0.numbers.insert(e164(number), Arc::new(entry));
+    }
+
+    fn trunk(&mut self, name: &str, entry: TrunkEntry) {
+        self.0.trunks.insert(key(name), Arc::new(entry));
+    }
+
+    fn destination(&mut self, name: &str, entry: DestinationEntry) {
+        self.0.destinations.insert(key(name), Arc::new(entry));
+    }
+
+    fn change_number(&mut self, change: impl FnOnce(&mut NumberEntry)) {
+        change(Arc::make_mut(self.0.numbers.get_mut(&e164("+31201234567")).unwrap()));
+    }
+
+    fn change_trunk(&mut self, name: &str, change: impl FnOnce(&mut TrunkEntry)) {
+        change(Arc::make_mut(self.0.trunks.get_mut(&key(name)).unwrap()));
+    }
+
+    fn index(&self) -> Index {
+        Index::new(Arc::new(self.0.clone()))
+    }
+
+    fn transfer(&self, wanted: &str, authority: Authority) -> Result<TransferRoute, TransferRefusal> {
+        let call = CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier") };
+        self.index().transfer(&call, Some(&key("shop/support")), &wanted.parse().unwrap(), authority)
+    }
+}
+
+fn who(world: &World, source: &str, called: &str) -> Result<Answer, AnswerRefusal> {
+    world.index().who_answers(source.parse().unwrap(), called)
+}
+
+// Who answers?
+
+#[test]
+fn a_call_is_answered_by_the_assistant_of_its_number() {
+    let mut world = World::new();
+    world.change_number(|number| number.fallback = Some(key("shop/sales")));
+    let answer = who(&world, "203.0.113.7", "31201234567").unwrap();
+    assert_eq!((answer.number.as_str(), &answer.object), ("+31201234567", &key("shop/main")));
+    assert_eq!(answer.trunk, key("shop/carrier"));
+    assert_eq!(answer.assistant.unwrap().0, key("shop/support"));
+    assert_eq!(answer.fallback, Some(key("shop/sales")));
+}
+
+#[test]
+fn a_number_whose_assistant_is_missing_is_answered_without_one() {
+    let mut world = World::new();
+    world.change_number(|number| number.assistant = None);
+    assert_eq!(who(&world, "203.0.113.7", "+31201234567").unwrap().assistant, None);
+}
+
+#[test]
+fn an_unknown_source_is_refused_and_an_unknown_number_too() {
+    let world = World::new();
+    let source: IpAddr = "198.51.100.1".parse().unwrap();
+    assert_eq!(who(&world, "198.51.100.1", "+31201234567"), Err(AnswerRefusal::UnknownSource(source)));
+    let unknown = AnswerRefusal::UnknownNumber(key("shop/carrier"));
+    for called in ["+31201234568", "sales", "", "0201234567"] {
+        assert_eq!(who(&world, "203.0.113.7", called), Err(unknown.clone()), "{called}");
+    }
+    let empty = Index::new(Arc::new(Table::default()));
+    assert_eq!(empty.who_answers(source, "+31201234567"), Err(AnswerRefusal::UnknownSource(source)));
+}
+
+#[test]
+fn each_trunk_reads_numbers_in_its_own_format() {
+    let mut world = World::new();
+    world.change_trunk("shop/carrier", |trunk| {
+        trunk.number_format = NumberFormatEntry::National { country_code: "31".into() };
+    });
+    assert_eq!(who(&world, "203.0.113.7", "0201234567").unwrap().number, e164("+31201234567"));
+}
+
+#[test]
+fn sources_are_matched_in_every_prefix_length_and_family() {
+    let mut world = World::new();
+    world.change_trunk("shop/carrier", |trunk| {
+        let sources = ["203.0.113.7/32", "10.0.0.0/8", "2001:db8::/32"];
+        trunk.allowed_sources = sources.iter().map(|source| source.parse().unwrap()).collect();
+    });
+    for source in ["203.0.113.7", "10.200.3.4", "2001:db8::5", "::ffff:203.0.113.7"] {
+        assert!(who(&world, source, "+31201234567").is_ok(), "{source}");
+    }
+    for source in ["203.0.113.8", "11.0.0.1", "2001:db9::5", "::1"] {
+        assert!(
+            matches!(who(&world, source, "+31201234567"), Err(AnswerRefusal::UnknownSource(_))),
+            "{source}"
+        );
+    }
+}
+
+#[test]
+fn a_trunk_in_the_numbers_own_namespace_comes_before_a_shared_one() {
+    let mut world = World::new();
+    world.trunk("aaa/shared", trunk("shared", &["203.0.113.0/24"], &["aaa", "shop"]));
+    assert_eq!(who(&world, "203.0.113.7", "+31201234567").unwrap().trunk, key("shop/carrier"));
+    world.0.trunks.remove(&key("shop/carrier"));
+    assert_eq!(who(&world, "203.0.113.7", "+31201234567").unwrap().trunk, key("aaa/shared"));
+}
+
+#[test]
+fn a_trunk_that_the_numbers_namespace_may_not_use_brings_no_calls_to_it() {
+    let mut world = World::new();
+    world.trunk("evil/any", trunk("evil", &["0.0.0.0/0"], &["evil"]));
+    let refusal = AnswerRefusal::UnknownNumber(key("evil/any"));
+    assert_eq!(who(&world, "198.51.100.1", "+31201234567"), Err(refusal));
+    assert_eq!(who(&world, "203.0.113.7", "+31201234567").unwrap().trunk, key("shop/carrier"));
+}
+
+// How does a transfer go?
+
+#[test]
+fn the_destinations_trunk_comes_first_then_the_numbers_then_the_inbound_one() {
+    let mut world = World::new();
+    let rule = |world: &World, name: &str| {
+        let route = world.transfer(name, Authority::Assistant).unwrap();
+        (route.trunk_rule, route.trunk.unwrap().to_string())
+    };
+    assert_eq!(rule(&world, "sales"), (TrunkRule::Inbound, "shop/carrier".into()));
+    assert_eq!(rule(&world, "front"), (TrunkRule::Destination, "shop/pbx".into()));
+    world.change_number(|number| number.transfer_trunk = Some(key("shop/pbx")));
+    assert_eq!(rule(&world, "sales"), (TrunkRule::Number, "shop/pbx".into()));
+}
+
+#[test]
+fn a_number_is_dialled_at_its_trunk_with_all_that_the_trunk_and_the_destination_say() {
+    let mut world = World::new();
+    world.change_trunk("shop/pbx", |trunk| {
+        trunk.host = "2001:db8::1".into();
+        trunk.port = Some(5070);
+        trunk.transport = TransportEntry::Tcp;
+    });
+    let route = world.transfer("front", Authority::Assistant).unwrap();
+    let target = SipTarget {
+        uri: "sip:+31687654321@[2001:db8::1]:5070".into(),
+        host: "2001:db8::1".into(),
+        port: Some(5070),
+        transport: TransportEntry::Tcp,
+    };
+    let expected = TransferRoute {
+        destination: Some(key("shop/front")),
+        label: "front".into(),
+        target,
+        trunk: Some(key("shop/pbx")),
+        trunk_rule: TrunkRule::Destination,
+        credential: Some(CredentialId("cred-pbx.shop.nl".into())),
+        realm: Some("pbx.shop.nl".into()),
+        caller_id: CallerIdEntry::PhoneNumber,
+        caller_id_header: CallerIdHeaderEntry::PAI,
+        headers: vec![("X-Reason".into(), "test".into())],
+        ring_timeout_seconds: 20,
+        return_to_assistant: true,
+    };
+    assert_eq!(route, expected);
+}
+
+#[test]
+fn a_sip_destination_is_dialled_directly_or_through_its_own_trunk() {
+    let world = World::new();
+    let direct = world.transfer("desk", Authority::Assistant).unwrap();
+    assert_eq!((direct.trunk, direct.trunk_rule), (None, TrunkRule::Direct));
+    assert_eq!((direct.target, direct.credential), (uri("sip:desk@desk.shop.nl:5070"), None));
+    assert_eq!(direct.caller_id_header, CallerIdHeaderEntry::From);
+    let through = world.transfer("ext", Authority::Assistant).unwrap();
+    assert_eq!((through.target.uri.as_str(), through.target.host.as_str()), ("sip:front@pbx", "pbx.shop.nl"));
+    assert_eq!(through.trunk, Some(key("shop/pbx")));
+}
+
+#[test]
+fn an_assistant_may_have_what_it_lists_by_name_number_or_uri_and_nothing_else() {
+    let world = World::new();
+    for (wanted, label) in [
+        ("sales", "sales"),
+        ("+31 6 1234-5678", "sales"),
+        ("tel:+31612345678", "sales"),
+        ("sip:desk@DESK.shop.nl:5070", "desk"),
+    ] {
+        assert_eq!(world.transfer(wanted, Authority::Assistant).unwrap().label, label, "{wanted}");
+    }
+    for wanted in ["ceo", "+31600000000", "sip:anyone@example.com", "Sales"] {
+        let refusal = world.transfer(wanted, Authority::Assistant).unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            format!(
+                "'{wanted}' is not a destination of assistant shop/support; it may transfer to: desk, ext, front, sales"
+            )
+        );
+    }
+}
+
+#[test]
+fn the_api_may_also_have_any_number_and_any_uri_but_no_unknown_name() {
+    let world = World::new();
+    let route = world.transfer("+31600000000", Authority::Api).unwrap();
+    assert_eq!((route.label.as_str(), route.destination), ("+31600000000", None));
+    assert_eq!(route.target.uri, "sip:+31600000000@sip.carrier.net");
+    assert_eq!((route.caller_id, route.ring_timeout_seconds), (CallerIdEntry::Preserve, 30));
+    let route = world.transfer("sip:anyone@example.com", Authority::Api).unwrap();
+    assert_eq!((route.trunk, route.label.as_str()), (None, "sip:anyone@example.com"));
+    assert_eq!(world.transfer("+31612345678", Authority::Api).unwrap().destination, Some(key("shop/sales")));
+    assert!(matches!(world.transfer("ceo", Authority::Api), Err(TransferRefusal::UnknownDestination { .. })));
+}
+
+#[test]
+fn the_api_may_transfer_a_call_that_has_no_assistant() {
+    let world = World::new();
+    let call = CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier") };
+    let wanted = Wanted::Number(e164("+31612345678"));
+    assert!(world.index().transfer(&call, None, &wanted, Authority::Api).is_ok());
+    assert!(world.index().transfer(&call, None, &wanted, Authority::Assistant).is_err());
+    assert!(world.index().transfer(&call, Some(&key("shop/gone")), &wanted, Authority::Assistant).is_err());
+}
+
+#[test]
+fn prefixes_hold_for_the_assistant_and_for_the_api_and_a_denied_one_wins() {
+    let mut world = World::new();
+    world.change_trunk("shop/carrier", |trunk| {
+        trunk.allowed_prefixes = vec!["+31".into()];
+        trunk.denied_prefixes = vec!["+3161".into()];
+    });
+    let refused =
+        |wanted: &str| TransferRefusal::NotAllowed { trunk: key("shop/carrier"), wanted: wanted.into() };
+    assert_eq!(world.transfer("sales", Authority::Assistant), Err(refused("+31612345678")));
+    assert_eq!(world.transfer("+31612345679", Authority::Api), Err(refused("+31612345679")));
+    assert_eq!(world.transfer("+4930123456", Authority::Api), Err(refused("+4930123456")));
+    assert!(world.transfer("+31301234567", Authority::Api).is_ok());
+}
+
+#[test]
+fn a_uri_at_a_trunks_host_does_not_get_round_the_trunks_prefixes() {
+    let mut world = World::new();
+    world.change_trunk("shop/pbx", |trunk| trunk.allowed_prefixes = vec!["+31".into()]);
+    for user in [
+        "+4930123456",
+        "%2B4930123456",
+        "004930123456",
+        "4930123456",
+        "+49-30-123456",
+        "112",
+        "+4930123456;x=y",
+    ] {
+        let wanted = format!("sip:{user}@PBX.shop.nl");
+        let refusal = world.transfer(&wanted, Authority::Api).unwrap_err();
+        assert!(matches!(refusal, TransferRefusal::NotAllowed { .. }), "{wanted}: {refusal}");
+    }
+    for user in ["+31301234567", "front", "front2"] {
+        let wanted = format!("sip:{user}@pbx.shop.nl");
+        assert!(world.transfer(&wanted, Authority::Api).is_ok(), "{wanted}");
+    }
+    let target = DestinationTarget::Sip(uri("sip:+4930123456@elsewhere"));
+    world.destination("shop/ext", destination(target, Some("shop/pbx")));
+    assert!(matches!(world.transfer("ext", Authority::Assistant), Err(TransferRefusal::NotAllowed { .. })));
+}
+
+#[test]
+fn a_strangers_trunk_does_not_shut_off_direct_uris() {
+    let mut world = World::new();
+    let mut stranger = trunk("desk.shop.nl", &[], &["evil"]);
+    stranger.denied_prefixes = vec!["+".into()];
+    world.trunk("evil/desk", stranger);
+    assert!(world.transfer("sip:+31301234567@desk.shop.nl", Authority::Api).is_ok());
+}
+
+#[test]
+fn a_transfer_to_the_number_that_the_caller_dialled_is_a_loop() {
+    let world = World::new();
+    let refusal = Err(TransferRefusal::Loop(e164("+31201234567")));
+    assert_eq!(world.transfer("+31201234567", Authority::Api), refusal);
+    assert_eq!(world.transfer("sip:31201234567@sip.carrier.net", Authority::Api), refusal);
+}
+
+#[test]
+fn a_trunk_without_its_credentials_recognises_calls_but_carries_none_out() {
+    let mut world = World::new();
+    world.change_trunk("shop/carrier", |trunk| {
+        trunk.credential = None;
+        trunk.credentials_missing = true;
+    });
+    assert!(who(&world, "203.0.113.7", "+31201234567").is_ok());
+    let refusal = TransferRefusal::CredentialsMissing(key("shop/carrier"));
+    assert_eq!(world.transfer("sales", Authority::Assistant), Err(refusal));
+    assert!(world.transfer("front", Authority::Assistant).is_ok());
+}
+
+#[test]
+fn no_other_trunk_takes_the_place_of_a_transfer_trunk_that_cannot_be_used() {
+    let mut world = World::new();
+    world.change_number(|number| number.transfer_trunk_unusable = true);
+    let refusal = TransferRefusal::TransferTrunkUnusable(key("shop/main"));
+    assert_eq!(world.transfer("sales", Authority::Assistant), Err(refusal));
+    assert!(world.transfer("front", Authority::Assistant).is_ok());
+}
+
+#[test]
+fn a_call_that_outlives_its_trunk_or_its_number_is_told_so() {
+    let mut world = World::new();
+    world.change_trunk("shop/carrier", |trunk| trunk.allowed_namespaces = vec![]);
+    let no_route = TransferRefusal::NoRoute("+31612345678".into());
+    assert_eq!(world.transfer("sales", Authority::Assistant), Err(no_route.clone()));
+    world.0.trunks.remove(&key("shop/carrier"));
+    assert_eq!(world.transfer("sales", Authority::Assistant), Err(no_route));
+    world.0.numbers.clear();
+    let gone = TransferRefusal::NumberGone(e164("+31201234567"));
+    assert_eq!(world.transfer("sales", Authority::Assistant), Err(gone));
+}
+
+#[test]
+fn the_fallback_is_dialled_by_the_same_rules_and_never_returns_to_the_assistant() {
+    let world = World::new();
+    let call = CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier") };
+    let route = world.index().fallback(&call, &key("shop/front")).unwrap();
+    assert_eq!((route.label.as_str(), route.trunk_rule), ("front", TrunkRule::Destination));
+    assert!(!route.return_to_assistant);
+    let gone = TransferRefusal::DestinationGone(key("shop/nobody"));
+    assert_eq!(world.index().fallback(&call, &key("shop/nobody")), Err(gone));
+}
+
+#[test]
+fn what_is_wanted_is_read_as_uri_number_or_name() {
+    let read = |text: &str| text.parse::<Wanted>();
+    assert_eq!(read("+31 20 123 4567"), Ok(Wanted::Number(e164("+31201234567"))));
+    assert_eq!(read("SIP:a@b"), Ok(Wanted::Uri(uri("sip:a@b"))));
+    for name in ["sales", "0201234567", "31201234567", "", "+", "+31", "a:b"] {
+        assert_eq!(read(name), Ok(Wanted::Name(name.into())), "{name}");
+    }
+    assert!(read("sip:").is_err());
+    assert!(read("sips:a@b").is_err());
+}
+
+proptest! {
+    /// The look-up by source and number is the obvious loop over all trunks, only faster.
+    #[test]
+    fn who_answers_agrees_with_a_loop_over_all_trunks(
+        trunks in proptest::collection::btree_map(
+            ("[abc]", "[xyz]"),
+            (proptest::collection::vec((0u8..4, 0u8..4, 22u8..=32), 0..3), proptest::collection::btree_set("[abc]", 0..3)),
+            0..8,
+        ),
+        owner in "[abc]",
+        source in (0u8..4, 0u8..4),
+    ) {
+        let mut table = Table::default();
+        table.numbers.insert(e164("+31201234567"), Arc::new(number(&format!("{owner}/main"))));
+        for ((namespace, name), (networks, allowed)) in trunks {
+            let mut entry = trunk("host", &[], &[]);
+            entry.allowed_sources = networks
+                .into_iter()
+                .map(|(c, d, length)| format!("10.0.{c}.{d}/{length}").parse().unwrap())
+                .collect();
+            entry.allowed_namespaces = allowed.into_iter().collect();
+            table.trunks.insert(ObjectKey::new(namespace, name), Arc::new(entry));
+        }
+        let source: IpAddr = format!("10.0.{}.{}", source.0, source.1).parse().unwrap();
+        let admitting: Vec<_> = table.trunks.iter().filter(|(_, entry)| entry.admits(source)).collect();
+        let expected = match admitting.first() {
+            None => Err(AnswerRefusal::UnknownSource(source)),
+            Some((first, _)) => admitting
+                .iter()
+                .filter(|(_, entry)| entry.allowed_namespaces.contains(&owner))
+                .min_by_key(|(key, _)| (key.namespace != owner, *key))
+                .map(|(key, _)| (*key).clone())
+                .ok_or_else(|| AnswerRefusal::UnknownNumber((*first).clone())),
+        };
+        let found = Index::new(Arc::new(table.clone())).who_answers(source, "+31201234567").map(|answer| answer.trunk);
+        prop_assert_eq!(found, expected);
+    }
+}
