@@ -4,6 +4,7 @@
 //! [`KEEP_SECONDS`], at most [`KEEP_CALLS`] of them. Recording never waits for a reader for longer than it takes to
 //! copy pointers.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -128,11 +129,14 @@ pub enum Outcome {
     Unknown,
 }
 
+/// The calls of one shard that are not over.
+type Shard = HashMap<CallId, Arc<CallView>>;
+
 /// The calls of this pod.
 #[derive(Debug)]
 pub struct Calls {
     /// One map a shard, so that shards never wait for each other.
-    live: Box<[Mutex<HashMap<CallId, Arc<CallView>>>]>,
+    live: Box<[Mutex<Shard>]>,
     /// Oldest first.
     over: Mutex<VecDeque<Arc<CallView>>>,
 }
@@ -174,7 +178,7 @@ impl Calls {
 
     /// Every visible call, newest first.
     pub fn list(&self, now: Timestamp) -> Vec<Arc<CallView>> {
-        let mut views: HashMap<CallId, Arc<CallView>> = HashMap::new();
+        let mut views = Shard::new();
         for shard in &self.live {
             views.extend(locked(shard).iter().map(|(id, view)| (*id, Arc::clone(view))));
         }
@@ -183,7 +187,7 @@ impl Calls {
         views.extend(over.iter().map(|view| (view.id, Arc::clone(view))));
         drop(over);
         let mut views: Vec<_> = views.into_values().collect();
-        views.sort_unstable_by(|a, b| (b.started_at, b.id).cmp(&(a.started_at, a.id)));
+        views.sort_unstable_by_key(|view| Reverse((view.started_at, view.id)));
         views
     }
 

@@ -1,9 +1,13 @@
 //! A gateway pod: the effects of the data plane and what keeps its table current.
 
+pub mod acknowledge;
 pub mod call_id;
 pub mod calls;
 pub mod config;
 pub mod control;
+pub mod disk;
+pub mod metrics;
 pub mod peers;
 pub mod plane;
 pub mod snapshot;
+pub mod table;

@@ -1,19 +1,24 @@
 //! What a gateway routes by at one moment: one generation of the table with the credentials that it names, in one piece.
 //!
-//! A call takes the [`Snapshot`] once and keeps it for one decision; a switch replaces table and credentials together, so
-//! that no call ever sees a mixture of two generations.
+//! [`Parts`] is a generation as it is fetched and kept on disk; [`Parts::assemble`] verifies it whole and makes the
+//! [`Snapshot`] that calls use. A switch replaces table and credentials together, so that no call ever sees a mixture of
+//! two generations.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::routing::decide::Index;
-use crate::routing::table::CredentialId;
+use crate::routing::slice::{self, SliceError};
+use crate::routing::table::{CredentialId, ObjectKey, Table};
 
 /// One generation of the table, ready for look-ups, with the credentials that its trunks name and no others.
 pub struct Snapshot {
-    /// `RoutingTable.spec.generation`.
+    /// `RoutingTable.spec.generation`; 0 before the first table.
     pub generation: i64,
     /// `RoutingTable.spec.hash`.
     pub hash: String,
@@ -32,8 +37,236 @@ pub struct Login {
     pub password: String,
 }
 
+/// One generation as it was fetched: not verified yet.
+#[derive(Clone, Debug, Default)]
+pub struct Parts {
+    /// `RoutingTable.spec.generation`.
+    pub generation: i64,
+    /// `RoutingTable.spec.hash`.
+    pub hash: String,
+    /// The slices in the head's order.
+    pub slices: Vec<Piece>,
+    /// Credentials; those that the table doesn't name are left out of the snapshot.
+    pub credentials: BTreeMap<CredentialId, Login>,
+}
+
+/// One slice as text: a tenth of the memory that it takes as a tree.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    /// Name of its RoutingSlice.
+    pub name: String,
+    /// The hash that the head names.
+    pub hash: String,
+    /// The content.
+    pub content: Arc<RawValue>,
+}
+
+/// Why parts are not a snapshot.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// A slice is not what the head says.
+    #[error(transparent)]
+    Slice(#[from] SliceError),
+    /// The slices are not those of the head.
+    #[error(
+        "the slices have the table hash {found} where the head says {expected}; the operator will publish the table again"
+    )]
+    WrongTableHash {
+        /// The head's.
+        expected: String,
+        /// That of the slices.
+        found: String,
+    },
+    /// Credentials that a trunk names are not there.
+    #[error(
+        "the credentials {credential} of trunk {trunk} are not in the gateway's credentials Secret; the operator will publish them again"
+    )]
+    MissingCredential {
+        /// Their version.
+        credential: String,
+        /// Whose they are.
+        trunk: ObjectKey,
+    },
+}
+
+impl Snapshot {
+    /// No table yet: routes nothing.
+    pub fn none() -> Self {
+        Self {
+            generation: 0,
+            hash: String::new(),
+            index: Index::new(Arc::new(Table::default())),
+            credentials: HashMap::new(),
+        }
+    }
+}
+
+impl Parts {
+    /// The table, the hashes of its slices and its own verified.
+    pub fn table(&self) -> Result<Table, SnapshotError> {
+        let contents = self
+            .slices
+            .iter()
+            .map(|piece| {
+                serde_json::from_str(piece.content.get())
+                    .map_err(|source| SliceError::Unreadable { part: piece.name.clone(), source })
+            })
+            .collect::<Result<Vec<Value>, _>>()?;
+        let table = slice::join(
+            self.slices.iter().zip(&contents).map(|(piece, content)| (&*piece.name, &*piece.hash, content)),
+        )?;
+        let found = slice::table_hash(self.slices.iter().map(|piece| &*piece.hash));
+        if found == self.hash {
+            Ok(table)
+        } else {
+            Err(SnapshotError::WrongTableHash { expected: self.hash.clone(), found })
+        }
+    }
+
+    /// Keeps the credentials that `table`, which is [`Self::table`], names, and no others; all of them have to be there.
+    pub fn keep_named(&mut self, table: &Table) -> Result<(), SnapshotError> {
+        let mut named = BTreeMap::new();
+        for (trunk, entry) in &table.trunks {
+            let Some(id) = &entry.credential else { continue };
+            let login = self.credentials.get(id).ok_or_else(|| SnapshotError::MissingCredential {
+                credential: id.0.clone(),
+                trunk: trunk.clone(),
+            })?;
+            named.insert(id.clone(), login.clone());
+        }
+        self.credentials = named;
+        Ok(())
+    }
+
+    /// Makes `table`, which is [`Self::table`], ready for look-ups.
+    pub fn snapshot(&self, table: Table) -> Snapshot {
+        Snapshot {
+            generation: self.generation,
+            hash: self.hash.clone(),
+            index: Index::new(Arc::new(table)),
+            credentials: self.credentials.iter().map(|(id, login)| (id.clone(), login.clone())).collect(),
+        }
+    }
+
+    /// All of it: verifies, drops what isn't named, and makes the table ready for look-ups.
+    pub fn assemble(mut self) -> Result<(Self, Snapshot), SnapshotError> {
+        let table = self.table()?;
+        self.keep_named(&table)?;
+        let snapshot = self.snapshot(table);
+        Ok((self, snapshot))
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("generation", &self.generation)
+            .field("hash", &self.hash)
+            .finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Login(…)")
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::routing::table::{NumberEntry, TrunkEntry};
+
+    /// A table with these numbers, as a gateway fetches it.
+    pub(crate) fn parts(generation: i64, numbers: &[&str]) -> Parts {
+        of_table(generation, &table(numbers))
+    }
+
+    /// The same with one trunk whose credentials have the version `version`.
+    pub(crate) fn parts_with_login(generation: i64, version: &str, password: &str) -> Parts {
+        let mut table = table(&["+31201234567"]);
+        let id = CredentialId(version.to_owned());
+        let trunk = serde_json::json!({
+            "host": "pbx.example.com", "transport": "UDP", "credential": version, "numberFormat": "e164",
+            "callerIdHeader": "PAI", "allowedNamespaces": ["acme"],
+        });
+        let trunk: TrunkEntry = serde_json::from_value(trunk).unwrap();
+        table.trunks.insert(ObjectKey::new("acme", "office-pbx"), Arc::new(trunk));
+        let mut parts = of_table(generation, &table);
+        let login = Login { username: "acme".to_owned(), password: password.to_owned() };
+        parts.credentials.insert(id, login);
+        parts
+    }
+
+    fn table(numbers: &[&str]) -> Table {
+        let mut table = Table::default();
+        for number in numbers {
+            let object = format!("acme/{}", number.trim_start_matches('+'));
+            let entry: NumberEntry = serde_json::from_value(serde_json::json!({ "object": object })).unwrap();
+            table.numbers.insert(number.parse().unwrap(), Arc::new(entry));
+        }
+        table
+    }
+
+    fn of_table(generation: i64, table: &Table) -> Parts {
+        let slices = slice::cut(table);
+        Parts {
+            generation,
+            hash: slice::table_hash(slices.iter().map(|slice| &*slice.hash)),
+            slices: (slices.into_iter())
+                .map(|slice| Piece {
+                    name: slice.part,
+                    hash: slice.hash,
+                    content: serde_json::value::to_raw_value(&slice.content).unwrap().into(),
+                })
+                .collect(),
+            credentials: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_generation_is_verified_whole() {
+        let (_, snapshot) = parts(3, &["+31201234567", "+31201234568"]).assemble().unwrap();
+        assert_eq!(snapshot.generation, 3);
+        assert_eq!(snapshot.index.table().numbers.len(), 2);
+    }
+
+    #[test]
+    fn a_slice_of_another_table_is_refused() {
+        let mut mixed = parts(3, &["+31201234567"]);
+        mixed.slices[0].content = parts(2, &["+31201234568"]).slices.remove(0).content;
+        assert!(matches!(mixed.assemble(), Err(SnapshotError::Slice(SliceError::WrongHash { .. }))));
+        let mut mixed = parts(3, &["+31201234567"]);
+        mixed.slices = parts(2, &["+31201234568"]).slices;
+        assert!(matches!(mixed.assemble(), Err(SnapshotError::WrongTableHash { .. })));
+        let mut short = parts(3, &["+31201234567"]);
+        short.slices.clear();
+        assert!(matches!(short.assemble(), Err(SnapshotError::WrongTableHash { .. })));
+    }
+
+    #[test]
+    fn a_table_is_not_switched_to_without_the_credentials_that_it_names() {
+        let mut parts = parts_with_login(1, "v2", "secret");
+        let login = parts.credentials.remove(&CredentialId("v2".to_owned())).unwrap();
+        parts.credentials.insert(CredentialId("v1".to_owned()), login);
+        let error = parts.assemble().unwrap_err();
+        assert!(error.to_string().contains("v2 of trunk acme/office-pbx"), "{error}");
+    }
+
+    #[test]
+    fn credentials_that_the_table_does_not_name_are_dropped() {
+        let mut parts = parts_with_login(1, "v2", "secret");
+        let revoked = Login { username: "acme".to_owned(), password: "revoked".to_owned() };
+        parts.credentials.insert(CredentialId("v1".to_owned()), revoked);
+        let (parts, snapshot) = parts.assemble().unwrap();
+        assert_eq!(parts.credentials.len(), 1);
+        assert_eq!(snapshot.credentials.len(), 1);
+        assert!(snapshot.credentials.contains_key(&CredentialId("v2".to_owned())));
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        let shown = format!("{:?}", parts_with_login(1, "v1", "hunter2"));
+        assert!(!shown.contains("hunter2"), "{shown}");
     }
 }

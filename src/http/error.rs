@@ -1,0 +1,144 @@
+//! Errors of the API: `{"error", "message", "param"?, "type"?}`, the product's shape.
+//!
+//! `error` is a fixed word for programs, `message` a sentence for people that says what to do, `param` the field that is
+//! wrong, `type` the type of the command that was refused.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::gateway::control::ControlError;
+
+/// An answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiError {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// The body.
+    pub body: ErrorBody,
+}
+
+/// The body of an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ErrorBody {
+    /// A fixed word.
+    pub error: &'static str,
+    /// A sentence.
+    pub message: String,
+    /// The field or parameter that is wrong.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub param: Option<String>,
+    /// The type of the command.
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, error: &'static str, message: impl Into<String>) -> Self {
+        Self { status, body: ErrorBody { error, message: message.into(), param: None, command: None } }
+    }
+
+    /// 400 that names the field.
+    pub fn invalid(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", message).about(param)
+    }
+
+    /// 400 for something that the product has and this version doesn't.
+    pub fn not_supported(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "not_supported", message).about(param)
+    }
+
+    /// 400 for a body that can't be read at all.
+    pub fn unreadable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_request", message)
+    }
+
+    /// 413.
+    pub fn too_large() -> Self {
+        let message = format!("the body is larger than {} bytes", super::BODY_LIMIT);
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
+    }
+
+    /// 401, the same whatever is wrong with the key.
+    pub fn unauthorized() -> Self {
+        let message = "send 'Authorization: Bearer <key>' with a key from the Secret that the SipGateway's \
+                       apiKeysSecretRef names";
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
+    }
+
+    /// 404.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not_found", message)
+    }
+
+    /// 404 for a call.
+    pub fn no_call(id: &str) -> Self {
+        let id: String = id.chars().take(64).collect();
+        Self::not_found(format!("no call has the id '{id}'; GET /api/v1/calls lists those that there are"))
+    }
+
+    /// 405.
+    pub fn wrong_method() -> Self {
+        let message = "this path doesn't take this method; calls are read with GET and controlled with POST";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
+    }
+
+    /// 503: this pod gave up.
+    pub fn too_slow() -> Self {
+        let message = format!("the request took longer than {} s", super::REQUEST_TIMEOUT.as_secs());
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+    }
+
+    /// 503: another pod is needed and can't be had.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
+    }
+
+    /// Names the field that is wrong.
+    pub fn about(mut self, param: impl Into<String>) -> Self {
+        self.body.param = Some(param.into());
+        self
+    }
+
+    /// Names the command that was refused.
+    pub fn of_command(mut self, command: impl Into<String>) -> Self {
+        self.body.command = Some(command.into());
+        self
+    }
+}
+
+impl From<ControlError> for ApiError {
+    fn from(error: ControlError) -> Self {
+        let message = error.to_string();
+        match error {
+            ControlError::UnknownCall(_) => Self::not_found(message),
+            ControlError::NotActive(_) => Self::new(StatusCode::BAD_REQUEST, "call_not_active", message),
+            ControlError::TransferUnderWay => {
+                Self::new(StatusCode::BAD_REQUEST, "transfer_under_way", message)
+            }
+            ControlError::Refused(_) => {
+                Self::new(StatusCode::BAD_REQUEST, "transfer_refused", message).about("destination")
+            }
+            ControlError::Overloaded => Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message),
+            ControlError::NoReply | ControlError::ShuttingDown => Self::unavailable(message),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let mut answer = (self.status, Json(self.body)).into_response();
+        let headers = answer.headers_mut();
+        match self.status {
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
+        }
+        answer
+    }
+}
