@@ -1,6 +1,7 @@
 # shellcheck shell=bash
 # Sourced by the other scripts here: where tools are kept, and how progress and failures look.
 
+# shellcheck disable=SC2034 # for those that source this
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${VOICEDOCK_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/voicedock}
 export PATH="$cache/bin:$PATH:/usr/local/go/bin:/usr/sbin:/sbin"

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Find or install what tests and demo need: tools.sh [all|check|cluster]...
 #
-#   check    what `make check` needs: kubectl, helm, cargo-deny
+#   check    what `make check` needs: a C linker, shellcheck, helm, cargo-deny
 #   cluster  what a local cluster needs: kubectl, helm, containerd and friends, SIP programs, and the cluster binary,
 #            which is Kubernetes itself, built from Go modules (some minutes the first time)
 #   all      both (the default)
@@ -137,7 +137,10 @@ for what in "$@"; do
     *) fail "there is no set of tools called '$what': use all, check or cluster" ;;
   esac
   exclusively kubectl-helm kubectl_and_helm
-  [[ $what = cluster ]] || exclusively cargo-deny cargo_tool cargo-deny "$cargo_deny"
+  if [[ $what != cluster ]]; then
+    exclusively apt packages cc=build-essential shellcheck=shellcheck
+    exclusively cargo-deny cargo_tool cargo-deny "$cargo_deny"
+  fi
   if [[ $what != check ]]; then
     exclusively apt cluster_programs
     exclusively cluster cluster_binary

@@ -1,0 +1,32 @@
+# Set VOICEDOCK_CACHE to keep tools elsewhere than in ~/.cache/voicedock; set KUBECONFIG to test on a cluster of your own.
+
+.DEFAULT_GOAL := help
+.PHONY: help check test demo demo-down tools image crds clean
+
+help: ## Show what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+check: ## Format, lints, generated files, licences, chart, scripts
+	@hack/check.sh
+
+test: ## All tests, with a real API server and a two-node cluster
+	@hack/test.sh
+
+demo: ## Bring up a cluster and show three calls
+	@hack/demo.sh
+
+demo-down: ## Remove all that the demo brought up
+	@hack/cluster.sh down --name demo && rm -rf target/demo
+
+tools: ## Install what the targets above need
+	@hack/tools.sh all
+
+image: ## Build the image: target/image/voicedock.tar
+	@hack/image.sh
+
+crds: ## Write crds/ from the types
+	@cargo run --quiet --locked --bin voicedock -- crds --out crds
+
+clean: ## Remove clusters and build results (the cached tools stay)
+	@for state in target/cluster/*/; do [ ! -d "$$state" ] || hack/cluster.sh down --name "$$(basename "$$state")" || exit 1; done
+	@rm -rf target

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# All tests: `make test`. tests/cluster_*.rs need a cluster; they get one that is built for them and removed at the end,
+# or the one that KUBECONFIG names. All others start what they need by themselves.
+#
+# Arguments go to each test binary: hack/test.sh transfer runs the tests with "transfer" in their names.
+#
+# The tests see:
+#   VOICEDOCK_CLUSTER_BIN  the cluster program, see tests/cluster/README.md
+#   VOICEDOCK_TEST_CLUSTER the name of the cluster that was built for them; unset when KUBECONFIG was given
+#   VOICEDOCK_IMAGE_TAR    the image's archive, already imported in the cluster that was built
+#   KUBECONFIG             the cluster's, for tests/cluster_*.rs
+#   PATH                   with kubectl and helm
+# VOICEDOCK_KEEP_CLUSTER=1 leaves the cluster standing, for a look at it after a failure.
+set -euo pipefail
+# shellcheck source=hack/lib.sh
+. "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+cd "$root"
+
+VOICEDOCK_CLUSTER_BIN=$("$root/hack/tools.sh" cluster | tail -n 1)
+export VOICEDOCK_CLUSTER_BIN
+export VOICEDOCK_IMAGE_TAR=$root/target/image/voicedock.tar
+readonly name=test
+
+alone=() clustered=()
+for file in tests/*.rs; do
+  [[ -f $file ]] || continue
+  target=$(basename "$file" .rs)
+  case $target in
+    cluster_*) clustered+=(--test "$target") ;;
+    *) alone+=(--test "$target") ;;
+  esac
+done
+
+say "building the tests"
+# cargo's own runner and not nextest: the tests of one binary share an API server, nextest would start one for each.
+cargo test --locked --workspace --no-run --quiet
+say "tests without a cluster"
+cargo test --locked --workspace --lib --bins "${alone[@]}" -- "$@"
+((${#clustered[@]})) || exit 0
+
+if [[ -n ${KUBECONFIG:-} ]]; then
+  say "the cluster of KUBECONFIG=$KUBECONFIG is used: it must have the image ${VOICEDOCK_IMAGE:-voicedock.local/voicedock:dev}"
+else
+  "$root/hack/image.sh"
+  # shellcheck disable=SC2317 # called by the trap
+  down() { [[ -n ${VOICEDOCK_KEEP_CLUSTER:-} ]] || "$VOICEDOCK_CLUSTER_BIN" down --name "$name" >&2; }
+  trap down EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  "$VOICEDOCK_CLUSTER_BIN" up --name "$name" --nodes 2 --image "$VOICEDOCK_IMAGE_TAR" >&2
+  export VOICEDOCK_TEST_CLUSTER=$name
+  state=${VOICEDOCK_STATE:-$root/target/cluster}
+  export KUBECONFIG=$state/$name/kubeconfig
+fi
+say "tests in the cluster"
+# One at a time: they restart gateways and stop the API server under each other's feet.
+cargo test --locked --workspace "${clustered[@]}" -- --test-threads=1 "$@"
