@@ -48,6 +48,6 @@ exclusively() {
   mkdir -p "$cache"
   (
     flock -w 2400 9 || fail "another build holds $cache/$name.lock: wait for it to end, or end it"
-    "$@"
+    "$@" 9>&-
   ) 9>"$cache/$name.lock"
 }

@@ -38,8 +38,9 @@ func newClient(kubeconfig string) (*kubernetes.Clientset, error) {
 	return kubernetes.NewForConfig(c)
 }
 
-// poll asks until done is true. When time is up, the last error says what was still missing.
+// poll asks until done has no error. When time is up, the last one says what was still missing.
 func poll(ctx context.Context, every time.Duration, done func() error) error {
+	var missing error
 	for {
 		err := done()
 		if err == nil {
@@ -49,9 +50,12 @@ func poll(ctx context.Context, every time.Duration, done func() error) error {
 		if errors.As(err, &final) {
 			return err
 		}
+		if missing == nil || ctx.Err() == nil { // an error that only says that time is up says nothing
+			missing = err
+		}
 		select {
 		case <-ctx.Done():
-			return err
+			return fmt.Errorf("%w: %w", context.Cause(ctx), missing)
 		case <-time.After(every):
 		}
 	}

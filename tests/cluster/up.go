@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -65,11 +66,15 @@ func commandUp(args []string) error {
 		return err
 	}
 	defer held.release()
-	ctx, cancel := context.WithTimeout(context.Background(), o.timeout)
+	// Interrupted, it clears up as after any failure.
+	interrupted, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
+	ctx, cancel := context.WithTimeoutCause(interrupted, o.timeout, fmt.Errorf("not ready within %s", o.timeout))
 	defer cancel()
 	say := progress{time.Now()}
 	if o.reuse {
-		if c, err := findCluster(o.name); err == nil && c.Nodes == o.nodes && allReady(ctx, c) == nil {
+		c, err := findCluster(o.name)
+		if err == nil && c.Nodes == o.nodes && (c.Nodes == 0 || c.ProxyMode == o.proxyMode) && allReady(ctx, c) == nil {
 			say.say("cluster %s is up already", o.name)
 			return loadImages(ctx, c, o.images, say)
 		}
