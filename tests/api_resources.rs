@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use support::api_server::{ApiServer, api_server};
+use support::tools::printed;
 use voicedock::resources::assistant::AssistantSpec;
 use voicedock::resources::phone_number::PhoneNumberSpec;
 use voicedock::resources::sip_gateway::SipGatewaySpec;
@@ -261,6 +262,22 @@ async fn a_number_is_never_changed_but_everything_else_about_it_may_be() {
 }
 
 #[tokio::test]
+async fn a_gateway_has_a_name_after_which_a_service_can_be_named() {
+    let server = api_server().await;
+    let namespace = server.namespace("name").await;
+    let named = |name: &str| object("SipGateway", &namespace, name, &json!({}));
+    let longest = "a".repeat(40);
+    for good in ["default", "edge-2", "x", &longest] {
+        create(&server, &named(good), true).await.unwrap();
+    }
+    let too_long = "a".repeat(41);
+    for bad in ["2nd", "edge.eu", &too_long] {
+        let refusal = create(&server, &named(bad), true).await.expect_err(bad).to_string();
+        assert!(refusal.contains("name a SipGateway with at most 40 lower case letters"), "{refusal}");
+    }
+}
+
+#[tokio::test]
 async fn a_routing_slice_never_changes_not_even_deep_in_its_content() {
     let server = api_server().await;
     let namespace = server.namespace("slice").await;
@@ -367,13 +384,14 @@ async fn kubectl_knows_short_names_the_category_and_the_columns_of_each_kind() {
         ("rtable", "NAME GENERATION NUMBERS DESTINATIONS GATEWAYS AGE", "shop 7 1 3 2/2"),
         ("routingslice", "NAME GATEWAY AGE", "shop shop"),
     ] {
-        let shown = kubectl(&server, &["get", name, "--namespace", &namespace]);
+        let shown = printed(server.kubectl().args(["get", name, "--namespace", &namespace]));
         let lines: Vec<_> =
             shown.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
         assert_eq!(lines[0], columns, "{name}");
         assert!(lines[1].starts_with(row), "{name}: {}", lines[1]);
     }
-    let all = kubectl(&server, &["get", "voicedock", "--namespace", &namespace, "--output", "name"]);
+    let all =
+        printed(server.kubectl().args(["get", "voicedock", "--namespace", &namespace, "--output", "name"]));
     assert_eq!(all.lines().count(), 7, "{all}");
 }
 
@@ -394,11 +412,4 @@ async fn set_status(server: &ApiServer, object: &Value, mut status: Value) {
         .patch_status(text(object, "/metadata/name"), &PatchParams::default(), &patch)
         .await
         .unwrap();
-}
-
-/// What `kubectl` prints.
-fn kubectl(server: &ApiServer, arguments: &[&str]) -> String {
-    let output = server.kubectl().args(arguments).output().expect("kubectl is installed");
-    assert!(output.status.success(), "kubectl {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
 }

@@ -24,6 +24,8 @@ use super::sip_trunk::Transport;
     derive = "PartialEq",
     shortname = "sgw",
     category = "voicedock",
+    validation = Rule::new("size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("name a SipGateway with at most 40 lower case letters, digits and -, a letter first: its Service is named after it"),
     doc = "A pool of gateway pods: replicas, exposure, addresses, drain, and which namespaces may attach.",
     printcolumn(name = "Replicas", type_ = "integer", json_path = ".status.replicas"),
     printcolumn(
@@ -124,6 +126,8 @@ pub struct Autoscaling {
 /// Where SIP is heard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.port != 8080 || self.transport == 'UDP'")
+    .message("port 8080 over TCP is the gateway's own, for health, metrics and call control: write another port"))]
 #[x_kube(validation = Rule::new("(self.transport == 'TLS') == has(self.certificateRef)")
     .message("write a certificateRef with transport: TLS, and only with it"))]
 pub struct Listener {

@@ -1,15 +1,16 @@
-//! A real API server (etcd and kube-apiserver, no nodes) for the tests of one binary, with our CustomResourceDefinitions.
+//! A real API server (etcd and kube-apiserver, no nodes) for the tests of one binary.
 //!
 //! The first test that asks starts it; all tests of the binary share it and keep apart by namespaces. It ends with the test
 //! process, however that ends, because its standard input closes then.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{LazyLock, mpsc};
 use std::time::Duration;
-use std::{env, fs, process, thread};
+use std::{env, fs, io, process, thread};
 
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Namespace;
@@ -18,7 +19,10 @@ use kube::api::{ObjectMeta, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::wait::{await_condition, conditions};
 use kube::{Api, Client, Config, ResourceExt};
+use tokio::sync::OnceCell;
 use voicedock::resources::crds;
+
+use super::tools::{cached, tool};
 
 /// The program that is the API server, see `tests/cluster`.
 const PROGRAM: &str = "VOICEDOCK_CLUSTER_BIN";
@@ -27,7 +31,8 @@ const START: Duration = Duration::from_secs(90);
 /// How long the server may take for one thing that we wait for.
 pub const SOON: Duration = Duration::from_secs(30);
 
-static SERVER: LazyLock<Server> = LazyLock::new(Server::start);
+static SERVER: LazyLock<Result<Server, String>> = LazyLock::new(Server::start);
+static DEFINITIONS: OnceCell<()> = OnceCell::const_new();
 static NAMESPACES: AtomicU32 = AtomicU32::new(0);
 
 struct Server {
@@ -50,8 +55,17 @@ pub struct ApiServer {
 /// # Panics
 /// When there is none to be had; the message says why.
 pub async fn api_server() -> ApiServer {
+    let server = bare_api_server().await;
+    DEFINITIONS.get_or_init(|| install_definitions(&server.client)).await;
+    server
+}
+
+/// As [`api_server`], without the CustomResourceDefinitions: for tests of what installs them.
+pub async fn bare_api_server() -> ApiServer {
     let server = tokio::task::spawn_blocking(|| LazyLock::force(&SERVER)).await;
-    let kubeconfig = server.expect("the API server starts").kubeconfig.clone();
+    let server =
+        server.expect("starting it doesn't panic").as_ref().unwrap_or_else(|error| panic!("{error}"));
+    let kubeconfig = server.kubeconfig.clone();
     ApiServer { client: client(&kubeconfig).await, kubeconfig }
 }
 
@@ -69,25 +83,30 @@ impl ApiServer {
 
     /// `kubectl` for this server.
     pub fn kubectl(&self) -> Command {
-        let mut command = Command::new("kubectl");
+        self.tool("kubectl")
+    }
+
+    /// A program that finds this server by its kubeconfig.
+    pub fn tool(&self, name: &str) -> Command {
+        let mut command = Command::new(tool(name));
         command.env("KUBECONFIG", &self.kubeconfig).stdin(Stdio::null());
         command
     }
 }
 
 impl Server {
-    fn start() -> Self {
-        let program = env::var_os(PROGRAM).unwrap_or_else(|| {
-            panic!(
-                "{PROGRAM} isn't set: run `make test`, which builds tests/cluster and sets it to that program"
-            )
-        });
+    fn start() -> Result<Self, String> {
+        let program = env::var_os(PROGRAM).map(PathBuf::from).or_else(|| cached("cluster"));
+        let program = program.ok_or_else(|| {
+            format!("there is no API server to start: run hack/tools.sh cluster, or set {PROGRAM} to what it builds")
+        })?;
         let directory = state_directory();
+        let log = directory.join("log");
+        let failed = |error: io::Error| format!("{program:?} can't be started: {error}");
         let mut command = Command::new(&program);
         command.args(["api", "--dir"]).arg(directory.join("state"));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let log = fs::File::create(directory.join("log")).expect("the test's own directory can be written");
-        let mut process = command.stderr(log).spawn().unwrap_or_else(|error| panic!("{program:?}: {error}"));
+        let mut process = File::create(&log).and_then(|log| command.stderr(log).spawn()).map_err(failed)?;
         let lifeline = process.stdin.take().expect("standard input is a pipe");
         let output = BufReader::new(process.stdout.take().expect("standard output is a pipe"));
         let (found, kubeconfig) = mpsc::channel();
@@ -98,13 +117,11 @@ impl Server {
                 }
             }
         });
-        let kubeconfig = kubeconfig.recv_timeout(START).unwrap_or_else(|_| {
-            let log = fs::read_to_string(directory.join("log")).unwrap_or_default();
-            panic!("the API server didn't start within {START:?}; {} says: {log}", directory.display())
-        });
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        runtime.expect("a runtime for the set-up").block_on(install_definitions(&kubeconfig));
-        Server { kubeconfig, _lifeline: lifeline, _process: process }
+        let kubeconfig = kubeconfig.recv_timeout(START).map_err(|_| {
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            format!("the API server didn't start within {START:?}; {} says: {said}", log.display())
+        })?;
+        Ok(Server { kubeconfig, _lifeline: lifeline, _process: process })
     }
 }
 
@@ -127,8 +144,8 @@ async fn client(kubeconfig: &Path) -> Client {
     Client::try_from(config.expect("the server's kubeconfig is one")).expect("a client")
 }
 
-async fn install_definitions(kubeconfig: &Path) {
-    let api: Api<CustomResourceDefinition> = Api::all(client(kubeconfig).await);
+async fn install_definitions(client: &Client) {
+    let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let definitions = crds::all();
     let installed = try_join_all(definitions.iter().map(async |definition| {
         let name = definition.name_any();

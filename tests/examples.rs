@@ -1,0 +1,37 @@
+//! Every manifest in `examples/` is taken by the API server, and taking it a second time changes nothing.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use support::api_server::api_server;
+use support::tools::{output, printed};
+
+fn examples() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let mut files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[tokio::test]
+async fn every_example_is_taken_and_stays_as_it_was_written() {
+    let server = api_server().await;
+    for file in examples() {
+        let with_file = |arguments: &[&str]| {
+            let mut kubectl = server.kubectl();
+            kubectl.args(arguments).arg("--filename").arg(&file);
+            kubectl
+        };
+        printed(&mut with_file(&["apply"]));
+        // The API server never shows stringData again, so that kubectl always takes it for a change.
+        let again = printed(&mut with_file(&["apply"]));
+        for line in again.lines().filter(|line| !line.starts_with("secret/")) {
+            assert!(line.ends_with(" unchanged"), "{}: applied again: {line}", file.display());
+        }
+        let diff = output(&mut with_file(&["diff"]));
+        assert!(diff.status.success(), "{}: {}", file.display(), String::from_utf8_lossy(&diff.stdout));
+        printed(&mut with_file(&["apply", "--server-side", "--force-conflicts"]));
+    }
+}
