@@ -24,8 +24,8 @@ tools: ## Install what the targets above need
 image: ## Build the image: target/image/voicedock.tar
 	@hack/image.sh
 
-crds: ## Write crds/ from the types
-	@cargo run --quiet --locked --bin voicedock -- crds --out crds
+crds: ## Write crds/ and the chart's copy of it from the types
+	@for directory in crds charts/voicedock/files/crds; do cargo run --quiet --locked --bin voicedock -- crds --out $$directory || exit 1; done
 
 clean: ## Remove clusters and build results (the cached tools stay)
 	@for state in target/cluster/*/; do [ ! -d "$$state" ] || hack/cluster.sh down --name "$$(basename "$$state")" || exit 1; done

@@ -204,9 +204,11 @@ mod tests {
     }
 
     #[test]
-    fn the_crds_directory_holds_what_the_types_say() {
+    fn the_crds_directory_and_the_chart_hold_what_the_types_say() {
         let generated: BTreeMap<_, _> = files().unwrap().into_iter().collect();
-        assert!(directory("crds") == generated, "crds/ is stale: run `make crds`");
+        for path in ["crds", "charts/voicedock/files/crds"] {
+            assert!(directory(path) == generated, "{path} is stale: run `make crds`");
+        }
     }
 
     #[test]
