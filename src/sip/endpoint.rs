@@ -1,9 +1,35 @@
 //! One shard's SIP: legs, transactions, timers. Inputs: admitted messages, time, commands. Outputs: bytes and leg events.
+//!
+//! Promises:
+//! - each leg ends with exactly one [`LegEvent::Ended`] or [`LegEvent::Refused`]; commands on it are ignored from then on;
+//! - what is owed to the peer after that (an ACK, a CANCEL, a BYE, and the BYE to an answer that crossed our CANCEL) is done
+//!   all the same, without further events;
+//! - a repeated message does nothing twice; an unanswered one is repeated as RFC 3261 §17 says and given up after 32 s.
+//!
+//! Read on in `calling` (our INVITE), `called` (the peer's INVITE), `inside` (the peer's requests in a dialog),
+//! `client` (our requests in a dialog and what their responses mean).
+
+mod called;
+mod calling;
+mod client;
+mod core;
+mod inside;
+mod leg;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
+use sipx_sip::{Message, Method, Request, Response};
 
+use self::core::{Core, Inbound, TimerId};
+use self::leg::Leg;
 use super::event::{Body, Flow, LegEvent, LegId, OutgoingInvite, RequestId};
+use super::read::Identified;
+use super::slab::Slab;
 use super::time::Millis;
+use super::timer;
+use super::transaction::{ServerKey, ServerState};
+use super::via;
 
 /// What a shard's endpoint produces.
 #[derive(Clone, Debug)]
@@ -19,44 +45,324 @@ pub enum Output {
     Leg(LegId, LegEvent),
 }
 
-/// See the module.
-pub struct Endpoint {}
+/// What an endpoint is told at its start.
+#[derive(Clone, Debug)]
+pub struct EndpointConfig {
+    /// Names this process among all pods: part of every tag, branch and Contact. Another one after each restart.
+    pub instance: u32,
+    /// Number of the shard, below [`super::slab::MAX_SHARDS`].
+    pub shard: u16,
+    /// Secret random bytes, the same for all shards of a process and another for each process.
+    pub seed: [u8; 16],
+    /// How peers reach us.
+    pub local: LocalAddresses,
+    /// Value of User-Agent and Server; empty for none.
+    pub user_agent: String,
+    /// Most legs that calls from outside may bring about; more get 503. Our own INVITEs are not limited here.
+    pub max_legs: usize,
+}
 
-#[allow(unused_variables)]
+/// What we write into Via and Contact, by transport.
+#[derive(Clone, Debug)]
+pub struct LocalAddresses {
+    /// For UDP.
+    pub udp: LocalAddress,
+    /// For TCP.
+    pub tcp: LocalAddress,
+}
+
+/// An advertised address.
+#[derive(Clone, Debug)]
+pub struct LocalAddress {
+    /// IP address (without brackets) or name.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Endpoint {
+    legs: Slab<Box<Leg>>,
+    core: Core,
+}
+
 impl Endpoint {
+    /// An endpoint without legs.
+    pub fn new(config: EndpointConfig) -> Self {
+        Self { legs: Slab::new(config.shard), core: Core::new(config) }
+    }
+
+    /// Takes in a message that the front door admitted.
+    pub fn receive(&mut self, message: Message, flow: Flow, now: Millis) {
+        match message {
+            Message::Request(request) => self.on_request(request, flow, now),
+            Message::Response(response) => self.on_response(response, flow, now),
+        }
+    }
+
+    /// A connection was lost or could not be made: requests of ours on it fail at once, later ones go another way.
+    pub fn transport_failed(&mut self, flow: Flow, now: Millis) {
+        let concerned =
+            |leg: &&Box<Leg>| leg.dialog.flow == flow || leg.clients.iter().any(|c| c.flow == flow);
+        let ids: Vec<LegId> = self.legs.values().filter(concerned).map(|leg| leg.id).collect();
+        for id in ids {
+            self.with(id, |leg, core| {
+                leg.dialog.flow_lost |= leg.dialog.flow == flow;
+                client::transport_failed(leg, core, flow, now);
+            });
+        }
+    }
+
+    /// Whether new calls and OPTIONS are answered 503 (Retry-After: 5), while what is there goes on.
+    pub fn set_draining(&mut self, draining: bool) {
+        self.core.draining = draining;
+    }
+
+    /// Legs that are not over.
+    pub fn legs(&self) -> usize {
+        self.core.live
+    }
+
+    /// Whether nothing is owed to any peer: no leg, and no request of ours on its way.
+    pub fn is_idle(&self) -> bool {
+        self.legs.is_empty()
+    }
+
     /// Sends an INVITE.
     pub fn invite(&mut self, invite: OutgoingInvite, now: Millis) -> LegId {
-        LegId(1)
+        calling::invite(&mut self.legs, &mut self.core, invite, now)
     }
+
     /// Sends a provisional response (101–199) to the leg's INVITE.
-    pub fn progress(&mut self, leg: LegId, code: u16, body: Option<Body>, now: Millis) {}
+    pub fn progress(&mut self, leg: LegId, code: u16, body: Option<Body>, now: Millis) {
+        let _ = now;
+        self.with(leg, |leg, core| called::progress(leg, core, code, body.as_ref()));
+    }
+
     /// Sends 200 to the leg's INVITE and repeats it until it is acknowledged.
-    pub fn answer(&mut self, leg: LegId, body: Option<Body>, now: Millis) {}
+    pub fn answer(&mut self, leg: LegId, body: Option<Body>, now: Millis) {
+        self.with(leg, |leg, core| called::answer(leg, core, body.as_ref(), now));
+    }
+
     /// Refuses the leg's INVITE with 300–699; `headers` such as Retry-After or Reason.
-    pub fn refuse(&mut self, leg: LegId, code: u16, headers: &[(&str, String)], now: Millis) {}
+    pub fn refuse(&mut self, leg: LegId, code: u16, headers: &[(&str, String)], now: Millis) {
+        self.with(leg, |leg, core| called::refuse(leg, core, code, headers, now));
+    }
+
     /// Acknowledges the 2xx to an INVITE or re-INVITE that carried no offer.
-    pub fn ack(&mut self, leg: LegId, body: Option<Body>, now: Millis) {}
+    pub fn ack(&mut self, leg: LegId, body: Option<Body>, now: Millis) {
+        self.with(leg, |leg, core| calling::owed_ack(leg, core, body, now));
+    }
+
     /// Sends a re-INVITE; one that meets another in flight waits its turn.
-    pub fn reoffer(&mut self, leg: LegId, offer: Option<Body>, now: Millis) {}
+    pub fn reoffer(&mut self, leg: LegId, offer: Option<Body>, now: Millis) {
+        self.with(leg, |leg, core| {
+            if !leg.is_over() {
+                leg.offers.push_back(offer);
+                client::offer_next(leg, core, now);
+            }
+        });
+    }
+
     /// Answers a request inside the leg.
-    pub fn respond(&mut self, leg: LegId, request: RequestId, code: u16, body: Option<Body>, now: Millis) {}
-    /// Sends NOTIFY with a sipfrag body (`SIP/2.0 code reason`) about the leg's last REFER; `last` ends the subscription.
-    pub fn notify(&mut self, leg: LegId, request: RequestId, code: u16, reason: &str, last: bool, now: Millis) {}
+    pub fn respond(&mut self, leg: LegId, request: RequestId, code: u16, body: Option<Body>, now: Millis) {
+        self.with(leg, |leg, core| inside::respond(leg, core, request, code, body.as_ref(), now));
+    }
+
+    /// Sends NOTIFY with a sipfrag body (`SIP/2.0 code reason`) about a REFER that was answered 2xx; `last` ends the
+    /// subscription.
+    #[allow(clippy::too_many_arguments)]
+    pub fn notify(
+        &mut self,
+        leg: LegId,
+        request: RequestId,
+        code: u16,
+        reason: &str,
+        last: bool,
+        now: Millis,
+    ) {
+        self.with(leg, |leg, core| client::notify(leg, core, request, (code, reason), last, now));
+    }
+
     /// Sends a request inside the leg (INFO, MESSAGE).
     pub fn request(&mut self, leg: LegId, method: &str, body: Option<Body>, now: Millis) -> RequestId {
-        RequestId(1)
+        let request = self.core.next_request();
+        self.with(leg, |leg, core| client::request(leg, core, request, method, body, now));
+        request
     }
-    /// Ends the leg in whatever way its state asks for: CANCEL (once a 1xx came), refusal of an unanswered INVITE (487/480),
-    /// BYE (after the ACK), ACK + BYE for a 2xx that crosses. `reason` becomes the Reason header.
-    pub fn hang_up(&mut self, leg: LegId, reason: Option<&str>, now: Millis) {}
+
+    /// Ends the leg in whatever way its state asks for: CANCEL (once a 1xx came), refusal of an unanswered INVITE (480),
+    /// BYE (after the ACK), ACK + BYE for a 2xx that crosses. `reason` becomes the Reason header. The leg is over at once:
+    /// `Refused` by `Cancelled` if it was our unanswered INVITE, else `Ended` by `Us`.
+    pub fn hang_up(&mut self, leg: LegId, reason: Option<&str>, now: Millis) {
+        self.with(leg, |leg, core| client::hang_up(leg, core, reason, now));
+    }
+
     /// When [`Self::handle_timeout`] must be called next.
     pub fn next_timeout(&self) -> Option<Millis> {
-        None
+        self.core.wheel.next()
     }
+
     /// Fires what is due.
-    pub fn handle_timeout(&mut self, now: Millis) {}
+    pub fn handle_timeout(&mut self, now: Millis) {
+        while let Some(timer) = self.core.wheel.pop_due(now) {
+            match timer {
+                TimerId::Client { leg, seq, cancel } => {
+                    self.with(leg, |leg, core| client::on_timer(leg, core, seq, cancel, now));
+                }
+                TimerId::Server(key) => self.on_server_timer(key, now),
+                TimerId::Retry(leg) => self.with(leg, |leg, core| {
+                    if let Some(retry) = leg.retry.take() {
+                        leg.offers.push_front(retry.offer);
+                        client::offer_next(leg, core, now);
+                    }
+                }),
+                TimerId::ForgetAck(leg) => self.with(leg, |leg, _| leg.ack = None),
+            }
+        }
+    }
+
     /// The next output; drain after every call.
     pub fn poll(&mut self) -> Option<Output> {
-        None
+        self.core.out.pop_front()
+    }
+
+    /// Runs `action` on a leg, if it is still there, and removes the leg when nothing is left to be done for it.
+    fn with(&mut self, id: LegId, action: impl FnOnce(&mut Leg, &mut Core)) {
+        let Some(leg) = self.legs.get_mut(id) else { return };
+        action(leg, &mut self.core);
+        if leg.is_done() {
+            self.remove(id);
+        }
+    }
+
+    fn remove(&mut self, id: LegId) {
+        let Some(mut leg) = self.legs.remove(id) else { return };
+        if let Some(ack) = &mut leg.ack {
+            self.core.wheel.cancel(&mut ack.timer);
+        }
+        if let Some(fork) = leg.fork {
+            self.core.forks.remove(&fork);
+        }
+    }
+
+    fn on_request(&mut self, request: Request, flow: Flow, now: Millis) {
+        let Some(id) = Identified::of(&request.headers) else { return };
+        let key = ServerKey::of(&self.core.identity, &id, &request.method);
+        let reply_to = via::response_flow(&id.via, flow);
+        let inbound = Inbound { request, id, key, flow, reply_to };
+        match inbound.request.method {
+            Method::Ack => self.on_ack(&inbound, now),
+            Method::Cancel => self.on_cancel(&inbound, now),
+            _ if self.core.servers.get_mut(key).is_some() => self.core.repeated(key),
+            _ if inbound.id.to.tag().is_some() => self.on_request_within(&inbound, now),
+            Method::Invite => called::invite(&mut self.legs, &mut self.core, &inbound, now),
+            _ => called::outside(&mut self.core, &inbound),
+        }
+    }
+
+    /// A request with a To tag: it belongs to a leg, or to none that exists (481).
+    fn on_request_within(&mut self, inbound: &Inbound, now: Millis) {
+        let id = inbound.id.to.tag().and_then(|tag| self.core.identity.leg_of_token(tag));
+        let Some(leg) = id.and_then(|id| self.legs.get_mut(id)) else {
+            return self.core.reply(inbound, 481, &[]);
+        };
+        let id = leg.id;
+        inside::request(leg, &mut self.core, inbound, now);
+        self.with(id, |_, _| {});
+    }
+
+    fn on_ack(&mut self, inbound: &Inbound, now: Millis) {
+        let key = inbound.key;
+        if let Some(server) = self.core.servers.get_mut(key) {
+            let leg = server.leg;
+            match server.state {
+                ServerState::Refused(_) => self.core.acknowledged(key, timer::T4, now),
+                // A peer that acknowledges a 2xx with the INVITE's branch.
+                ServerState::Accepted(_) => {
+                    self.with(leg, |leg, core| called::acked(leg, core, &inbound.request, now));
+                }
+                _ => {}
+            }
+            return;
+        }
+        let id = inbound.id.to.tag().and_then(|tag| self.core.identity.leg_of_token(tag));
+        let Some(id) = id else { return };
+        self.with(id, |leg, core| {
+            let awaited = leg.invite.is_some_and(|(_, cseq)| cseq == inbound.id.cseq);
+            if awaited && leg.dialog.is_with(&inbound.id.call_id, inbound.id.from_tag()) {
+                called::acked(leg, core, &inbound.request, now);
+            }
+        });
+    }
+
+    fn on_cancel(&mut self, inbound: &Inbound, now: Millis) {
+        let key = ServerKey::of(&self.core.identity, &inbound.id, &Method::Invite);
+        let Some(server) = self.core.servers.get_mut(key) else {
+            return self.core.reply(inbound, 481, &[]);
+        };
+        let (leg, waiting) = (server.leg, server.waiting());
+        self.core.reply(inbound, 200, &[]);
+        if waiting {
+            self.with(leg, |leg, core| called::cancelled(leg, core, key, now));
+        }
+    }
+
+    fn on_server_timer(&mut self, key: ServerKey, now: Millis) {
+        let Some(server) = self.core.servers.get_mut(key) else { return };
+        server.timer = None;
+        let (leg, flow) = (server.leg, server.flow);
+        match &server.state {
+            ServerState::Accepted(_) if server.ends <= now => {
+                self.core.acknowledged(key, timer::GIVE_UP, now);
+                self.with(leg, |leg, core| called::never_acked(leg, core, key, now));
+            }
+            ServerState::Refused(bytes) | ServerState::Accepted(bytes) if server.ends > now => {
+                let bytes = bytes.clone();
+                server.interval = timer::doubled_to_t2(server.interval);
+                let next = (now + server.interval).min(server.ends);
+                server.timer = Some(self.core.wheel.set(next, TimerId::Server(key)));
+                self.core.transmit(flow, bytes);
+            }
+            _ => {
+                self.core.servers.remove(key);
+            }
+        }
+    }
+
+    fn on_response(&mut self, response: Response, flow: Flow, now: Millis) {
+        let Some(id) = Identified::of(&response.headers) else { return };
+        let Some((leg, seq)) = id.via.branch().and_then(|b| self.core.identity.transaction_of_branch(b))
+        else {
+            return;
+        };
+        let answer = response.status.is_success() && id.method == Method::Invite;
+        let mut orphan = answer;
+        self.with(leg, |leg, core| {
+            let known = client::on_response(leg, core, &response, &id, seq, now);
+            orphan &= !known && !calling::repeated_answer(leg, core, &id);
+        });
+        if orphan {
+            calling::end_fork(&mut self.legs, &mut self.core, &response, &id, flow, now);
+        }
+    }
+}
+
+/// Figures for tests and metrics.
+impl Endpoint {
+    /// Server transactions that are remembered, those of finished calls included.
+    pub fn server_transactions(&self) -> usize {
+        self.core.servers.len()
+    }
+
+    /// Client transactions under way.
+    pub fn client_transactions(&self) -> usize {
+        self.legs.values().map(|leg| leg.clients.len()).sum()
+    }
+
+    /// Pending timers.
+    pub fn timers(&self) -> usize {
+        self.core.wheel.len()
     }
 }

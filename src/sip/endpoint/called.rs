@@ -1,0 +1,183 @@
+//! A peer's INVITE outside of a dialog, from its arrival to the ACK of our answer; other requests outside of dialogs.
+
+use sipx_sip::{Method, Request};
+
+use super::client;
+use super::core::{Core, Inbound, Reply};
+use super::leg::{Leg, PendingKind, Phase};
+use crate::sip::dialog::Dialog;
+use crate::sip::event::{Body, EndedBy, IncomingCall, LegEvent};
+use crate::sip::read;
+use crate::sip::slab::Slab;
+use crate::sip::time::Millis;
+use crate::sip::timer;
+use crate::sip::transaction::{ReplyHead, ServerKey, ServerState};
+use crate::sip::wire::{ALLOW, SUPPORTED};
+
+/// Body types that we pass on or understand.
+pub const ACCEPT: &str = "application/sdp, message/sipfrag, application/dtmf-relay, text/plain";
+
+/// A new call.
+pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, inbound: &Inbound, now: Millis) {
+    let merged = ServerKey::merged(&core.identity, &inbound.id);
+    if core.servers.is_merged(merged, inbound.key) {
+        return core.reply(inbound, 482, &[]);
+    }
+    if core.draining || core.live >= core.config.max_legs {
+        return core.reply(inbound, 503, &[("Retry-After", "5".into())]);
+    }
+    let head = ReplyHead::of(&inbound.request);
+    let made = legs
+        .insert_with(|id| Box::new(Leg::new(id, false, Phase::Ringing, dialog(core, inbound, &head, id))));
+    let Some(leg) = made.and_then(|id| legs.get_mut(id)) else {
+        return core.reply(inbound, 503, &[("Retry-After", "5".into())]);
+    };
+    core.live += 1;
+    leg.invite = Some((inbound.key, inbound.id.cseq));
+    core.remember(leg.id, inbound, head, Some(merged), now);
+    core.provisional(inbound.key, leg.id, &Reply::code(100, true));
+    core.tell(leg, LegEvent::Incoming(Box::new(incoming_call(inbound))));
+}
+
+/// The dialog that our answer will make (RFC 3261 §12.1.1).
+fn dialog(core: &Core, inbound: &Inbound, head: &ReplyHead, leg: crate::sip::event::LegId) -> Dialog {
+    let Inbound { request, id, flow, .. } = inbound;
+    let headers = &request.headers;
+    let from = headers.value(&sipx_sip::HeaderName::From).unwrap_or_default().into_owned();
+    let target = read::contact(headers).unwrap_or_else(|| id.from.uri.to_bytes().to_vec());
+    let token = core.identity.token(leg);
+    Dialog {
+        call_id: id.call_id.clone().into_boxed_slice(),
+        local: [&head.to, &b";tag="[..], token.as_bytes()].concat().into_boxed_slice(),
+        remote: from.into_boxed_slice(),
+        remote_tag: id.from_tag().to_vec().into_boxed_slice(),
+        local_cseq: 0,
+        remote_cseq: Some(id.cseq),
+        routes: read::record_route(headers).into_boxed_slice(),
+        target: target.into_boxed_slice(),
+        flow: *flow,
+        flow_lost: false,
+    }
+}
+
+fn incoming_call(inbound: &Inbound) -> IncomingCall {
+    let Inbound { request, id, flow, .. } = inbound;
+    let headers = &request.headers;
+    let max_forwards = match headers.typed::<sipx_sip::headers::MaxForwards>() {
+        Some(Ok(max)) => max.0,
+        _ => 70,
+    };
+    IncomingCall {
+        flow: *flow,
+        called: read::user_of(&request.uri),
+        from: read::party(&id.from),
+        to: read::party(&id.to),
+        asserted: read::asserted(headers),
+        privacy: read::privacy(headers),
+        max_forwards,
+        call_id: String::from_utf8_lossy(&id.call_id).into_owned(),
+        headers: read::passed_headers(headers),
+        offer: read::request_body(request),
+    }
+}
+
+/// Any other request outside of a dialog. Answered without a trace: its repetition gets the same answer.
+pub fn outside(core: &mut Core, inbound: &Inbound) {
+    let allow = ("Allow", ALLOW.to_owned());
+    match inbound.request.method {
+        Method::Options if core.draining => core.reply(inbound, 503, &[("Retry-After", "5".into())]),
+        Method::Options => {
+            let headers = [allow, ("Accept", ACCEPT.to_owned()), ("Supported", SUPPORTED.to_owned())];
+            core.reply(inbound, 200, &headers);
+        }
+        // They make sense in a dialog only.
+        Method::Bye | Method::Info | Method::Update | Method::Prack | Method::Notify => {
+            core.reply(inbound, 481, &[]);
+        }
+        Method::Refer => core.reply(inbound, 403, &[]),
+        Method::Subscribe => core.reply(inbound, 489, &[("Allow-Events", "refer".into())]),
+        _ => core.reply(inbound, 405, &[allow]),
+    }
+}
+
+/// Sends a provisional response.
+pub fn progress(leg: &mut Leg, core: &mut Core, code: u16, body: Option<&Body>) {
+    if leg.phase == Phase::Ringing
+        && (101..200).contains(&code)
+        && let Some((key, _)) = leg.invite
+    {
+        core.provisional(key, leg.id, &Reply::code(code, true).body(body));
+    }
+}
+
+/// Accepts the call.
+pub fn answer(leg: &mut Leg, core: &mut Core, body: Option<&Body>, now: Millis) {
+    if leg.phase == Phase::Ringing
+        && let Some((key, _)) = leg.invite
+        && core.finish(key, leg.id, &Reply::code(200, true).body(body), now)
+    {
+        leg.phase = Phase::Unacknowledged;
+    }
+}
+
+/// Refuses the call.
+pub fn refuse(leg: &mut Leg, core: &mut Core, code: u16, headers: &[(&str, String)], now: Millis) {
+    if leg.phase != Phase::Ringing {
+        return;
+    }
+    // Anything else would be no refusal, and the leg would stay.
+    let code = if (300..700).contains(&code) { code } else { 500 };
+    if let Some((key, _)) = leg.invite.take() {
+        core.finish(key, leg.id, &Reply::code(code, true).with(headers), now);
+    }
+    core.end(leg, LegEvent::Ended(EndedBy::Us));
+    client::close_transactions(leg, core, now);
+}
+
+/// The peer acknowledged our 2xx.
+pub fn acked(leg: &mut Leg, core: &mut Core, ack: &Request, now: Millis) {
+    let Some((key, _)) = leg.invite else { return };
+    let accepted = core.servers.get_mut(key).is_some_and(|s| matches!(s.state, ServerState::Accepted(_)));
+    if !accepted {
+        return;
+    }
+    leg.invite = None;
+    core.acknowledged(key, timer::GIVE_UP, now);
+    if let Some(reason) = leg.bye_after_ack.take() {
+        client::bye(leg, core, reason.as_deref(), now);
+        return;
+    }
+    if leg.phase == Phase::Unacknowledged {
+        leg.phase = Phase::Confirmed;
+    }
+    core.tell(leg, LegEvent::Acked { body: read::request_body(ack) });
+    client::offer_next(leg, core, now);
+}
+
+/// The peer never acknowledged our 2xx: the dialog is ended (RFC 3261 §13.3.1.4, §14.2).
+pub fn never_acked(leg: &mut Leg, core: &mut Core, key: ServerKey, now: Millis) {
+    if leg.invite.is_none_or(|(awaited, _)| awaited != key) {
+        return;
+    }
+    leg.invite = None;
+    let reason = leg.bye_after_ack.take().flatten();
+    core.end(leg, LegEvent::Ended(EndedBy::Timeout));
+    client::close_transactions(leg, core, now);
+    client::bye(leg, core, reason.as_deref(), now);
+}
+
+/// The peer cancelled its INVITE or re-INVITE before our final response.
+pub fn cancelled(leg: &mut Leg, core: &mut Core, key: ServerKey, now: Millis) {
+    if leg.invite.is_none_or(|(waiting, _)| waiting != key) {
+        return;
+    }
+    leg.invite = None;
+    core.finish(key, leg.id, &Reply::code(487, true), now);
+    if leg.phase == Phase::Ringing {
+        core.end(leg, LegEvent::Ended(EndedBy::Cancel));
+        client::close_transactions(leg, core, now);
+        return;
+    }
+    leg.pending.retain(|pending| pending.kind != PendingKind::Reinvite || pending.key != key);
+    client::offer_next(leg, core, now);
+}

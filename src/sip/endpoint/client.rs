@@ -1,0 +1,525 @@
+//! Our requests: sending, repeating, giving up; what a response means for the leg; how we hang up.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use sipx_sip::{HeaderName, Response};
+
+use super::calling;
+use super::core::{Core, Reply, TimerId};
+use super::leg::{Leg, PendingKind, Phase, Retry};
+use crate::sip::event::{Body, EndedBy, Flow, LegEvent, RefusedBy, RequestId, Transport};
+use crate::sip::read::{self, Identified};
+use crate::sip::time::Millis;
+use crate::sip::timer;
+use crate::sip::transaction::{Again, Cancel, Client, ClientState, Purpose};
+use crate::sip::wire::{ALLOW, Lines, SUPPORTED, reason_phrase};
+
+/// A re-INVITE that has got a provisional response waits this long for the final one. (The INVITE that makes the leg waits
+/// as long as the call machine likes.)
+const REINVITE_PATIENCE: Duration = Duration::from_secs(64);
+
+/// How often in a row a re-INVITE is sent again after 491.
+const MOST_GLARES: u32 = 8;
+
+/// Most often a request is sent again with an answer to a challenge: once for each of two proxies, and a stale nonce.
+const MOST_CHALLENGES: u8 = 4;
+
+/// Sends a request of a leg in a new client transaction.
+pub fn send(leg: &mut Leg, core: &mut Core, purpose: Purpose, again: Again, now: Millis) {
+    leg.dialog.local_cseq += 1;
+    let cseq = leg.dialog.local_cseq;
+    let seq = next_seq(leg);
+    let flow = if purpose == Purpose::Invite { leg.dialog.flow } else { leg.dialog.next_hop() };
+    let method = purpose.method();
+    let via = core.via(flow.transport, &core.identity.branch(leg.id, seq));
+    let mut w = leg.dialog.request(method, cseq, &via, again.max_forwards, None);
+    w.line("Contact", core.contact(leg.id, flow.transport));
+    if purpose.is_invite() {
+        w.line("Allow", ALLOW).line("Supported", SUPPORTED);
+    }
+    if !core.config.user_agent.is_empty() {
+        w.line("User-Agent", &core.config.user_agent);
+    }
+    let authorization = authorization(leg, core, method);
+    w.lines(&authorization).lines(&again.headers);
+    let bytes = w.finish(again.body.as_ref());
+    core.transmit(flow, bytes.clone());
+    let gives_up = now + timer::GIVE_UP;
+    let first = if flow.transport == Transport::Udp { now + timer::T1 } else { gives_up };
+    let id = TimerId::Client { leg: leg.id, seq, cancel: false };
+    leg.clients.push(Client {
+        seq,
+        cseq,
+        purpose,
+        flow,
+        bytes,
+        state: ClientState::Trying,
+        interval: timer::T1,
+        gives_up: Some(gives_up),
+        timer: Some(core.wheel.set(first, id)),
+        cancel: None,
+        challenges: 0,
+        again,
+        authorization,
+    });
+}
+
+fn next_seq(leg: &mut Leg) -> u32 {
+    let seq = leg.next_seq;
+    leg.next_seq = leg.next_seq.wrapping_add(1);
+    seq
+}
+
+fn authorization(leg: &mut Leg, core: &mut Core, method: &str) -> Lines {
+    let Some(digest) = &mut leg.digest else { return Lines::default() };
+    let uri = String::from_utf8_lossy(leg.dialog.request_uri());
+    let cnonce = core.identity.unique();
+    Lines::collect(digest.headers(method, &uri, &cnonce))
+}
+
+/// Builds the ACK of a 2xx: a transaction of its own, but with the INVITE's CSeq number and authorisation.
+pub fn acknowledge(
+    leg: &mut Leg,
+    core: &Core,
+    cseq: u32,
+    flow: Flow,
+    authorization: &Lines,
+    body: Option<&Body>,
+) -> Bytes {
+    let via = core.via(flow.transport, &core.identity.branch(leg.id, next_seq(leg)));
+    let mut w = leg.dialog.request("ACK", cseq, &via, 70, None);
+    w.lines(authorization);
+    w.finish(body)
+}
+
+/// Sends CANCEL for the INVITE at `index` in `leg.clients`.
+fn send_cancel(leg: &mut Leg, core: &mut Core, index: usize, now: Millis) {
+    let Some(invite) = leg.clients.get_mut(index) else { return };
+    let Some(cancel) = &mut invite.cancel else { return };
+    cancel.sent = true;
+    let reason = cancel.reason.clone();
+    // RFC 3261 §9.1: without a final response after 64 × T1 the INVITE is considered cancelled.
+    let gives_up = now + timer::GIVE_UP;
+    invite.gives_up = Some(gives_up);
+    core.wheel.cancel(&mut invite.timer);
+    let (seq, cseq, flow) = (invite.seq, invite.cseq, invite.flow);
+    invite.timer = Some(core.wheel.set(gives_up, TimerId::Client { leg: leg.id, seq, cancel: false }));
+    let via = core.via(flow.transport, &core.identity.branch(leg.id, seq));
+    let mut w = leg.dialog.request("CANCEL", cseq, &via, 70, None);
+    if let Some(reason) = reason {
+        w.line("Reason", reason.as_bytes());
+    }
+    let bytes = w.finish(None);
+    core.transmit(flow, bytes.clone());
+    let first = if flow.transport == Transport::Udp { now + timer::T1 } else { gives_up };
+    let timer = core.wheel.set(first, TimerId::Client { leg: leg.id, seq, cancel: true });
+    leg.clients.push(Client {
+        seq,
+        cseq,
+        purpose: Purpose::Cancel,
+        flow,
+        bytes,
+        state: ClientState::Trying,
+        interval: timer::T1,
+        gives_up: Some(gives_up),
+        timer: Some(timer),
+        cancel: None,
+        challenges: 0,
+        again: Again { headers: Lines::default(), body: None, max_forwards: 70 },
+        authorization: Lines::default(),
+    });
+}
+
+/// A client transaction's timer fired.
+pub fn on_timer(leg: &mut Leg, core: &mut Core, seq: u32, cancel: bool, now: Millis) {
+    let Some(index) = position(leg, seq, cancel) else { return };
+    let Some(client) = leg.clients.get_mut(index) else { return };
+    client.timer = None;
+    if client.gives_up.is_some_and(|end| end <= now) {
+        let client = leg.clients.swap_remove(index);
+        if client.state != ClientState::Acknowledged {
+            failed(leg, core, client, &Outcome::TIMEOUT, now);
+        }
+        return;
+    }
+    let invite = client.purpose.is_invite();
+    let repeats = match client.state {
+        ClientState::Trying => true,
+        ClientState::Proceeding => !invite,
+        ClientState::Acknowledged => false,
+    };
+    if repeats && client.flow.transport == Transport::Udp {
+        core.transmit(client.flow, client.bytes.clone());
+        client.interval = match client.state {
+            ClientState::Proceeding => timer::T2,
+            _ if invite => timer::doubled(client.interval),
+            _ => timer::doubled_to_t2(client.interval),
+        };
+        let next = now + client.interval;
+        let next = client.gives_up.map_or(next, |end| end.min(next));
+        client.timer = Some(core.wheel.set(next, TimerId::Client { leg: leg.id, seq, cancel }));
+    } else if let Some(end) = client.gives_up {
+        client.timer = Some(core.wheel.set(end, TimerId::Client { leg: leg.id, seq, cancel }));
+    }
+}
+
+/// Fails the requests that were sent on a flow which doesn't work.
+pub fn transport_failed(leg: &mut Leg, core: &mut Core, flow: Flow, now: Millis) {
+    let concerned = |c: &Client| c.flow == flow && c.state != ClientState::Acknowledged;
+    while let Some(index) = leg.clients.iter().position(concerned) {
+        let mut client = leg.clients.swap_remove(index);
+        core.wheel.cancel(&mut client.timer);
+        failed(leg, core, client, &Outcome::TRANSPORT, now);
+    }
+}
+
+fn position(leg: &Leg, seq: u32, cancel: bool) -> Option<usize> {
+    leg.clients.iter().position(|c| c.seq == seq && (c.purpose == Purpose::Cancel) == cancel)
+}
+
+/// A response with our branch. False if it belongs to no client transaction of the leg.
+pub fn on_response(
+    leg: &mut Leg,
+    core: &mut Core,
+    response: &Response,
+    id: &Identified,
+    seq: u32,
+    now: Millis,
+) -> bool {
+    let Some(index) = position(leg, seq, id.method.as_bytes() == b"CANCEL") else { return false };
+    let Some(client) = leg.clients.get_mut(index) else { return false };
+    if client.cseq != id.cseq || client.purpose.method().as_bytes() != id.method.as_bytes() {
+        return false;
+    }
+    let code = response.status.code();
+    if client.state == ClientState::Acknowledged {
+        if code >= 300 {
+            core.transmit(client.flow, client.bytes.clone());
+        }
+        return code >= 300;
+    }
+    match code {
+        100..200 => provisional(leg, core, index, response, now),
+        200..300 => {
+            let client = take(leg, core, index);
+            succeeded(leg, core, &client, response, now);
+        }
+        _ if client.purpose.is_invite() => {
+            let client = acknowledge_refusal(leg, core, index, response, now);
+            failed(leg, core, client, &Outcome::of(response), now);
+        }
+        _ => {
+            let client = take(leg, core, index);
+            failed(leg, core, client, &Outcome::of(response), now);
+        }
+    }
+    true
+}
+
+fn take(leg: &mut Leg, core: &mut Core, index: usize) -> Client {
+    let mut client = leg.clients.swap_remove(index);
+    core.wheel.cancel(&mut client.timer);
+    client
+}
+
+fn provisional(leg: &mut Leg, core: &mut Core, index: usize, response: &Response, now: Millis) {
+    let id = leg.id;
+    let Some(client) = leg.clients.get_mut(index) else { return };
+    let first = client.state == ClientState::Trying;
+    client.state = ClientState::Proceeding;
+    if !client.purpose.is_invite() {
+        return;
+    }
+    if first {
+        core.wheel.cancel(&mut client.timer);
+        client.gives_up = None;
+        if client.purpose != Purpose::Invite {
+            let end = now + REINVITE_PATIENCE;
+            client.gives_up = Some(end);
+            client.timer =
+                Some(core.wheel.set(end, TimerId::Client { leg: id, seq: client.seq, cancel: false }));
+        }
+    }
+    if client.cancel.as_ref().is_some_and(|cancel| !cancel.sent) {
+        send_cancel(leg, core, index, now);
+    } else if client.purpose == Purpose::Invite && response.status.code() > 100 {
+        let progress =
+            LegEvent::Progress { code: response.status.code(), body: read::response_body(response) };
+        core.tell(leg, progress);
+    }
+}
+
+/// Sends the ACK of a refusal, which belongs to the INVITE's transaction (RFC 3261 §17.1.1.3), and leaves it behind for
+/// copies of the refusal.
+fn acknowledge_refusal(
+    leg: &mut Leg,
+    core: &mut Core,
+    index: usize,
+    response: &Response,
+    now: Millis,
+) -> Client {
+    let mut client = take(leg, core, index);
+    let (seq, cseq, flow) = (client.seq, client.cseq, client.flow);
+    let via = core.via(flow.transport, &core.identity.branch(leg.id, seq));
+    let to = response.headers.value(&HeaderName::To).map(|to| to.into_owned());
+    let mut w = leg.dialog.request("ACK", cseq, &via, 70, to.as_deref());
+    w.lines(&client.authorization);
+    let ack = w.finish(None);
+    core.transmit(flow, ack.clone());
+    if flow.transport == Transport::Udp {
+        let end = now + timer::GIVE_UP;
+        leg.clients.push(Client {
+            seq,
+            cseq,
+            purpose: client.purpose.clone(),
+            flow,
+            bytes: ack,
+            state: ClientState::Acknowledged,
+            interval: timer::T1,
+            gives_up: Some(end),
+            timer: Some(core.wheel.set(end, TimerId::Client { leg: leg.id, seq, cancel: false })),
+            cancel: None,
+            challenges: 0,
+            again: Again { headers: Lines::default(), body: None, max_forwards: 70 },
+            authorization: Lines::default(),
+        });
+    }
+    client.timer = None;
+    client
+}
+
+fn succeeded(leg: &mut Leg, core: &mut Core, client: &Client, response: &Response, now: Millis) {
+    match &client.purpose {
+        Purpose::Invite | Purpose::Reinvite => calling::answered(leg, core, client, response, now),
+        Purpose::Request(request, _) => {
+            let response = LegEvent::Response { request: *request, code: response.status.code() };
+            core.tell(leg, response);
+        }
+        Purpose::Cancel | Purpose::Bye | Purpose::Notify(_) => {}
+    }
+    if let Some(digest) = &mut leg.digest {
+        digest.accepted();
+    }
+}
+
+/// How a request failed.
+struct Outcome<'a> {
+    code: u16,
+    reason: String,
+    by: RefusedBy,
+    response: Option<&'a Response>,
+}
+
+impl Outcome<'static> {
+    const TIMEOUT: Self = Self { code: 408, reason: String::new(), by: RefusedBy::Timeout, response: None };
+    const TRANSPORT: Self =
+        Self { code: 503, reason: String::new(), by: RefusedBy::Transport, response: None };
+}
+
+impl<'a> Outcome<'a> {
+    fn of(response: &'a Response) -> Self {
+        let reason = String::from_utf8_lossy(&response.reason).into_owned();
+        Self { code: response.status.code(), reason, by: RefusedBy::Response, response: Some(response) }
+    }
+}
+
+/// A request of ours was refused, met silence or could not be sent.
+fn failed(leg: &mut Leg, core: &mut Core, mut client: Client, outcome: &Outcome<'_>, now: Millis) {
+    let code = outcome.code;
+    let mut by = outcome.by.clone();
+    if matches!(code, 401 | 407)
+        && let Some(response) = outcome.response
+        && (!leg.is_over() || client.purpose == Purpose::Bye)
+    {
+        let answered = client.challenges < MOST_CHALLENGES
+            && leg.digest.as_mut().is_some_and(|digest| digest.take(&response.headers).is_ok());
+        if answered {
+            let challenges = client.challenges + 1;
+            send(leg, core, client.purpose, client.again, now);
+            if let Some(again) = leg.clients.last_mut() {
+                again.challenges = challenges;
+                again.cancel = client.cancel.take();
+            }
+            return;
+        }
+        by = RefusedBy::Unauthorized;
+    }
+    match client.purpose {
+        Purpose::Invite => {
+            let reason = if outcome.reason.is_empty() {
+                reason_phrase(code).to_owned()
+            } else {
+                outcome.reason.clone()
+            };
+            core.end(leg, LegEvent::Refused { code, reason, by });
+        }
+        Purpose::Reinvite if leg.is_over() => {}
+        Purpose::Reinvite => match code {
+            491 if leg.glares < MOST_GLARES => retry_later(leg, core, client.again.body, now),
+            481 | 408 => lost(leg, core, now),
+            _ => {
+                leg.glares = 0;
+                core.tell(leg, LegEvent::ReofferRefused { code });
+                offer_next(leg, core, now);
+            }
+        },
+        Purpose::Request(..) if matches!(code, 481 | 408) => lost(leg, core, now),
+        Purpose::Request(request, _) => core.tell(leg, LegEvent::Response { request, code }),
+        Purpose::Notify(request) => leg.subscriptions.retain(|s| s.request != request),
+        Purpose::Cancel | Purpose::Bye => {}
+    }
+}
+
+/// The peer has no such dialog, or is gone: so is the leg (RFC 3261 §12.2.1.2).
+fn lost(leg: &mut Leg, core: &mut Core, now: Millis) {
+    if !leg.is_over() {
+        core.end(leg, LegEvent::Ended(EndedBy::Timeout));
+        close_transactions(leg, core, now);
+        bye(leg, core, None, now);
+    }
+}
+
+/// After 491: the owner of the Call-ID waits 2.1–4 s, the other side 0–2 s, in units of 10 ms (RFC 3261 §14.1).
+fn retry_later(leg: &mut Leg, core: &mut Core, offer: Option<Body>, now: Millis) {
+    leg.glares += 1;
+    let dice = core.identity.throw();
+    let wait = if leg.caller { 2100 + dice % 191 * 10 } else { dice % 201 * 10 };
+    let timer = core.wheel.set(now + Duration::from_millis(wait), TimerId::Retry(leg.id));
+    leg.retry = Some(Retry { offer, timer: Some(timer) });
+}
+
+/// Sends the next re-INVITE that waits, if it may be sent now.
+pub fn offer_next(leg: &mut Leg, core: &mut Core, now: Millis) {
+    if leg.may_offer()
+        && let Some(body) = leg.offers.pop_front()
+    {
+        let again = Again { headers: Lines::default(), body, max_forwards: 70 };
+        send(leg, core, Purpose::Reinvite, again, now);
+    }
+}
+
+/// Sends NOTIFY about a REFER.
+pub fn notify(
+    leg: &mut Leg,
+    core: &mut Core,
+    request: RequestId,
+    status: (u16, &str),
+    last: bool,
+    now: Millis,
+) {
+    let Some(index) = leg.subscriptions.iter().position(|s| s.request == request) else { return };
+    let Some(id) = leg.subscriptions.get(index).map(|s| s.id) else { return };
+    let event = id.map_or_else(|| "refer".to_owned(), |id| format!("refer;id={id}"));
+    let state = if last { "terminated;reason=noresource" } else { "active;expires=180" };
+    if last {
+        leg.subscriptions.swap_remove(index);
+    }
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    let fragment = format!("SIP/2.0 {} {}\r\n", status.0, status.1.chars().map(clean).collect::<String>());
+    let body = Body { content_type: "message/sipfrag;version=2.0".into(), bytes: Bytes::from(fragment) };
+    let headers = Lines::collect([("Event", event.as_str()), ("Subscription-State", state)]);
+    send(leg, core, Purpose::Notify(request), Again { headers, body: Some(body), max_forwards: 70 }, now);
+}
+
+/// Sends a request of the call machine's. On a leg that has no dialog it is answered with 481.
+pub fn request(
+    leg: &mut Leg,
+    core: &mut Core,
+    request: RequestId,
+    method: &str,
+    body: Option<Body>,
+    now: Millis,
+) {
+    if !matches!(leg.phase, Phase::Confirmed | Phase::Unacknowledged) {
+        core.tell(leg, LegEvent::Response { request, code: 481 });
+        return;
+    }
+    let again = Again { headers: Lines::default(), body, max_forwards: 70 };
+    send(leg, core, Purpose::Request(request, method.into()), again, now);
+}
+
+/// Ends the leg.
+pub fn hang_up(leg: &mut Leg, core: &mut Core, reason: Option<&str>, now: Millis) {
+    let phase = leg.phase;
+    if phase == Phase::Calling {
+        let reason_text = reason_phrase(487).to_owned();
+        core.end(leg, LegEvent::Refused { code: 487, reason: reason_text, by: RefusedBy::Cancelled });
+        cancel(leg, core, reason, now);
+        return;
+    }
+    if phase == Phase::Over {
+        return;
+    }
+    core.end(leg, LegEvent::Ended(EndedBy::Us));
+    match phase {
+        Phase::Ringing => {
+            let headers: Vec<_> = reason.map(|reason| ("Reason", reason.to_owned())).into_iter().collect();
+            if let Some((key, _)) = leg.invite.take() {
+                core.finish(key, leg.id, &Reply::code(480, true).with(&headers), now);
+            }
+            close_transactions(leg, core, now);
+        }
+        // The peer's ACK is awaited: BYE comes after it (RFC 3261 §15).
+        Phase::Unacknowledged if leg.invite.is_some() => {
+            let awaited = leg.invite.take();
+            close_transactions(leg, core, now);
+            leg.invite = awaited;
+            leg.bye_after_ack = Some(reason.map(Into::into));
+        }
+        _ => {
+            if leg.owes_ack() {
+                calling::send_ack(leg, core, &Lines::default(), None, now);
+            }
+            close_transactions(leg, core, now);
+            bye(leg, core, reason, now);
+        }
+    }
+}
+
+/// Cancels our INVITE, now or when a provisional response comes.
+pub fn cancel(leg: &mut Leg, core: &mut Core, reason: Option<&str>, now: Millis) {
+    let unanswered = |c: &Client| c.purpose == Purpose::Invite && c.state != ClientState::Acknowledged;
+    let Some(index) = leg.clients.iter().position(unanswered) else { return };
+    let Some(client) = leg.clients.get_mut(index) else { return };
+    if client.cancel.is_some() {
+        return;
+    }
+    client.cancel = Some(Cancel { reason: reason.map(Into::into), sent: false });
+    if client.state == ClientState::Proceeding {
+        send_cancel(leg, core, index, now);
+    }
+}
+
+/// Sends BYE.
+pub fn bye(leg: &mut Leg, core: &mut Core, reason: Option<&str>, now: Millis) {
+    let headers = Lines::collect(reason.map(|reason| ("Reason", reason)));
+    send(leg, core, Purpose::Bye, Again { headers, body: None, max_forwards: 70 }, now);
+}
+
+/// The dialog is over: the peer's open requests get 487 (RFC 3261 §15.1.2), accepted INVITEs are not repeated any more,
+/// our own requests are given up, but for an INVITE, whose final response must be acknowledged.
+pub fn close_transactions(leg: &mut Leg, core: &mut Core, now: Millis) {
+    for pending in std::mem::take(&mut leg.pending) {
+        core.finish(pending.key, leg.id, &Reply::code(487, pending.kind == PendingKind::Reinvite), now);
+    }
+    if let Some((key, _)) = leg.invite.take() {
+        core.settle_invite(key, leg.id, now);
+    }
+    let id = leg.id;
+    leg.clients.retain_mut(|client| {
+        let keep = client.purpose.is_invite();
+        if !keep {
+            core.wheel.cancel(&mut client.timer);
+        } else if client.state != ClientState::Acknowledged {
+            let end = now + timer::GIVE_UP;
+            if client.gives_up.is_none_or(|old| old > end) {
+                core.wheel.cancel(&mut client.timer);
+                client.gives_up = Some(end);
+                let timer = TimerId::Client { leg: id, seq: client.seq, cancel: false };
+                client.timer = Some(core.wheel.set(end, timer));
+            }
+        }
+        keep
+    });
+}

@@ -1,0 +1,179 @@
+//! A peer's requests inside a dialog: BYE, re-INVITE, UPDATE, REFER and the rest; and our answers to them.
+
+use sipx_sip::{HeaderName, Method};
+
+use super::called::ACCEPT;
+use super::client;
+use super::core::{Core, Inbound, Reply};
+use super::leg::{Leg, Pending, PendingKind, Phase, Subscription};
+use crate::sip::event::{Body, EndedBy, LegEvent, RefusedBy, RequestId};
+use crate::sip::read;
+use crate::sip::time::Millis;
+use crate::sip::transaction::ReplyHead;
+use crate::sip::wire::ALLOW;
+
+/// A request with the tag of this leg.
+pub fn request(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
+    let id = &inbound.id;
+    let bye = inbound.request.method == Method::Bye;
+    if leg.phase == Phase::Calling {
+        // The callee ends a call whose answer we have not seen: the answer was lost, or there will be none (RFC 5407 §3.1).
+        if bye && *leg.dialog.call_id == *id.call_id {
+            return ended_before_answer(leg, core, inbound, now);
+        }
+        return core.reply(inbound, 481, &[]);
+    }
+    if !leg.dialog.is_with(&id.call_id, id.from_tag()) || (leg.is_over() && !bye) {
+        return core.reply(inbound, 481, &[]);
+    }
+    if leg.dialog.remote_cseq.is_some_and(|last| id.cseq < last) {
+        return core.reply(inbound, 500, &[("Retry-After", "1".into())]);
+    }
+    leg.dialog.remote_cseq = Some(id.cseq);
+    if !crate::sip::proxy::is_forwarded(&id.via) {
+        leg.dialog.seen_on(inbound.flow);
+    }
+    match inbound.request.method {
+        Method::Bye => ended_by_peer(leg, core, inbound, now),
+        Method::Invite => reinvite(leg, core, inbound, now),
+        Method::Update => update(leg, core, inbound, now),
+        Method::Refer => refer(leg, core, inbound, now),
+        Method::Options => {
+            let headers = [("Accept", ACCEPT.to_owned())];
+            core.reply_within(leg.id, inbound, &Reply::code(200, false).with(&headers), now);
+        }
+        Method::Info | Method::Message | Method::Notify => {
+            let method = inbound.request.method.to_string();
+            let request = wait(leg, core, inbound, PendingKind::Other, now);
+            let body = read::request_body(&inbound.request);
+            core.tell(leg, LegEvent::Request { request, method, body });
+        }
+        Method::Subscribe => core.reply(inbound, 489, &[("Allow-Events", "refer".into())]),
+        Method::Prack => core.reply(inbound, 481, &[]),
+        _ => core.reply(inbound, 405, &[("Allow", ALLOW.to_owned())]),
+    }
+}
+
+/// Keeps a request until the call machine answers it.
+fn wait(leg: &mut Leg, core: &mut Core, inbound: &Inbound, kind: PendingKind, now: Millis) -> RequestId {
+    core.remember(leg.id, inbound, ReplyHead::of(&inbound.request), None, now);
+    let request = core.next_request();
+    leg.pending.push(Pending { request, key: inbound.key, kind });
+    request
+}
+
+fn ended_by_peer(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
+    core.reply_within(leg.id, inbound, &Reply::code(200, false), now);
+    leg.bye_after_ack = None;
+    if leg.is_over() {
+        return;
+    }
+    let reason = read::text(&inbound.request.headers, &HeaderName::Reason);
+    core.end(leg, LegEvent::Ended(EndedBy::Bye(reason)));
+    client::close_transactions(leg, core, now);
+}
+
+fn ended_before_answer(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
+    core.reply_within(leg.id, inbound, &Reply::code(200, false), now);
+    let reason = "Ended by the callee before its answer came".to_owned();
+    core.end(leg, LegEvent::Refused { code: 480, reason, by: RefusedBy::Response });
+    client::cancel(leg, core, None, now);
+}
+
+fn reinvite(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
+    if let Some(code) = in_the_way(leg, core) {
+        let headers = retry_after(code);
+        return core.reply_within(leg.id, inbound, &Reply::code(code, true).with(&headers), now);
+    }
+    leg.dialog.refresh_target(&inbound.request.headers);
+    let request = wait(leg, core, inbound, PendingKind::Reinvite, now);
+    leg.invite = Some((inbound.key, inbound.id.cseq));
+    core.provisional(inbound.key, leg.id, &Reply::code(100, true));
+    core.tell(leg, LegEvent::Reoffer { request, body: read::request_body(&inbound.request) });
+}
+
+/// UPDATE (RFC 3311). Without a body it only refreshes the target: nobody else needs to know.
+fn update(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
+    let Some(body) = read::request_body(&inbound.request) else {
+        leg.dialog.refresh_target(&inbound.request.headers);
+        return core.reply_within(leg.id, inbound, &Reply::code(200, false), now);
+    };
+    if let Some(code) = in_the_way(leg, core) {
+        let headers = retry_after(code);
+        return core.reply_within(leg.id, inbound, &Reply::code(code, false).with(&headers), now);
+    }
+    leg.dialog.refresh_target(&inbound.request.headers);
+    let request = wait(leg, core, inbound, PendingKind::Update, now);
+    core.tell(leg, LegEvent::Reoffer { request, body: Some(body) });
+}
+
+/// The code that an offer gets when another exchange is not over: 491 if it is ours or its ACK is outstanding, 500 if it
+/// is the peer's own (RFC 3261 §14.2, RFC 3311 §5.2).
+fn in_the_way(leg: &Leg, core: &mut Core) -> Option<u16> {
+    if leg.offers_itself() || !matches!(leg.phase, Phase::Confirmed) {
+        return Some(491);
+    }
+    if leg.pending.iter().any(|p| matches!(p.kind, PendingKind::Update | PendingKind::Reinvite)) {
+        return Some(500);
+    }
+    let (key, _) = leg.invite?;
+    core.servers.get_mut(key).map(|_| 491)
+}
+
+fn retry_after(code: u16) -> Vec<(&'static str, String)> {
+    if code == 500 { vec![("Retry-After", "3".to_owned())] } else { Vec::new() }
+}
+
+fn refer(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
+    let headers = &inbound.request.headers;
+    let Some(target) = read::refer_target(headers) else {
+        return core.reply_within(leg.id, inbound, &Reply::code(400, false), now);
+    };
+    if !matches!(leg.phase, Phase::Confirmed | Phase::Unacknowledged) {
+        return core.reply_within(leg.id, inbound, &Reply::code(491, false), now);
+    }
+    let referred_by = read::text(headers, &HeaderName::ReferredBy);
+    let unwanted = headers.value(&HeaderName::ReferSub).is_some_and(|v| v.eq_ignore_ascii_case(b"false"));
+    let kind = PendingKind::Refer { cseq: inbound.id.cseq, subscribed: !unwanted };
+    let request = wait(leg, core, inbound, kind, now);
+    core.tell(leg, LegEvent::Refer { request, target: Box::new(target), referred_by });
+}
+
+/// The call machine answers a request.
+pub fn respond(
+    leg: &mut Leg,
+    core: &mut Core,
+    request: RequestId,
+    code: u16,
+    body: Option<&Body>,
+    now: Millis,
+) {
+    if leg.is_over() {
+        return;
+    }
+    let Some(index) = leg.pending.iter().position(|p| p.request == request) else { return };
+    let Some(pending) = leg.pending.get(index).copied() else { return };
+    let invite = pending.kind == PendingKind::Reinvite;
+    let mut reply = Reply::code(code, invite).body(body);
+    if code < 200 {
+        return core.provisional(pending.key, leg.id, &reply);
+    }
+    leg.pending.swap_remove(index);
+    let accepted = code < 300;
+    let unsubscribed = [("Refer-Sub", "false".to_owned())];
+    if let PendingKind::Refer { cseq, subscribed } = pending.kind
+        && accepted
+    {
+        if subscribed {
+            leg.subscriptions.push(Subscription { request, id: (leg.refers > 0).then_some(cseq) });
+            leg.refers += 1;
+        } else {
+            reply = reply.with(&unsubscribed);
+        }
+    }
+    core.finish(pending.key, leg.id, &reply, now);
+    if invite && !accepted {
+        leg.invite = None;
+    }
+    client::offer_next(leg, core, now);
+}

@@ -1,0 +1,6 @@
+//! Endpoints joined by a virtual network with a virtual clock: what they do at every moment of a call, and when messages
+//! get lost.
+
+mod ending;
+mod net;
+mod setup;

@@ -1,0 +1,303 @@
+//! The front door: every message is checked here before anything else looks at it (RFC 3261 §8.2, RFC 4475, RFC 5118).
+//!
+//! What comes through is a request or response with all mandatory headers in order, in a version and with a URI scheme that
+//! we speak, asking for no extension that we lack, whose topmost Via says where it came from. Nothing here panics, and
+//! nothing is kept: an answer is made from the request alone, the same one for each repetition.
+
+use std::hash::Hasher;
+
+use bytes::Bytes;
+use siphasher::sip::SipHasher24;
+use sipx_sip::error::{LimitKind, ParseError};
+use sipx_sip::headers::{Contact, MaxForwards, RecordRoute, Require};
+use sipx_sip::{
+    Finding, HeaderName, Limits, Message, Method, Request, Scheme, StreamParser, parse_datagram, validate,
+};
+
+use super::event::Flow;
+use super::read;
+use super::via;
+use super::wire::{Writer, reason_phrase};
+
+/// What becomes of received bytes.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// Let in.
+    Message(Box<Message>),
+    /// Answered here.
+    Reply {
+        /// Where the answer goes.
+        flow: Flow,
+        /// The answer.
+        bytes: Bytes,
+    },
+    /// Dropped without an answer; why, for a counter.
+    Drop(&'static str),
+    /// A keep-alive that needs no answer.
+    Keepalive,
+}
+
+/// Admits a datagram. Empty lines before the start line are skipped; nothing but empty lines or NUL is a keep-alive.
+pub fn admit(bytes: Bytes, flow: Flow, limits: &Limits) -> Verdict {
+    let Some(start) = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n' | 0)) else {
+        return Verdict::Keepalive;
+    };
+    let bytes = bytes.slice(start..);
+    match parse_datagram(bytes.clone(), limits) {
+        Ok(message) => admit_message(message, flow),
+        Err(error) => unreadable(&bytes, &error, flow),
+    }
+}
+
+/// The front door of one connection.
+#[derive(Debug)]
+pub struct Stream {
+    parser: StreamParser,
+    line_ends: usize,
+}
+
+/// A connection whose messages can't be told apart any more. It must be closed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the peer's byte stream is no SIP any more ({0}); the connection is closed")]
+pub struct Broken(String);
+
+impl Stream {
+    /// For a new connection.
+    pub fn new(limits: Limits) -> Self {
+        Self { parser: StreamParser::new(limits), line_ends: 0 }
+    }
+
+    /// Takes in what was read. A ping (two empty lines) is answered with a pong (one, RFC 5626 §4.4.1).
+    pub fn push(&mut self, chunk: &[u8], flow: Flow) -> Result<Vec<Verdict>, Broken> {
+        let messages = self.parser.push(chunk).map_err(|error| Broken(error.to_string()))?;
+        let mut verdicts: Vec<_> = messages.into_iter().map(|message| admit_message(message, flow)).collect();
+        self.line_ends += self.parser.take_keepalives();
+        if self.line_ends >= 2 {
+            verdicts.push(Verdict::Reply { flow, bytes: Bytes::from_static(b"\r\n") });
+        }
+        self.line_ends %= 2;
+        Ok(verdicts)
+    }
+
+    /// Bytes of a message that is not complete. A driver closes a connection on which this doesn't move for long.
+    pub fn pending(&self) -> usize {
+        self.parser.pending()
+    }
+}
+
+/// Admits a message that was parsed.
+pub fn admit_message(message: Message, flow: Flow) -> Verdict {
+    let findings = validate(&message);
+    match message {
+        Message::Response(_) if !findings.is_empty() => Verdict::Drop("malformed response"),
+        Message::Response(_) => Verdict::Message(Box::new(message)),
+        Message::Request(request) => admit_request(request, &findings, flow),
+    }
+}
+
+fn admit_request(mut request: Request, findings: &[Finding], flow: Flow) -> Verdict {
+    let objection = objection(&request, findings);
+    if objection.is_some() && request.method == Method::Ack {
+        return Verdict::Drop("malformed ACK");
+    }
+    let stamped = via::stamp(&mut request, flow);
+    match objection {
+        None if stamped => Verdict::Message(Box::new(Message::Request(request))),
+        None => Verdict::Drop("unreadable Via"),
+        Some(Objection { code, reason, headers }) => {
+            let to = read::top_via(&request.headers).map_or(flow, |via| via::response_flow(&via, flow));
+            Verdict::Reply { flow: to, bytes: reply_stateless(&request, code, &reason, &headers) }
+        }
+    }
+}
+
+struct Objection {
+    code: u16,
+    reason: String,
+    headers: Vec<(&'static str, String)>,
+}
+
+impl Objection {
+    fn new(code: u16, reason: impl Into<String>) -> Option<Self> {
+        Some(Self { code, reason: reason.into(), headers: Vec::new() })
+    }
+}
+
+/// Why a request isn't let in.
+fn objection(request: &Request, findings: &[Finding]) -> Option<Objection> {
+    if findings.contains(&Finding::UnsupportedVersion) {
+        return Objection::new(505, reason_phrase(505));
+    }
+    // A missing Max-Forwards is mended rather than refused: RFC 2543 had none.
+    if let Some(finding) = findings.iter().find(|finding| !finding.is_repairable()) {
+        return Objection::new(finding.status(), in_words(finding));
+    }
+    if !matches!(request.uri.scheme(), Scheme::Sip | Scheme::Sips | Scheme::Tel) {
+        return Objection::new(416, reason_phrase(416));
+    }
+    let headers = &request.headers;
+    if matches!(request.method, Method::Invite | Method::Update | Method::Refer) {
+        if matches!(headers.typed::<Contact>(), Some(Err(_))) {
+            return Objection::new(400, "Malformed Contact");
+        }
+        if headers.typed_all::<RecordRoute>().any(|route| route.is_err()) {
+            return Objection::new(400, "Malformed Record-Route");
+        }
+    }
+    if !matches!(request.method, Method::Ack | Method::Cancel) {
+        let mut tags = Vec::new();
+        for row in headers.get_all(&HeaderName::Require) {
+            match <Require as sipx_sip::TypedHeader>::decode(&row.value()) {
+                Ok(list) => tags.extend(list.0.0.iter().map(|tag| String::from_utf8_lossy(tag).into_owned())),
+                Err(_) => return Objection::new(400, "Malformed Require"),
+            }
+        }
+        if !tags.is_empty() {
+            let headers = vec![("Unsupported", tags.join(", "))];
+            return Some(Objection { code: 420, reason: reason_phrase(420).into(), headers });
+        }
+    }
+    // Only a call is passed on by us; any other request has arrived when it is here (RFC 3261 §11).
+    let exhausted = matches!(headers.typed::<MaxForwards>(), Some(Ok(MaxForwards(0))));
+    if exhausted && request.method == Method::Invite && read::tag(headers, &HeaderName::To).is_none() {
+        return Objection::new(483, reason_phrase(483));
+    }
+    None
+}
+
+fn in_words(finding: &Finding) -> String {
+    match finding {
+        Finding::MissingRequiredHeader(name) => format!("Missing {name}"),
+        Finding::MalformedRequiredHeader(name) => format!("Malformed {name}"),
+        Finding::RepeatedSingleValueHeader(name) => format!("Repeated {name}"),
+        Finding::CSeqMethodMismatch => "CSeq names another method".into(),
+        Finding::RequestUriHasHeaders => "Request-URI has headers".into(),
+        _ => reason_phrase(400).into(),
+    }
+}
+
+/// A response that needs no state: the headers that every response copies, a To tag that is the same for each repetition,
+/// and `headers`. What the request lacks is left out. Costs about as much as copying it: good for overload.
+pub fn reply_stateless(request: &Request, code: u16, reason: &str, headers: &[(&str, String)]) -> Bytes {
+    let rows = |name: &HeaderName| -> Vec<Vec<u8>> {
+        request.headers.get_all(name).map(|row| row.value().into_owned()).collect()
+    };
+    let one = |name: &HeaderName| request.headers.value(name).map(|value| value.into_owned());
+    let copied = Copied {
+        via: rows(&HeaderName::Via),
+        from: one(&HeaderName::From),
+        to: one(&HeaderName::To),
+        to_tagged: read::tag(&request.headers, &HeaderName::To).is_some(),
+        call_id: one(&HeaderName::CallId),
+        cseq: one(&HeaderName::CSeq),
+    };
+    copied.reply(code, reason, headers)
+}
+
+/// What a response copies from its request.
+#[derive(Default)]
+struct Copied {
+    via: Vec<Vec<u8>>,
+    from: Option<Vec<u8>>,
+    to: Option<Vec<u8>>,
+    to_tagged: bool,
+    call_id: Option<Vec<u8>>,
+    cseq: Option<Vec<u8>>,
+}
+
+impl Copied {
+    fn reply(&self, code: u16, reason: &str, headers: &[(&str, String)]) -> Bytes {
+        let mut w = Writer::response(code, reason);
+        for via in &self.via {
+            w.line("Via", via);
+        }
+        if let Some(from) = &self.from {
+            w.line("From", from);
+        }
+        match &self.to {
+            Some(to) if !self.to_tagged && code > 100 => {
+                let mut hasher = SipHasher24::new();
+                self.via.iter().chain(&self.call_id).for_each(|part| hasher.write(part));
+                w.line("To", [to, format!(";tag=s{:016x}", hasher.finish()).as_bytes()].concat());
+            }
+            Some(to) => {
+                w.line("To", to);
+            }
+            None => {}
+        }
+        if let Some(call_id) = &self.call_id {
+            w.line("Call-ID", call_id);
+        }
+        if let Some(cseq) = &self.cseq {
+            w.line("CSeq", cseq);
+        }
+        for (name, value) in headers {
+            w.line(name, value);
+        }
+        w.finish(None)
+    }
+}
+
+/// Most header lines of an unreadable message that are searched for what an answer needs.
+const SEARCHED_LINES: usize = 64;
+
+/// A message that can't be parsed: 400 (413 when too large) if it looks like a request and has all that an answer needs.
+fn unreadable(bytes: &[u8], error: &ParseError, flow: Flow) -> Verdict {
+    let mut lines = bytes.split(|&b| b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let start = lines.next().unwrap_or_default();
+    let is = |prefix: &[u8]| start.get(..prefix.len()).is_some_and(|s| s.eq_ignore_ascii_case(prefix));
+    if is(b"SIP/") || is(b"ACK ") {
+        return Verdict::Drop("unreadable response or ACK");
+    }
+    if !start.windows(5).any(|w| w.eq_ignore_ascii_case(b" SIP/")) {
+        return Verdict::Drop("no SIP");
+    }
+    let mut copied = Copied::default();
+    let mut last: Option<&mut Vec<u8>> = None;
+    for line in lines.take(SEARCHED_LINES) {
+        if line.is_empty() {
+            break;
+        }
+        if line.first().is_some_and(|b| matches!(b, b' ' | b'\t')) {
+            if let Some(last) = &mut last {
+                last.push(b' ');
+                last.extend_from_slice(line.trim_ascii());
+            }
+            continue;
+        }
+        last = None;
+        let Some(colon) = line.iter().position(|&b| b == b':') else { continue };
+        let (name, value) = line.split_at(colon);
+        let value = value.get(1..).unwrap_or_default().trim_ascii().to_vec();
+        let slot = match name.trim_ascii().to_ascii_lowercase().as_slice() {
+            b"via" | b"v" => {
+                copied.via.push(value);
+                last = copied.via.last_mut();
+                continue;
+            }
+            b"from" | b"f" => &mut copied.from,
+            b"to" | b"t" => &mut copied.to,
+            b"call-id" | b"i" => &mut copied.call_id,
+            b"cseq" => &mut copied.cseq,
+            _ => continue,
+        };
+        last = Some(slot.get_or_insert(value));
+    }
+    let answerable = !copied.via.is_empty()
+        && copied.from.is_some()
+        && copied.to.is_some()
+        && copied.call_id.is_some()
+        && copied.cseq.is_some();
+    if !answerable {
+        return Verdict::Drop("unreadable, and no way to answer");
+    }
+    copied.to_tagged =
+        copied.to.as_ref().is_some_and(|to| to.windows(5).any(|w| w.eq_ignore_ascii_case(b";tag=")));
+    let (code, reason) = match error {
+        ParseError::Limit { limit: LimitKind::BodyBytes | LimitKind::MessageBytes, .. } => {
+            (413, reason_phrase(413).to_owned())
+        }
+        error => (400, format!("Bad Request ({error})")),
+    };
+    Verdict::Reply { flow, bytes: copied.reply(code, &reason, &[]) }
+}
