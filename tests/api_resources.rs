@@ -1,5 +1,6 @@
 //! The rules of the custom resources on a real API server: every rule refuses its bad examples with its sentence and takes
 //! its good ones. The examples stand in `tests/resources/`, one file a kind.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that can't go on panics")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! The Helm chart: what it renders, what its schema refuses, and a life of a release on a real API server.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that can't go on panics")]
 
 mod support;
 

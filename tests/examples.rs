@@ -1,4 +1,5 @@
 //! Every manifest in `examples/` is taken by the API server, and taking it a second time changes nothing.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that can't go on panics")]
 
 mod support;
 

@@ -3,6 +3,7 @@
 //! The derive of kube writes most of them. What it can't say is patched in here: the status default, the fields' own
 //! descriptions, and that an absent field and `null` are the same. `crds/` holds the output; a test fails when it is stale.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::{fs, io};
 
@@ -53,10 +54,14 @@ pub enum CrdsError {
 pub fn run(args: &Args) -> Result<(), CrdsError> {
     let files = files()?;
     let Some(directory) = &args.out else {
-        for (_, text) in files {
-            print!("---\n{text}");
-        }
-        return Ok(());
+        let text: String = files.into_iter().map(|(_, text)| format!("---\n{text}")).collect();
+        return match io::stdout().write_all(text.as_bytes()) {
+            // Whoever reads, such as `head`, has seen enough.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(CrdsError::Write { path: "standard output".into(), source: error })
+            }
+            _ => Ok(()),
+        };
     };
     fs::create_dir_all(directory).map_err(|source| CrdsError::Write { path: directory.clone(), source })?;
     for (name, text) in files {
@@ -157,8 +162,8 @@ fn status_starts_unobserved(root: &mut JSONSchemaProps) {
     }
 }
 
-/// Without `nullable` the API server drops a `null` before it validates, so that `number: null`, as templates write it, is
-/// the same as no `number`, and `has(self.number)` in a rule means what it says.
+/// Without `nullable` the API server drops a `null` of a create or update before it validates, so that `number: null`, as
+/// templates write it, is the same as no `number`, and `has(self.number)` in a rule means what it says.
 fn null_is_absent(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     schema.properties.iter_mut().flat_map(|properties| properties.values_mut()).for_each(null_is_absent);

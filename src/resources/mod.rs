@@ -3,6 +3,7 @@
 //! People write five kinds; [`RoutingTable`] and [`RoutingSlice`] are written by the operator and only read by people.
 //! No field of a spec has a schema default: what is left out is decided in `routing`, documented at the field, and shown
 //! as an effective value in the status. Everything that a schema or a CEL rule can refuse is refused at `kubectl apply`.
+#![allow(clippy::duplicated_attributes, reason = "printer columns repeat the keys of their attributes")]
 
 pub mod assistant;
 pub mod conditions;

@@ -1,5 +1,5 @@
 //! The rules that several fields share, as CEL for the API server: each refuses at `kubectl apply` with a sentence that
-//! says what to write instead (the API server puts the field's path and value before it).
+//! says what to write instead (the API server puts the field's path before it).
 //!
 //! Every rule has an example that it takes and one that it refuses in `tests/resources/`. Strings that a rule reads have a
 //! `maxLength` well above what the rule allows, so that a long mistake gets the rule's sentence, and far below what would
