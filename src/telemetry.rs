@@ -1,5 +1,7 @@
 //! Logs: text for people, JSON for collectors, on standard error; what is shown is chosen with `RUST_LOG`.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
 
 /// What is shown when `RUST_LOG` says nothing: ours in full, of the libraries only what asks for attention.
@@ -41,8 +43,9 @@ pub fn init(args: LogArgs) -> Result<(), TelemetryError> {
         _ => EnvFilter::new(DEFAULT_FILTER),
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
     match args.log {
-        LogFormat::Text => builder.with_target(false).finish().try_init()?,
+        LogFormat::Text => builder.with_target(false).with_ansi(colours).finish().try_init()?,
         LogFormat::Json => builder.json().flatten_event(true).finish().try_init()?,
     }
     Ok(())

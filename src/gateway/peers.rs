@@ -21,8 +21,8 @@ use super::config::Config;
 use super::metrics::GatewayMetrics;
 use crate::routing::ack::{self, Acknowledgement};
 
-/// Seconds after which the API server ends a watch and it is resumed.
-const WATCH_SECONDS: u32 = 240;
+/// Seconds after which the API server ends a watch and it is resumed; five more, and a watch that went silent is replaced.
+const WATCH_SECONDS: u32 = 45;
 
 /// The other pods of this gateway.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +37,8 @@ pub struct Peer {
     pub sip: IpAddr,
     /// Where it takes HTTP.
     pub http: SocketAddr,
+    /// It takes no new calls; those that it has it keeps.
+    pub draining: bool,
 }
 
 impl Peers {
@@ -150,7 +152,9 @@ fn peer(lease: &Lease) -> Option<(Instance, Peer)> {
         }
     };
     match said.address.parse::<SocketAddr>() {
-        Ok(http) => Some((Instance(said.instance), Peer { pod, sip: http.ip(), http })),
+        Ok(http) => {
+            Some((Instance(said.instance), Peer { pod, sip: http.ip(), http, draining: said.draining }))
+        }
         Err(_) => {
             tracing::warn!("Lease {pod} is not used to reach its pod: '{}' is not ip:port", said.address);
             None
@@ -214,6 +218,18 @@ mod tests {
         let heard: Vec<OwnLease> = listed(vec![]).into_iter().map(|event| known.hear(event)).collect();
         assert_eq!(heard.last(), Some(&OwnLease::Gone));
         assert_eq!(known.hear(Event::Delete(lease("gw-1", 1, "10.0.0.1:8080"))), OwnLease::Gone);
+    }
+
+    #[test]
+    fn a_peer_that_drains_is_still_a_peer() {
+        let mut known = Known::new("gw-1");
+        let mut draining = lease("gw-2", 2, "10.0.0.2:8080");
+        draining.annotations_mut().insert(ack::DRAINING.to_owned(), "true".to_owned());
+        known.hear(Event::Apply(lease("gw-2", 2, "10.0.0.2:8080")));
+        let before = known.changed(&Peers::default()).unwrap();
+        known.hear(Event::Apply(draining));
+        let after = known.changed(&before).unwrap();
+        assert_eq!((before.0[&Instance(2)].draining, after.0[&Instance(2)].draining), (false, true));
     }
 
     #[test]

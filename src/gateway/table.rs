@@ -39,7 +39,7 @@ use crate::routing::table::CredentialId;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often the head is read besides being watched: bounds how long a watch that went silent goes unnoticed, and keeps the
 /// age of the last sync true while nothing changes.
-const CONFIRM_EVERY: Duration = Duration::from_secs(30);
+pub const CONFIRM_EVERY: Duration = Duration::from_secs(30);
 /// Seconds after which the API server ends a watch and it is resumed.
 const WATCH_SECONDS: u32 = 240;
 /// Slices that are fetched at the same time.
@@ -67,6 +67,8 @@ pub struct Source {
     pub namespace: String,
     /// Name of the SipGateway.
     pub gateway: String,
+    /// How often the head is read besides being watched; [`CONFIRM_EVERY`].
+    pub confirm_every: Duration,
 }
 
 /// Why a head is not followed (yet). Says nothing secret.
@@ -254,7 +256,7 @@ async fn follow(source: &Source, holder: &mut Holder) {
     let mut seen: Option<RoutingTable> = None;
     let mut retry: Option<Instant> = None;
     let mut delays = delays();
-    let mut confirm = Instant::now() + jittered(CONFIRM_EVERY);
+    let mut confirm = Instant::now() + jittered(source.confirm_every);
     loop {
         let mut fresh = None;
         tokio::select! {
@@ -263,7 +265,7 @@ async fn follow(source: &Source, holder: &mut Holder) {
                 None => return,
             },
             () = tokio::time::sleep_until(confirm) => {
-                confirm = Instant::now() + jittered(CONFIRM_EVERY);
+                confirm = Instant::now() + jittered(source.confirm_every);
                 fresh = confirmed(source, holder, &heads).await;
                 let missed = match (&fresh, &seen) {
                     (Some(fresh), Some(seen)) => fresh.spec.generation > seen.spec.generation,
@@ -372,11 +374,11 @@ async fn fetch(source: &Source, head: &RoutingTable, held: &Parts) -> Result<(Pa
     let known: HashMap<&str, &Arc<RawValue>> =
         held.slices.iter().map(|piece| (&*piece.hash, &piece.content)).collect();
     let slices: Api<RoutingSlice> = Api::namespaced(source.client.clone(), &source.namespace);
-    let slices: Vec<Piece> = futures::stream::iter(&head.spec.slices)
-        .map(|reference| {
-            let known = known.get(&*reference.hash).map(|content| Arc::clone(content));
-            piece(&slices, reference, known)
-        })
+    let wanted: Vec<(SliceReference, Option<Arc<RawValue>>)> = (head.spec.slices.iter())
+        .map(|reference| (reference.clone(), known.get(&*reference.hash).map(|content| Arc::clone(content))))
+        .collect();
+    let slices: Vec<Piece> = futures::stream::iter(wanted)
+        .map(|(reference, known)| piece(slices.clone(), reference, known))
         .buffered(FETCHES)
         .try_collect()
         .await?;
@@ -406,15 +408,14 @@ async fn fetch(source: &Source, head: &RoutingTable, held: &Parts) -> Result<(Pa
 }
 
 async fn piece(
-    slices: &Api<RoutingSlice>,
-    reference: &SliceReference,
+    slices: Api<RoutingSlice>,
+    SliceReference { name, hash }: SliceReference,
     known: Option<Arc<RawValue>>,
 ) -> Result<Piece, FollowError> {
-    let name = &reference.name;
     let content = match known {
         Some(content) => content,
         None => {
-            let slice = bounded(format!("RoutingSlice {name}"), slices.get_opt(name))
+            let slice = bounded(format!("RoutingSlice {name}"), slices.get_opt(&name))
                 .await?
                 .ok_or_else(|| FollowError::SliceMissing(name.clone()))?;
             let text = serde_json::value::to_raw_value(&slice.spec.content).map_err(|error| {
@@ -423,7 +424,7 @@ async fn piece(
             text.into()
         }
     };
-    Ok(Piece { name: name.clone(), hash: reference.hash.clone(), content })
+    Ok(Piece { name, hash, content })
 }
 
 /// Every version of credentials in the gateway's Secret.

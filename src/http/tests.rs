@@ -71,8 +71,12 @@ impl Pod {
     }
 
     fn knows(&self, other: &Pod) {
-        let peer =
-            Peer { pod: format!("gw-{}", other.instance), sip: other.address.ip(), http: other.address };
+        let peer = Peer {
+            pod: format!("gw-{}", other.instance),
+            sip: other.address.ip(),
+            http: other.address,
+            draining: false,
+        };
         let mut peers = Peers::clone(&self.peers.load());
         peers.0.insert(other.instance, peer);
         self.peers.store(Arc::new(peers));
@@ -275,7 +279,8 @@ async fn a_request_is_passed_on_once_only() {
     second.knows(&first);
     // Each believes that the other has the instance 3.
     for (pod, other) in [(&first, &second), (&second, &first)] {
-        let peer = Peer { pod: "gw-3".to_owned(), sip: other.address.ip(), http: other.address };
+        let peer =
+            Peer { pod: "gw-3".to_owned(), sip: other.address.ip(), http: other.address, draining: false };
         let mut peers = Peers::clone(&pod.peers.load());
         peers.0.insert(Instance(3), peer);
         pod.peers.store(Arc::new(peers));

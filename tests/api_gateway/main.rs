@@ -1,0 +1,6 @@
+//! How a gateway keeps its table current, on a real API server: the tests play the operator and read the pod's Lease.
+
+mod operator;
+mod subscription;
+#[path = "../support/mod.rs"]
+mod support;
