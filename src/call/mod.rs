@@ -1,1 +1,26 @@
-//! (being written)
+//! One call's state machine: pure. `(state, input) → effects`; no sockets, no clock, no async.
+//!
+//! A [`Call`] holds a caller's leg and joins it with one other leg at a time: the assistant's agent, or a human. Whoever
+//! is being dialled is an [`attempt`]; an attempt that is answered takes the caller over (a *hand-over*), one that is not
+//! leaves everything as it was. Read [`machine`] for the dispatch, [`attempt`] for dialling, [`hand_over`] for the
+//! moment in which a caller moves, [`relay`] for what passes between joined legs.
+//!
+//! What holds at every moment, whatever comes in whichever order (`tests` drives it at random):
+//! - a leg that was dialled is hung up unless it ended by itself, exactly once;
+//! - the agent's leg is left alone until the caller has moved; a transfer that fails changes nothing for the caller;
+//! - a caller who hangs up takes every leg of the call along, also one that is still ringing;
+//! - each transfer has exactly one outcome, and `answered` can't be built without the accepted re-INVITE.
+
+pub mod attempt;
+pub mod hand_over;
+pub mod input;
+pub mod machine;
+pub mod outcome;
+pub mod relay;
+pub mod sdp;
+#[cfg(test)]
+mod tests;
+
+pub use input::{Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Timer};
+pub use machine::{Call, CallStart, Status};
+pub use outcome::{Outcome, TransferRecord};

@@ -1,0 +1,325 @@
+//! Dialling somebody: the assistant's agent, the fallback, or the destination of a transfer.
+
+use std::time::Duration;
+
+use crate::routing::decide::TransferRoute;
+use crate::routing::table::{AgentEntry, CallerIdEntry, CallerIdHeaderEntry};
+use crate::sip::event::{Body, EndedBy, LegEvent, Party, RefusedBy, RequestId};
+use crate::sip::time::Millis;
+
+use super::input::{Context, Dial, Effect, LegKey, Record, Timer};
+use super::machine::{Call, CallerPhase, Peer, PeerKind, Status};
+use super::outcome::{AskedBy, Outcome, TransferRecord};
+use super::sdp::Origin;
+
+/// Somebody who is being dialled.
+#[derive(Debug)]
+pub struct Attempt {
+    pub(super) leg: LegKey,
+    pub(super) purpose: Purpose,
+    pub(super) phase: Phase,
+    /// The caller's media as the party was offered it.
+    pub(super) offer: Option<Body>,
+    /// The party's answer.
+    pub(super) answer: Option<Body>,
+    /// What the party has been shown.
+    pub(super) origin: Origin,
+    /// When it began to ring.
+    pub(super) ringing: Option<Millis>,
+    /// How long it rang, once it stopped.
+    pub(super) rung: Duration,
+}
+
+/// Why somebody is dialled.
+#[derive(Debug)]
+pub(super) enum Purpose {
+    /// To answer the caller; which of the agent's addresses.
+    Agent(usize),
+    /// Because the assistant can't be reached.
+    Fallback,
+    /// Because a transfer was asked for.
+    Transfer(Box<Transfer>),
+}
+
+/// A transfer that is under way.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    pub(super) route: TransferRoute,
+    pub(super) asked_by: AskedBy,
+    /// The REFER that asked for it.
+    pub(super) refer: Option<(LegKey, RequestId)>,
+}
+
+/// How far an attempt is.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// INVITE sent.
+    Dialling,
+    /// The party answered, and the caller has been asked to move over to it.
+    MovingCaller {
+        /// The party is gone meanwhile: the caller must be moved back if it accepts.
+        lost: Option<Failure>,
+    },
+    /// The caller moved and changed its media with it: the party has been told.
+    Settling,
+    /// The caller is asked to move back to the peer that it had before.
+    RollingBack(Failure),
+}
+
+/// Why an attempt failed.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) outcome: Outcome,
+    pub(super) code: Option<u16>,
+    pub(super) reason: String,
+}
+
+impl Call {
+    /// Dials the agent's address number `index`; the fallback when there is none; refuses the caller when there is no
+    /// fallback either.
+    pub(super) fn dial_agent_or_fallback(&mut self, index: usize, context: Context<'_>, out: &mut Vec<Effect>) {
+        if let Some((key, AgentEntry::Sip { targets, headers, answer_timeout_seconds })) = &self.start.answer.assistant
+            && let Some(target) = targets.get(index)
+        {
+            let mut all = vec![
+                ("X-VoiceDock-Call-Id".to_owned(), self.start.id.clone()),
+                ("X-VoiceDock-Assistant".to_owned(), key.to_string()),
+                ("X-VoiceDock-Number".to_owned(), self.start.answer.number.to_string()),
+            ];
+            all.extend(headers.iter().cloned());
+            let dial = Dial {
+                target: target.clone(),
+                from: Party { host: String::new(), ..self.start.incoming.from.clone() },
+                headers: all,
+                max_forwards: self.max_forwards(),
+                offer: None,
+                credential: None,
+            };
+            let ring = Duration::from_secs(u64::from(*answer_timeout_seconds));
+            self.dial(Purpose::Agent(index), dial, ring, out);
+        } else {
+            self.dial_fallback("assistant-unavailable", context, out);
+        }
+    }
+
+    /// Dials the number's fallback; ends the call with `reason` when there is none.
+    pub(super) fn dial_fallback(&mut self, reason: &'static str, context: Context<'_>, out: &mut Vec<Effect>) {
+        let route = match &self.start.answer.fallback {
+            Some(key) => context.index.fallback(&self.facts(), key).ok(),
+            None => None,
+        };
+        match route {
+            Some(route) => {
+                let dial = self.dial_for(&route);
+                let ring = Duration::from_secs(u64::from(route.ring_timeout_seconds));
+                self.dial(Purpose::Fallback, dial, ring, out);
+            }
+            None => self.end(reason, "SIP;cause=480;text=\"Assistant unavailable\"", out),
+        }
+    }
+
+    /// Dials the destination of a transfer; the caller stays with whom it has until the destination answers.
+    pub(super) fn dial_transfer(&mut self, transfer: Transfer, context: Context<'_>, out: &mut Vec<Effect>) {
+        let _ = context;
+        let dial = self.dial_for(&transfer.route);
+        let ring = Duration::from_secs(u64::from(transfer.route.ring_timeout_seconds));
+        out.push(Effect::Record(Record::TransferStarted { destination: transfer.route.label.clone() }));
+        self.dial(Purpose::Transfer(Box::new(transfer)), dial, ring, out);
+    }
+
+    fn dial(&mut self, purpose: Purpose, mut dial: Dial, ring: Duration, out: &mut Vec<Effect>) {
+        let leg = LegKey::Dialled(self.dialled);
+        self.dialled = self.dialled.saturating_add(1);
+        self.live.insert(leg);
+        let mut origin = Origin::default();
+        dial.offer = origin.show(self.caller.sdp.clone());
+        self.attempt = Some(Attempt {
+            leg,
+            purpose,
+            phase: Phase::Dialling,
+            offer: self.caller.sdp.clone(),
+            answer: None,
+            origin,
+            ringing: None,
+            rung: Duration::ZERO,
+        });
+        out.push(Effect::SetTimer(Timer::Ring, ring));
+        out.push(Effect::Dial(leg, Box::new(dial)));
+    }
+
+    /// The INVITE to a human: caller id by the destination's mode and the trunk's header, privacy as the caller asked.
+    fn dial_for(&self, route: &TransferRoute) -> Dial {
+        let number = match &route.caller_id {
+            CallerIdEntry::Preserve => self.caller_number().to_owned(),
+            CallerIdEntry::PhoneNumber => self.start.answer.number.to_string(),
+            CallerIdEntry::Fixed(number) => number.to_string(),
+        };
+        let private = self.start.incoming.privacy && route.caller_id == CallerIdEntry::Preserve;
+        let display = match route.caller_id {
+            CallerIdEntry::Preserve => self.start.incoming.from.display.clone(),
+            _ => String::new(),
+        };
+        let mut headers = route.headers.clone();
+        // A trunk that is told identities is a trusted peer (RFC 3325 §5); a URI that is dialled directly is not.
+        if route.trunk.is_some() && !number.is_empty() {
+            match route.caller_id_header {
+                CallerIdHeaderEntry::PAI => {
+                    headers.push(("P-Asserted-Identity".into(), format!("<sip:{number}@{{host}}>")));
+                }
+                CallerIdHeaderEntry::RPID => {
+                    let privacy = if private { "full" } else { "off" };
+                    let value = format!("<sip:{number}@{{host}}>;party=calling;privacy={privacy};screen=yes");
+                    headers.push(("Remote-Party-ID".into(), value));
+                }
+                CallerIdHeaderEntry::From => {}
+            }
+        }
+        let from = if private {
+            headers.push(("Privacy".into(), "id".into()));
+            Party { display: "Anonymous".into(), user: "anonymous".into(), host: "anonymous.invalid".into() }
+        } else {
+            Party { display, user: number, host: String::new() }
+        };
+        let credential = route.credential.clone().map(|id| (id, route.realm.clone()));
+        Dial { target: route.target.clone(), from, headers, max_forwards: self.max_forwards(), offer: None, credential }
+    }
+
+    /// RFC 3261 §16.6: a back-to-back user agent that doesn't count down would let loops run for ever.
+    fn max_forwards(&self) -> u8 {
+        self.start.incoming.max_forwards.saturating_sub(1)
+    }
+
+    /// Something happened on the leg that is being dialled or handed over to.
+    pub(super) fn attempt_event(&mut self, event: LegEvent, context: Context<'_>, out: &mut Vec<Effect>) {
+        let Some(attempt) = &mut self.attempt else { return };
+        match event {
+            LegEvent::Progress { code, body } => {
+                if code >= 180 && attempt.ringing.is_none() {
+                    attempt.ringing = Some(context.now);
+                    if let Purpose::Transfer(transfer) = &attempt.purpose {
+                        out.push(Effect::Record(Record::TransferRinging));
+                        if let Some((leg, request)) = transfer.refer.filter(|(leg, _)| self.live.contains(leg)) {
+                            out.push(Effect::Notify { leg, request, code: 180, reason: "Ringing", last: false });
+                        }
+                    }
+                }
+                if code >= 180 && self.caller.phase == CallerPhase::Calling {
+                    let shown = self.caller.origin.show(body);
+                    out.push(Effect::Progress(LegKey::Caller, code, shown));
+                }
+            }
+            LegEvent::Answered { body } => {
+                attempt.stop_ringing(context.now);
+                attempt.answer = body;
+                out.push(Effect::ClearTimer(Timer::Ring));
+                match self.caller.phase {
+                    CallerPhase::Calling => self.answer_caller(out),
+                    _ => self.move_caller(out),
+                }
+            }
+            LegEvent::Refused { code, reason, by } => {
+                out.push(Effect::ClearTimer(Timer::Ring));
+                attempt.stop_ringing(context.now);
+                let reason = match by {
+                    RefusedBy::Response => format!("{code} {reason}"),
+                    RefusedBy::Timeout => "no response to the INVITE".into(),
+                    RefusedBy::Transport => "the address could not be resolved or reached".into(),
+                    RefusedBy::Cancelled => "cancelled".into(),
+                    RefusedBy::Unauthorized => "the trunk refused the credentials; check its Secret and realm".into(),
+                };
+                let failure = Failure { outcome: Outcome::of_refusal(code, &by), code: Some(code), reason };
+                self.attempt_failed(failure, context, out);
+            }
+            LegEvent::ReofferAccepted { .. } => self.party_settled(event, context, out),
+            LegEvent::ReofferRefused { code } => self.party_did_not_settle(code, context, out),
+            LegEvent::Ended(by) => self.party_left(matches!(by, EndedBy::Timeout), context, out),
+            _ => {}
+        }
+    }
+
+    /// The caller hears the party that answered.
+    fn answer_caller(&mut self, out: &mut Vec<Effect>) {
+        let Some(attempt) = self.attempt.take() else { return };
+        let kind = match attempt.purpose {
+            Purpose::Agent(_) => PeerKind::Agent,
+            Purpose::Fallback | Purpose::Transfer(_) => PeerKind::Human,
+        };
+        let shown = self.caller.origin.show(attempt.answer.clone());
+        out.push(Effect::Answer(LegKey::Caller, shown));
+        self.caller.phase = CallerPhase::Answered;
+        self.status = Status::InProgress;
+        self.peer = Some(Peer {
+            leg: attempt.leg,
+            kind,
+            sdp: attempt.answer,
+            origin: attempt.origin,
+            awaits_ack: attempt.offer.is_none(),
+        });
+        out.push(Effect::Record(Record::Answered));
+    }
+
+    /// The party that is being dialled has rung long enough.
+    pub(super) fn rung_long_enough(&mut self, context: Context<'_>, out: &mut Vec<Effect>) {
+        let Some(attempt) = &mut self.attempt else { return };
+        if !matches!(attempt.phase, Phase::Dialling) {
+            return;
+        }
+        attempt.stop_ringing(context.now);
+        let outcome = if attempt.ringing.is_some() { Outcome::NoAnswer } else { Outcome::Unreachable };
+        let reason = if attempt.ringing.is_some() { "not answered in time" } else { "no ringing in time" };
+        let leg = attempt.leg;
+        self.hang_up(leg, "SIP;cause=480;text=\"No answer\"", out);
+        self.attempt_failed(Failure { outcome, code: Some(408), reason: reason.into() }, context, out);
+    }
+
+    /// Nobody was joined; what follows depends on why somebody was dialled. The leg has ended or was hung up.
+    pub(super) fn attempt_failed(&mut self, failure: Failure, context: Context<'_>, out: &mut Vec<Effect>) {
+        let Some(attempt) = self.attempt.take() else { return };
+        match &attempt.purpose {
+            Purpose::Agent(index) => {
+                out.push(Effect::Record(Record::AgentUnavailable { code: failure.code.unwrap_or(503) }));
+                self.dial_agent_or_fallback(index + 1, context, out);
+            }
+            Purpose::Fallback => self.end("fallback-unavailable", "SIP;cause=480;text=\"Nobody available\"", out),
+            Purpose::Transfer(transfer) => {
+                let back = transfer.route.return_to_assistant;
+                self.report(transfer, &attempt, failure, out);
+                if !back {
+                    self.end("transfer-failed", "SIP;cause=480;text=\"Transfer failed\"", out);
+                } else if self.peer.is_none() {
+                    // The agent hung up while it waited: the assistant is called back, so that the caller isn't dropped.
+                    self.dial_agent_or_fallback(0, context, out);
+                }
+            }
+        }
+    }
+
+    /// The one record of a transfer, and the last NOTIFY to the agent that asked for it.
+    pub(super) fn report(&self, transfer: &Transfer, attempt: &Attempt, failure: Failure, out: &mut Vec<Effect>) {
+        let Failure { outcome, code, reason } = failure;
+        if let Some((leg, request)) = transfer.refer
+            && self.live.contains(&leg)
+        {
+            let (code, reason) = outcome.sipfrag(code.unwrap_or(0));
+            out.push(Effect::Notify { leg, request, code, reason, last: true });
+        }
+        out.push(Effect::Record(Record::TransferEnded(Box::new(TransferRecord {
+            outcome,
+            sip_code: code,
+            reason,
+            destination: transfer.route.label.clone(),
+            trunk: transfer.route.trunk.clone(),
+            asked_by: transfer.asked_by,
+            attempts: 1,
+            ring_time: attempt.rung,
+        }))));
+    }
+}
+
+impl Attempt {
+    fn stop_ringing(&mut self, now: Millis) {
+        if let Some(since) = self.ringing {
+            self.rung = now.since(since);
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The moment in which a caller moves from one party to another (third-party call control, RFC 3725).
+//!
+//! The party that answered was offered the caller's media. The caller is re-INVITEd with the party's answer; if it accepts
+//! with other media than the party was offered, the party is re-INVITEd with those. Only then is the old peer released.
+//! Whatever fails on the way leads back: until the caller accepted, nothing has changed for it; afterwards it is
+//! re-INVITEd with the old peer's media.
+
+use std::time::Duration;
+
+use crate::sip::event::LegEvent;
+
+use super::attempt::{Attempt, Failure, Phase, Purpose};
+use super::input::{Context, Effect, LegKey, Timer};
+use super::machine::{Call, Peer, PeerKind};
+use super::outcome::{Joined, Outcome};
+use super::sdp::same_session;
+
+/// A hand-over that takes longer is undone: longer than one re-INVITE with a glare retry may take.
+const HAND_OVER_DEADLINE: Duration = Duration::from_secs(40);
+/// How long an agent that was told of its transfer's success may take to hang up by itself.
+const RELEASE_AGENT_AFTER: Duration = Duration::from_secs(2);
+
+impl Call {
+    /// The party answered: the caller, who is already talking or waiting, is asked to move over.
+    pub(super) fn move_caller(&mut self, out: &mut Vec<Effect>) {
+        let Some(attempt) = &mut self.attempt else { return };
+        attempt.phase = Phase::MovingCaller { lost: None };
+        let shown = self.caller.origin.show(attempt.answer.clone());
+        out.push(Effect::SetTimer(Timer::HandOver, HAND_OVER_DEADLINE));
+        out.push(Effect::Reoffer(LegKey::Caller, shown));
+    }
+
+    /// The caller answered a re-INVITE of ours.
+    pub(super) fn caller_moved(&mut self, event: LegEvent, context: Context<'_>, out: &mut Vec<Effect>) {
+        if std::mem::take(&mut self.catching_up) {
+            return;
+        }
+        let Some(attempt) = &mut self.attempt else { return };
+        let phase = std::mem::replace(&mut attempt.phase, Phase::Settling);
+        match (phase, &event) {
+            (Phase::MovingCaller { lost: None }, LegEvent::ReofferAccepted { body }) => {
+                if body.is_some() {
+                    self.caller.sdp.clone_from(body);
+                }
+                match (&attempt.offer, body) {
+                    (None, _) => {
+                        // The party's 2xx carried the offer: the caller's answer goes back in the ACK.
+                        let shown = attempt.origin.show(body.clone());
+                        out.push(Effect::Ack(attempt.leg, shown));
+                        self.joined(event, context, out);
+                    }
+                    (Some(offered), Some(now)) if !same_session(&offered.bytes, &now.bytes) => {
+                        let shown = attempt.origin.show(body.clone());
+                        out.push(Effect::Reoffer(attempt.leg, shown));
+                    }
+                    _ => self.joined(event, context, out),
+                }
+            }
+            (Phase::MovingCaller { lost: None }, LegEvent::ReofferRefused { code }) => {
+                let leg = attempt.leg;
+                out.push(Effect::ClearTimer(Timer::HandOver));
+                self.hang_up(leg, "SIP;cause=488;text=\"Caller could not be joined\"", out);
+                let reason = format!("the caller's phone refused the hand-over with {code}");
+                let failure = Failure { outcome: Outcome::Rejected, code: Some(*code), reason };
+                self.attempt_failed(failure, context, out);
+            }
+            (Phase::MovingCaller { lost: Some(failure) }, LegEvent::ReofferAccepted { .. }) => {
+                self.roll_back(failure, context, out);
+            }
+            (Phase::MovingCaller { lost: Some(failure) }, _) => {
+                out.push(Effect::ClearTimer(Timer::HandOver));
+                self.attempt_failed(failure, context, out);
+            }
+            (Phase::RollingBack(failure), LegEvent::ReofferAccepted { body }) => {
+                out.push(Effect::ClearTimer(Timer::HandOver));
+                if body.is_some() {
+                    self.caller.sdp.clone_from(body);
+                }
+                self.attempt_failed(failure, context, out);
+            }
+            (Phase::RollingBack(failure), _) => {
+                out.push(Effect::ClearTimer(Timer::HandOver));
+                self.attempt_failed(failure, context, out);
+                // The caller hears nobody and its phone refuses to go back: silence would be worse than the end.
+                self.end("hand-over-failed", "SIP;cause=488;text=\"Caller could not be moved back\"", out);
+            }
+            (phase, _) => attempt.phase = phase,
+        }
+    }
+
+    /// The party accepted the caller's changed media.
+    pub(super) fn party_settled(&mut self, event: LegEvent, context: Context<'_>, out: &mut Vec<Effect>) {
+        let Some(attempt) = &mut self.attempt else { return };
+        if !matches!(attempt.phase, Phase::Settling) {
+            return;
+        }
+        let mut moved_as_well = None;
+        if let LegEvent::ReofferAccepted { body: Some(body) } = &event {
+            let before = attempt.answer.replace(body.clone());
+            if before.is_some_and(|before| !same_session(&before.bytes, &body.bytes)) {
+                moved_as_well = Some(body.clone());
+            }
+        }
+        self.joined(event, context, out);
+        if moved_as_well.is_some() {
+            // Once more, and then no more: two parties that both keep moving would never come to rest.
+            self.catching_up = true;
+            let shown = self.caller.origin.show(moved_as_well);
+            out.push(Effect::Reoffer(LegKey::Caller, shown));
+        }
+    }
+
+    /// The party refused the caller's changed media: it can't hear the caller where the caller is now.
+    pub(super) fn party_did_not_settle(&mut self, code: u16, context: Context<'_>, out: &mut Vec<Effect>) {
+        let Some(attempt) = &mut self.attempt else { return };
+        if matches!(attempt.phase, Phase::Settling) {
+            let leg = attempt.leg;
+            self.hang_up(leg, "SIP;cause=488;text=\"No common media\"", out);
+            let reason = format!("the destination refused the caller's media with {code}");
+            self.roll_back(Failure { outcome: Outcome::Rejected, code: Some(code), reason }, context, out);
+        }
+    }
+
+    /// The party hung up, or was lost, before the caller was joined with it.
+    pub(super) fn party_left(&mut self, lost: bool, context: Context<'_>, out: &mut Vec<Effect>) {
+        let Some(attempt) = &mut self.attempt else { return };
+        let (outcome, reason) = if lost {
+            (Outcome::Unreachable, "the destination was lost before the caller was joined")
+        } else {
+            (Outcome::Rejected, "the destination hung up before the caller was joined")
+        };
+        let failure = Failure { outcome, code: None, reason: reason.into() };
+        match &mut attempt.phase {
+            Phase::MovingCaller { lost } => {
+                lost.get_or_insert(failure);
+            }
+            Phase::Settling => self.roll_back(failure, context, out),
+            Phase::RollingBack(_) => {}
+            Phase::Dialling => {
+                out.push(Effect::ClearTimer(Timer::Ring));
+                self.attempt_failed(failure, context, out);
+            }
+        }
+    }
+
+    /// The hand-over takes too long: the party is released, and the caller goes back once its phone has said where it is.
+    pub(super) fn hand_over_timed_out(&mut self, context: Context<'_>, out: &mut Vec<Effect>) {
+        let Some(attempt) = &mut self.attempt else { return };
+        let reason = "the hand-over took too long".to_owned();
+        let failure = Failure { outcome: Outcome::Unknown, code: None, reason };
+        let leg = attempt.leg;
+        match &mut attempt.phase {
+            Phase::MovingCaller { lost } if lost.is_none() => {
+                *lost = Some(failure);
+                self.hang_up(leg, "SIP;cause=408;text=\"Caller could not be joined\"", out);
+            }
+            Phase::Settling => {
+                self.hang_up(leg, "SIP;cause=408;text=\"Caller could not be joined\"", out);
+                self.roll_back(failure, context, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// The caller and the party hear each other: the old peer is released, the transfer has its outcome.
+    fn joined(&mut self, proof: LegEvent, context: Context<'_>, out: &mut Vec<Effect>) {
+        let (Some(joined), Some(attempt)) = (Joined::by(&proof), self.attempt.take()) else { return };
+        let _ = context;
+        out.push(Effect::ClearTimer(Timer::HandOver));
+        let old = self.peer.take();
+        let mut refer_leg = None;
+        if let Purpose::Transfer(transfer) = &attempt.purpose {
+            refer_leg = transfer.refer.map(|(leg, _)| leg);
+            let answered =
+                Failure { outcome: Outcome::Answered(joined), code: Some(200), reason: "answered".into() };
+            self.report(transfer, &attempt, answered, out);
+        }
+        if let Some(old) = old {
+            self.exchange_lost(old.leg, out);
+            if refer_leg == Some(old.leg) {
+                self.releasing = Some(old.leg);
+                out.push(Effect::SetTimer(Timer::ReleaseAgent, RELEASE_AGENT_AFTER));
+            } else {
+                self.hang_up(old.leg, "SIP;cause=200;text=\"Transferred\"", out);
+            }
+        }
+        let Attempt { leg, purpose, answer, origin, .. } = attempt;
+        let kind = if matches!(purpose, Purpose::Agent(_)) { PeerKind::Agent } else { PeerKind::Human };
+        self.peer = Some(Peer { leg, kind, sdp: answer, origin, awaits_ack: false });
+    }
+
+    /// Asks the caller to move back to its peer.
+    fn roll_back(&mut self, failure: Failure, context: Context<'_>, out: &mut Vec<Effect>) {
+        let back_to = self.peer.as_ref().and_then(|peer| peer.sdp.clone());
+        match (&mut self.attempt, back_to) {
+            (Some(attempt), Some(body)) => {
+                attempt.phase = Phase::RollingBack(failure);
+                let shown = self.caller.origin.show(Some(body));
+                out.push(Effect::SetTimer(Timer::HandOver, HAND_OVER_DEADLINE));
+                out.push(Effect::Reoffer(LegKey::Caller, shown));
+            }
+            _ => {
+                // Nobody is left to go back to: what follows a failed attempt finds somebody else, or ends the call.
+                out.push(Effect::ClearTimer(Timer::HandOver));
+                self.attempt_failed(failure, context, out);
+            }
+        }
+    }
+}

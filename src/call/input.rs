@@ -1,0 +1,171 @@
+//! What goes into the machine and what comes out: the words between a call and its driver.
+
+use std::time::Duration;
+
+use crate::routing::decide::{Index, TransferRefusal, Wanted};
+use crate::routing::table::{CredentialId, SipTarget};
+use crate::sip::event::{Body, LegEvent, Party, RequestId};
+use crate::sip::time::Millis;
+
+use super::outcome::TransferRecord;
+
+/// A leg of the call, as the machine names it. The driver maps it to a leg of the SIP endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum LegKey {
+    /// Whoever called.
+    Caller,
+    /// The n-th party that this call dialled, agent or human.
+    Dialled(u16),
+}
+
+/// What the machine may look at: the time, and the table as it is now.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// Now.
+    pub now: Millis,
+    /// The routing table that new decisions are made by. A call in progress keeps what it decided earlier.
+    pub index: &'a Index,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// On a leg.
+    Leg(LegKey, LegEvent),
+    /// A timer that an effect set.
+    Timer(Timer),
+    /// Somebody asks for something; answered by exactly one [`Effect::Reply`].
+    Command(Command),
+}
+
+/// What the control API can ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Hand the caller to somebody.
+    Transfer(Wanted),
+    /// End the call.
+    End,
+}
+
+/// Why a command is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommandRefusal {
+    /// The call isn't answered yet, or is over.
+    #[error("the call is not in progress")]
+    NotActive,
+    /// One transfer at a time.
+    #[error("a transfer of this call is under way; wait for its outcome")]
+    TransferUnderWay,
+    /// The routing table says no.
+    #[error(transparent)]
+    Refused(#[from] TransferRefusal),
+}
+
+/// Timers of a call; setting one that is set replaces it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Timer {
+    /// When the party that is being dialled has rung long enough.
+    Ring,
+    /// When a hand-over has taken so long that it is undone.
+    HandOver,
+    /// When an agent that asked for a transfer, and was told of its success, should have hung up by itself.
+    ReleaseAgent,
+}
+
+/// Something that the driver does. Effects are carried out in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Sends an INVITE. Failure to resolve or connect comes back as `LegEvent::Refused`.
+    Dial(LegKey, Box<Dial>),
+    /// Passes a provisional response on.
+    Progress(LegKey, u16, Option<Body>),
+    /// Answers the leg's INVITE with 200.
+    Answer(LegKey, Option<Body>),
+    /// Refuses the leg's INVITE; the text becomes a Reason header.
+    Refuse(LegKey, u16, &'static str),
+    /// Acknowledges a 2xx to an INVITE that had no offer.
+    Ack(LegKey, Option<Body>),
+    /// Sends a re-INVITE.
+    Reoffer(LegKey, Option<Body>),
+    /// Answers a request inside the leg.
+    Respond(LegKey, RequestId, u16, Option<Body>),
+    /// Tells the sender of a REFER how it goes; the last one ends the subscription.
+    Notify {
+        /// Who sent the REFER.
+        leg: LegKey,
+        /// The REFER.
+        request: RequestId,
+        /// Status code of the sipfrag.
+        code: u16,
+        /// Its reason phrase.
+        reason: &'static str,
+        /// Whether the subscription ends.
+        last: bool,
+    },
+    /// Sends a request on `to`; its response answers `request` on `from`.
+    Relay {
+        /// Where the request came from.
+        from: LegKey,
+        /// The request.
+        request: RequestId,
+        /// Where it goes.
+        to: LegKey,
+        /// Its method.
+        method: String,
+        /// Its body.
+        body: Option<Body>,
+    },
+    /// Ends a leg in whatever way its state asks for; the text becomes a Reason header.
+    HangUp(LegKey, &'static str),
+    /// Sets a timer.
+    SetTimer(Timer, Duration),
+    /// Clears a timer.
+    ClearTimer(Timer),
+    /// Answers the command.
+    Reply(Result<(), CommandRefusal>),
+    /// For the log, the metrics and the events.
+    Record(Record),
+}
+
+/// An INVITE that is to be sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dial {
+    /// Request-URI and where it is sent.
+    pub target: SipTarget,
+    /// From. An empty host stands for the gateway's own address.
+    pub from: Party,
+    /// Headers; a value may contain `{host}`, which the driver replaces with the gateway's own address.
+    pub headers: Vec<(String, String)>,
+    /// Max-Forwards.
+    pub max_forwards: u8,
+    /// The offer.
+    pub offer: Option<Body>,
+    /// The trunk's credentials and realm.
+    pub credential: Option<(CredentialId, Option<String>)>,
+}
+
+/// Something worth telling.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Record {
+    /// Somebody answered the caller: the call is in progress.
+    Answered,
+    /// A transfer was asked for and is dialled.
+    TransferStarted {
+        /// The destination's label.
+        destination: String,
+    },
+    /// A transfer rings.
+    TransferRinging,
+    /// A transfer ended, one way or the other.
+    TransferEnded(Box<TransferRecord>),
+    /// An address of the assistant's agent could not be reached, and the next one, the fallback or a refusal follows.
+    AgentUnavailable {
+        /// Status code.
+        code: u16,
+    },
+    /// The call is over; its legs may still be saying goodbye.
+    Ended {
+        /// Why, in the product's words: `caller-hung-up`, `assistant-ended`, `human-hung-up`, …
+        reason: &'static str,
+    },
+}

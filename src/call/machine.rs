@@ -1,0 +1,483 @@
+//! The call and its dispatch: which part of the machine an input belongs to.
+
+use std::collections::BTreeSet;
+
+use crate::routing::decide::{Answer, Authority, CallFacts, TransferRefusal, Wanted};
+use crate::routing::table::{E164, ObjectKey};
+use crate::sip::event::{Body, EndedBy, IncomingCall, LegEvent, ReferTarget, RequestId};
+
+use super::attempt::{Attempt, Failure, Purpose, Transfer};
+use super::input::{Command, CommandRefusal, Context, Effect, Input, LegKey, Record, Timer};
+use super::outcome::{AskedBy, Outcome, TransferRecord};
+use super::relay::Exchange;
+use super::sdp::Origin;
+
+/// Text of the Reason header (RFC 3326) on legs that end because the call does.
+const NORMAL: &str = "SIP;cause=200;text=\"Call ended\"";
+/// Text of the Reason header on a leg whose caller went away before the answer.
+const CALLER_GONE: &str = "SIP;cause=487;text=\"Caller hung up\"";
+
+/// What a call starts with.
+#[derive(Clone, Debug)]
+pub struct CallStart {
+    /// The call's id: unique, in answers, headers and logs.
+    pub id: String,
+    /// The INVITE.
+    pub incoming: IncomingCall,
+    /// Who answers, by the table at that moment.
+    pub answer: Answer,
+}
+
+/// How far a call is; the product's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Nobody answered yet.
+    Connecting,
+    /// The caller talks with the assistant or a human.
+    InProgress,
+    /// It was in progress and is over.
+    Ended,
+    /// It ended before anybody answered.
+    Failed,
+}
+
+/// How far the caller's leg is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CallerPhase {
+    /// INVITE received, no final answer sent.
+    Calling,
+    /// 200 sent.
+    Answered,
+    /// Over, or about to be.
+    Gone,
+}
+
+/// The caller's leg.
+#[derive(Debug)]
+pub(super) struct CallerLeg {
+    pub(super) phase: CallerPhase,
+    /// What the caller last said about its media.
+    pub(super) sdp: Option<Body>,
+    /// What the caller has been shown.
+    pub(super) origin: Origin,
+}
+
+/// Who is joined with the caller.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) leg: LegKey,
+    pub(super) kind: PeerKind,
+    /// What the peer last said about its media.
+    pub(super) sdp: Option<Body>,
+    /// What the peer has been shown.
+    pub(super) origin: Origin,
+    /// Its 2xx carried an offer, and the caller's ACK brings the answer.
+    pub(super) awaits_ack: bool,
+}
+
+/// What a peer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PeerKind {
+    /// The assistant's agent: it may ask for transfers.
+    Agent,
+    /// A human.
+    Human,
+}
+
+/// One call.
+#[derive(Debug)]
+pub struct Call {
+    pub(super) start: CallStart,
+    pub(super) status: Status,
+    pub(super) caller: CallerLeg,
+    pub(super) peer: Option<Peer>,
+    pub(super) attempt: Option<Attempt>,
+    /// An agent that was told of its transfer's success and may hang up by itself.
+    pub(super) releasing: Option<LegKey>,
+    pub(super) exchange: Option<Exchange>,
+    /// Legs that are there.
+    pub(super) live: BTreeSet<LegKey>,
+    /// Legs that were hung up and have not said goodbye yet.
+    leaving: BTreeSet<LegKey>,
+    /// The caller is being told of a party that moved once more while it settled.
+    pub(super) catching_up: bool,
+    /// Parties dialled so far.
+    pub(super) dialled: u16,
+    /// Why the call ended, once it did.
+    end_reason: Option<&'static str>,
+}
+
+impl Call {
+    /// A new call: the assistant's agent is dialled, or the fallback when there is no assistant.
+    pub fn start(start: CallStart, context: Context<'_>) -> (Self, Vec<Effect>) {
+        let caller = CallerLeg {
+            phase: CallerPhase::Calling,
+            sdp: start.incoming.offer.clone(),
+            origin: Origin::default(),
+        };
+        let mut call = Self {
+            start,
+            status: Status::Connecting,
+            caller,
+            peer: None,
+            attempt: None,
+            releasing: None,
+            exchange: None,
+            catching_up: false,
+            live: BTreeSet::from([LegKey::Caller]),
+            leaving: BTreeSet::new(),
+            dialled: 0,
+            end_reason: None,
+        };
+        let mut effects = Vec::new();
+        call.dial_agent_or_fallback(0, context, &mut effects);
+        (call, effects)
+    }
+
+    /// What happens now.
+    pub fn step(&mut self, input: Input, context: Context<'_>) -> Vec<Effect> {
+        let mut out = Vec::new();
+        match input {
+            Input::Leg(leg, event) => self.leg_event(leg, event, context, &mut out),
+            Input::Timer(timer) => self.timer(timer, context, &mut out),
+            Input::Command(command) => {
+                let result = self.command(command, context, &mut out);
+                out.push(Effect::Reply(result));
+            }
+        }
+        out
+    }
+
+    /// Whether every leg has ended: the call can be forgotten.
+    pub fn is_gone(&self) -> bool {
+        self.live.is_empty() && self.leaving.is_empty()
+    }
+
+    /// How far the call is.
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// Why the call ended, once it did.
+    pub fn end_reason(&self) -> Option<&'static str> {
+        self.end_reason
+    }
+
+    /// The call's id.
+    pub fn id(&self) -> &str {
+        &self.start.id
+    }
+
+    /// The number that was dialled.
+    pub fn number(&self) -> &E164 {
+        &self.start.answer.number
+    }
+
+    /// The PhoneNumber object.
+    pub fn object(&self) -> &ObjectKey {
+        &self.start.answer.object
+    }
+
+    /// The assistant.
+    pub fn assistant(&self) -> Option<&ObjectKey> {
+        self.start.answer.assistant.as_ref().map(|(key, _)| key)
+    }
+
+    /// The trunk that the call came in over.
+    pub fn trunk(&self) -> &ObjectKey {
+        &self.start.answer.trunk
+    }
+
+    /// The caller's number as its trunk vouches for it, else as it says itself.
+    pub fn caller_number(&self) -> &str {
+        self.start.incoming.asserted.as_deref().unwrap_or(&self.start.incoming.from.user)
+    }
+
+    /// Ends the call now, for example at the end of a drain; each leg is told `reason` (a Reason header).
+    pub fn shut_down(&mut self, end_reason: &'static str, header: &'static str) -> Vec<Effect> {
+        let mut out = Vec::new();
+        self.end(end_reason, header, &mut out);
+        out
+    }
+
+    pub(super) fn facts(&self) -> CallFacts {
+        CallFacts { number: self.start.answer.number.clone(), inbound_trunk: self.start.answer.trunk.clone() }
+    }
+
+    fn leg_event(&mut self, leg: LegKey, event: LegEvent, context: Context<'_>, out: &mut Vec<Effect>) {
+        if matches!(event, LegEvent::Ended(_) | LegEvent::Refused { .. }) {
+            self.leaving.remove(&leg);
+            self.live.remove(&leg);
+        }
+        if self.end_reason.is_some() {
+            // Only the legs' own goodbyes are awaited; a peer that still asks for something is told that it is late.
+            if let LegEvent::Reoffer { request, .. }
+            | LegEvent::Request { request, .. }
+            | LegEvent::Refer { request, .. } = event
+            {
+                out.push(Effect::Respond(leg, request, 481, None));
+            }
+            return;
+        }
+        match event {
+            LegEvent::Reoffer { request, body } => self.reoffer(leg, request, body, out),
+            LegEvent::Request { request, method, body } => self.request(leg, request, method, body, out),
+            LegEvent::Refer { request, target, .. } => self.refer(leg, request, &target, context, out),
+            LegEvent::ReofferAccepted { .. } | LegEvent::ReofferRefused { .. } if self.is_exchange_to(leg) => {
+                self.exchange_concluded(event, out);
+            }
+            LegEvent::Ended(by) if self.releasing == Some(leg) => {
+                let _ = by;
+                self.releasing = None;
+                out.push(Effect::ClearTimer(Timer::ReleaseAgent));
+            }
+            event if leg == LegKey::Caller => self.caller_event(event, context, out),
+            event if self.attempt.as_ref().is_some_and(|attempt| attempt.leg == leg) => {
+                self.attempt_event(event, context, out);
+            }
+            event if self.peer.as_ref().is_some_and(|peer| peer.leg == leg) => self.peer_event(event, context, out),
+            // A leg that was hung up says its goodbyes.
+            _ => {}
+        }
+    }
+
+    fn caller_event(&mut self, event: LegEvent, context: Context<'_>, out: &mut Vec<Effect>) {
+        match event {
+            LegEvent::Acked { body } => self.caller_acked(body, out),
+            LegEvent::ReofferAccepted { .. } | LegEvent::ReofferRefused { .. } => {
+                self.caller_moved(event, context, out);
+            }
+            LegEvent::Ended(by) => {
+                self.caller.phase = CallerPhase::Gone;
+                let reason = match by {
+                    EndedBy::Timeout => "caller-lost",
+                    EndedBy::Bye(_) | EndedBy::Cancel | EndedBy::Us => "caller-hung-up",
+                };
+                self.end(reason, CALLER_GONE, out);
+            }
+            _ => {}
+        }
+    }
+
+    fn caller_acked(&mut self, body: Option<Body>, out: &mut Vec<Effect>) {
+        if self.exchange_acked(LegKey::Caller, &body, out) {
+            return;
+        }
+        if body.is_some() {
+            self.caller.sdp.clone_from(&body);
+        }
+        if let Some(peer) = &mut self.peer
+            && std::mem::take(&mut peer.awaits_ack)
+        {
+            let shown = peer.origin.show(body);
+            out.push(Effect::Ack(peer.leg, shown));
+        }
+    }
+
+    fn peer_event(&mut self, event: LegEvent, context: Context<'_>, out: &mut Vec<Effect>) {
+        match event {
+            LegEvent::Acked { body } => {
+                if let Some(peer) = &self.peer {
+                    let leg = peer.leg;
+                    self.exchange_acked(leg, &body, out);
+                }
+            }
+            LegEvent::Ended(by) => {
+                let Some(peer) = self.peer.take() else { return };
+                self.exchange_lost(peer.leg, out);
+                if self.attempt.is_some() {
+                    // An agent that hangs up after it asked for a transfer doesn't end its caller's call.
+                    return;
+                }
+                match (peer.kind, by) {
+                    (PeerKind::Agent, EndedBy::Timeout) => self.dial_fallback("assistant-lost", context, out),
+                    (PeerKind::Agent, _) => self.end("assistant-ended", NORMAL, out),
+                    (PeerKind::Human, _) => self.end("human-hung-up", NORMAL, out),
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn timer(&mut self, timer: Timer, context: Context<'_>, out: &mut Vec<Effect>) {
+        if self.end_reason.is_some() {
+            return;
+        }
+        match timer {
+            Timer::Ring => self.rung_long_enough(context, out),
+            Timer::HandOver => self.hand_over_timed_out(context, out),
+            Timer::ReleaseAgent => {
+                if let Some(leg) = self.releasing.take() {
+                    self.hang_up(leg, "SIP;cause=200;text=\"Transferred\"", out);
+                }
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command, context: Context<'_>, out: &mut Vec<Effect>) -> Result<(), CommandRefusal> {
+        if self.end_reason.is_some() {
+            return Err(CommandRefusal::NotActive);
+        }
+        match command {
+            Command::End => {
+                self.end("ended-by-api", NORMAL, out);
+                Ok(())
+            }
+            Command::Transfer(wanted) => {
+                if self.status != Status::InProgress {
+                    return Err(CommandRefusal::NotActive);
+                }
+                if self.attempt.is_some() {
+                    return Err(CommandRefusal::TransferUnderWay);
+                }
+                let resolved = context.index.transfer(&self.facts(), self.assistant(), &wanted, Authority::Api);
+                match resolved {
+                    Ok(route) => {
+                        let transfer = Transfer { route, asked_by: AskedBy::Api, refer: None };
+                        self.dial_transfer(transfer, context, out);
+                        Ok(())
+                    }
+                    Err(refusal) => {
+                        self.record_refusal(label(&wanted), AskedBy::Api, &refusal, out);
+                        Err(refusal.into())
+                    }
+                }
+            }
+        }
+    }
+
+    fn refer(
+        &mut self,
+        leg: LegKey,
+        request: RequestId,
+        target: &ReferTarget,
+        context: Context<'_>,
+        out: &mut Vec<Effect>,
+    ) {
+        let from_agent = self.peer.as_ref().is_some_and(|peer| peer.leg == leg && peer.kind == PeerKind::Agent);
+        if !from_agent || target.replaces.is_some() {
+            out.push(Effect::Respond(leg, request, 603, None));
+            return;
+        }
+        if self.attempt.is_some() {
+            out.push(Effect::Respond(leg, request, 491, None));
+            return;
+        }
+        match self.resolve_refer(target, context) {
+            Ok(route) => {
+                out.push(Effect::Respond(leg, request, 202, None));
+                out.push(Effect::Notify { leg, request, code: 100, reason: "Trying", last: false });
+                let transfer = Transfer { route, asked_by: AskedBy::Agent, refer: Some((leg, request)) };
+                self.dial_transfer(transfer, context, out);
+            }
+            Err(refusal) => {
+                let code = match &refusal {
+                    TransferRefusal::UnknownDestination { .. } => 404,
+                    TransferRefusal::NotAllowed { .. } | TransferRefusal::Loop(_) => 403,
+                    _ => 480,
+                };
+                out.push(Effect::Respond(leg, request, code, None));
+                self.record_refusal(target.user.clone(), AskedBy::Agent, &refusal, out);
+            }
+        }
+    }
+
+    /// A Refer-To names a number, one of the assistant's destinations, or a SIP URI, in this order.
+    fn resolve_refer(
+        &self,
+        target: &ReferTarget,
+        context: Context<'_>,
+    ) -> Result<crate::routing::decide::TransferRoute, TransferRefusal> {
+        let resolve = |wanted: &Wanted| {
+            context.index.transfer(&self.facts(), self.assistant(), wanted, Authority::Assistant)
+        };
+        let digits: String = target.user.chars().filter(|c| !matches!(c, '-' | '.' | '(' | ')' | ' ')).collect();
+        if let Ok(number) = digits.parse::<E164>() {
+            return resolve(&Wanted::Number(number));
+        }
+        let by_name = resolve(&Wanted::Name(target.user.clone()));
+        match (&by_name, crate::routing::uri::parse_target(&target.uri, None)) {
+            (Err(TransferRefusal::UnknownDestination { .. }), Ok(uri)) if target.scheme != "tel" => {
+                resolve(&Wanted::Uri(uri)).or(by_name)
+            }
+            _ => by_name,
+        }
+    }
+
+    fn record_refusal(
+        &self,
+        destination: String,
+        asked_by: AskedBy,
+        refusal: &TransferRefusal,
+        out: &mut Vec<Effect>,
+    ) {
+        let outcome = match refusal {
+            TransferRefusal::UnknownDestination { .. }
+            | TransferRefusal::NotAllowed { .. }
+            | TransferRefusal::Loop(_) => Outcome::NotAllowed,
+            _ => Outcome::Unreachable,
+        };
+        out.push(Effect::Record(Record::TransferEnded(Box::new(TransferRecord {
+            outcome,
+            sip_code: None,
+            reason: refusal.to_string(),
+            destination,
+            trunk: None,
+            asked_by,
+            attempts: 0,
+            ring_time: std::time::Duration::ZERO,
+        }))));
+    }
+
+    /// Hangs a leg up, once.
+    pub(super) fn hang_up(&mut self, leg: LegKey, reason: &'static str, out: &mut Vec<Effect>) {
+        if self.live.remove(&leg) {
+            self.leaving.insert(leg);
+            out.push(Effect::HangUp(leg, reason));
+        }
+    }
+
+    /// Ends the call: every leg that is still there is told, a transfer in flight gets its outcome.
+    pub(super) fn end(&mut self, reason: &'static str, header: &'static str, out: &mut Vec<Effect>) {
+        if self.end_reason.is_some() {
+            return;
+        }
+        self.end_reason = Some(reason);
+        if let Some(attempt) = self.attempt.take() {
+            out.push(Effect::ClearTimer(Timer::Ring));
+            out.push(Effect::ClearTimer(Timer::HandOver));
+            if let Purpose::Transfer(transfer) = &attempt.purpose {
+                let gone = self.caller.phase == CallerPhase::Gone;
+                let failure = Failure {
+                    outcome: if gone { Outcome::CallerHungUp } else { Outcome::Unknown },
+                    code: None,
+                    reason: if gone { "the caller hung up".into() } else { format!("the call ended: {reason}") },
+                };
+                self.report(transfer, &attempt, failure, out);
+            }
+        }
+        if self.releasing.take().is_some() {
+            out.push(Effect::ClearTimer(Timer::ReleaseAgent));
+        }
+        self.exchange = None;
+        self.peer = None;
+        if self.caller.phase == CallerPhase::Calling && self.live.remove(&LegKey::Caller) {
+            // A refusal is final (RFC 3261 §17.2.1): no further event tells that this leg is over.
+            out.push(Effect::Refuse(LegKey::Caller, 480, header));
+        }
+        for leg in self.live.clone() {
+            self.hang_up(leg, header, out);
+        }
+        self.caller.phase = CallerPhase::Gone;
+        self.status = if self.status == Status::InProgress { Status::Ended } else { Status::Failed };
+        out.push(Effect::Record(Record::Ended { reason }));
+    }
+}
+
+fn label(wanted: &Wanted) -> String {
+    match wanted {
+        Wanted::Name(name) => name.clone(),
+        Wanted::Number(number) => number.to_string(),
+        Wanted::Uri(target) => target.uri.clone(),
+    }
+}

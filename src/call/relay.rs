@@ -1,0 +1,129 @@
+//! What passes between the caller and the party it is joined with: new offers (hold, codec change), INFO, MESSAGE.
+
+use crate::sip::event::{Body, LegEvent, RequestId};
+
+use super::attempt::Phase;
+use super::input::{Effect, LegKey};
+use super::machine::Call;
+
+/// A new offer of one side that waits for the other side's answer.
+#[derive(Debug)]
+pub struct Exchange {
+    from: LegKey,
+    request: RequestId,
+    to: LegKey,
+    /// The offer; absent when the other side was asked to offer.
+    offer: Option<Body>,
+    /// The other side offered, and the ACK of `from` brings the answer.
+    awaits_ack: bool,
+}
+
+impl Call {
+    /// A party wants to change the session.
+    pub(super) fn reoffer(&mut self, from: LegKey, request: RequestId, body: Option<Body>, out: &mut Vec<Effect>) {
+        let moving = self.attempt.as_ref().is_some_and(|attempt| !matches!(attempt.phase, Phase::Dialling));
+        let to = self.other_side(from);
+        match to {
+            // One change at a time; 491 makes the sender try again soon (RFC 3261 §14.2).
+            Some(_) if moving || self.catching_up || self.exchange.is_some() => out.push(Effect::Respond(from, request, 491, None)),
+            Some(to) => {
+                let shown = self.show(to, body.clone());
+                self.exchange = Some(Exchange { from, request, to, offer: body, awaits_ack: false });
+                out.push(Effect::Reoffer(to, shown));
+            }
+            // A caller whose agent left while a human is being dialled: it will be moved soon.
+            None if from == LegKey::Caller => out.push(Effect::Respond(from, request, 491, None)),
+            None => out.push(Effect::Respond(from, request, 481, None)),
+        }
+    }
+
+    /// A request that is none of ours is passed on.
+    pub(super) fn request(
+        &mut self,
+        from: LegKey,
+        request: RequestId,
+        method: String,
+        body: Option<Body>,
+        out: &mut Vec<Effect>,
+    ) {
+        match self.other_side(from) {
+            Some(to) => out.push(Effect::Relay { from, request, to, method, body }),
+            None => out.push(Effect::Respond(from, request, 480, None)),
+        }
+    }
+
+    /// Whether `leg` owes the answer of an exchange.
+    pub(super) fn is_exchange_to(&self, leg: LegKey) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.to == leg && !exchange.awaits_ack)
+    }
+
+    /// The other side answered, or refused.
+    pub(super) fn exchange_concluded(&mut self, event: LegEvent, out: &mut Vec<Effect>) {
+        let Some(mut exchange) = self.exchange.take() else { return };
+        match event {
+            LegEvent::ReofferAccepted { body } => {
+                let shown = self.show(exchange.from, body.clone());
+                out.push(Effect::Respond(exchange.from, exchange.request, 200, shown));
+                self.remember(exchange.to, body);
+                if exchange.offer.is_some() {
+                    self.remember(exchange.from, exchange.offer);
+                } else {
+                    exchange.awaits_ack = true;
+                    self.exchange = Some(exchange);
+                }
+            }
+            LegEvent::ReofferRefused { code } => {
+                out.push(Effect::Respond(exchange.from, exchange.request, code, None));
+            }
+            _ => self.exchange = Some(exchange),
+        }
+    }
+
+    /// The ACK of a side that asked the other one to offer: it holds the answer. True when it was awaited.
+    pub(super) fn exchange_acked(&mut self, leg: LegKey, body: &Option<Body>, out: &mut Vec<Effect>) -> bool {
+        let Some(exchange) = self.exchange.take_if(|exchange| exchange.awaits_ack && exchange.from == leg) else {
+            return false;
+        };
+        let shown = self.show(exchange.to, body.clone());
+        out.push(Effect::Ack(exchange.to, shown));
+        self.remember(leg, body.clone());
+        true
+    }
+
+    /// A party left: an exchange with it can't be concluded.
+    pub(super) fn exchange_lost(&mut self, leg: LegKey, out: &mut Vec<Effect>) {
+        let lost = self.exchange.take_if(|exchange| exchange.from == leg || exchange.to == leg);
+        if let Some(exchange) = lost
+            && exchange.to == leg
+            && !exchange.awaits_ack
+        {
+            out.push(Effect::Respond(exchange.from, exchange.request, 491, None));
+        }
+    }
+
+    fn other_side(&self, leg: LegKey) -> Option<LegKey> {
+        let peer = self.peer.as_ref()?.leg;
+        match leg {
+            LegKey::Caller => Some(peer),
+            leg if leg == peer => Some(LegKey::Caller),
+            _ => None,
+        }
+    }
+
+    fn show(&mut self, leg: LegKey, body: Option<Body>) -> Option<Body> {
+        match (&mut self.peer, leg) {
+            (_, LegKey::Caller) => self.caller.origin.show(body),
+            (Some(peer), leg) if peer.leg == leg => peer.origin.show(body),
+            _ => body,
+        }
+    }
+
+    fn remember(&mut self, leg: LegKey, body: Option<Body>) {
+        let Some(body) = body else { return };
+        match (&mut self.peer, leg) {
+            (_, LegKey::Caller) => self.caller.sdp = Some(body),
+            (Some(peer), leg) if peer.leg == leg => peer.sdp = Some(body),
+            _ => {}
+        }
+    }
+}

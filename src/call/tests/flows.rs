@@ -1,0 +1,368 @@
+//! One test for each way a call can go, races included.
+
+use super::world::*;
+use crate::call::{CommandRefusal, LegKey, Status, Timer};
+use crate::sip::event::*;
+
+fn accepted(name: &str) -> LegEvent {
+    LegEvent::ReofferAccepted { body: sdp(name) }
+}
+
+fn refused(code: u16) -> LegEvent {
+    LegEvent::Refused { code, reason: "No".into(), by: RefusedBy::Response }
+}
+
+#[test]
+fn a_call_is_answered_with_the_agents_answer() {
+    let mut world = World::new();
+    assert_eq!(world.hears(AGENT), "caller");
+    world.on(AGENT, LegEvent::Progress { code: 180, body: None });
+    world.on(AGENT, LegEvent::Answered { body: sdp("agent") });
+    assert_eq!(world.hears(CALLER), "agent");
+    assert_eq!(world.call.status(), Status::InProgress);
+}
+
+#[test]
+fn the_agent_learns_which_call_it_gets() {
+    let mut world = World::new();
+    let headers = world.leg(AGENT).dial.clone().unwrap().headers;
+    for (name, value) in [
+        ("X-VoiceDock-Call-Id", "call_1"),
+        ("X-VoiceDock-Assistant", "acme/support"),
+        ("X-VoiceDock-Number", "+31201234567"),
+        ("X-Tenant", "acme"),
+    ] {
+        assert!(headers.contains(&(name.into(), value.into())), "{headers:?}");
+    }
+}
+
+#[test]
+fn an_agent_that_refuses_is_followed_by_its_next_address_and_then_480() {
+    let mut world = World::new();
+    world.on(AGENT, refused(503));
+    assert_eq!(world.state(LegKey::Dialled(1)), State::Calling);
+    world.on(LegKey::Dialled(1), refused(486));
+    assert_eq!(world.state(CALLER), State::Over);
+    assert_eq!(world.call.status(), Status::Failed);
+    assert!(world.call.is_gone());
+}
+
+#[test]
+fn a_silent_agent_is_cancelled_and_followed_by_its_next_address() {
+    let mut world = World::new();
+    world.fire(Timer::Ring);
+    assert_eq!(world.state(AGENT), State::HungUp);
+    world.on(LegKey::Dialled(1), LegEvent::Answered { body: sdp("second") });
+    assert_eq!(world.hears(CALLER), "second");
+}
+
+#[test]
+fn a_caller_whose_assistant_is_unavailable_gets_the_fallback() {
+    let mut world = World::with(table(true), sdp("caller"));
+    world.on(LegKey::Dialled(0), refused(500));
+    world.on(LegKey::Dialled(1), refused(500));
+    world.on(LegKey::Dialled(2), LegEvent::Answered { body: sdp("reception") });
+    assert_eq!(world.hears(CALLER), "reception");
+    assert_eq!(world.call.status(), Status::InProgress);
+}
+
+#[test]
+fn a_caller_without_an_offer_gets_the_agents_offer_and_the_agent_its_answer() {
+    let mut world = World::with(table(false), None);
+    world.on(AGENT, LegEvent::Answered { body: sdp("agent") });
+    assert_eq!(world.hears(CALLER), "agent");
+    world.on(CALLER, LegEvent::Acked { body: sdp("caller") });
+    assert_eq!(world.hears(AGENT), "caller");
+}
+
+#[test]
+fn a_caller_who_cancels_takes_the_ringing_agent_along() {
+    let mut world = World::new();
+    world.on(CALLER, LegEvent::Ended(EndedBy::Cancel));
+    assert_eq!(world.state(AGENT), State::HungUp);
+    assert!(!world.call.is_gone(), "the agent's goodbye is awaited");
+    world.settle();
+    assert!(world.call.is_gone());
+}
+
+#[test]
+fn whoever_hangs_up_takes_the_other_one_along() {
+    for (first, second) in [(CALLER, AGENT), (AGENT, CALLER)] {
+        let mut world = World::answered();
+        world.on(first, LegEvent::Ended(EndedBy::Bye(None)));
+        assert_eq!(world.state(second), State::HungUp);
+        world.settle();
+        assert!(world.call.is_gone());
+        assert_eq!(world.call.status(), Status::Ended);
+    }
+}
+
+#[test]
+fn an_agent_that_is_lost_in_a_call_is_followed_by_the_fallback() {
+    let mut world = World::with(table(true), sdp("caller"));
+    world.on(AGENT, LegEvent::Answered { body: sdp("agent") });
+    world.on(AGENT, LegEvent::Ended(EndedBy::Timeout));
+    assert_ne!(world.state(CALLER), State::HungUp);
+    world.on(HUMAN, LegEvent::Answered { body: sdp("reception") });
+    world.on(CALLER, accepted("caller"));
+    assert_eq!(world.hears(CALLER), "reception");
+}
+
+#[test]
+fn a_transfer_by_refer_joins_caller_and_human_and_tells_the_agent() {
+    let mut world = World::moving();
+    assert_eq!(world.hears(HUMAN), "caller");
+    assert_eq!(world.hears(CALLER), "human");
+    assert_eq!(world.state(AGENT), State::Answered, "the agent is left alone until the caller has moved");
+    world.on(CALLER, accepted("caller"));
+    assert_eq!(world.outcomes(), ["answered"]);
+    assert_eq!(world.notified(AGENT), [(100, false), (180, false), (200, true)]);
+    world.fire(Timer::ReleaseAgent);
+    assert_eq!(world.state(AGENT), State::HungUp);
+    world.on(HUMAN, LegEvent::Ended(EndedBy::Bye(None)));
+    assert_eq!(world.state(CALLER), State::HungUp);
+    world.settle();
+    assert!(world.call.is_gone());
+}
+
+#[test]
+fn an_agent_that_hangs_up_after_its_transfers_success_ends_nothing() {
+    let mut world = World::moving();
+    world.on(CALLER, accepted("caller"));
+    world.on(AGENT, LegEvent::Ended(EndedBy::Bye(None)));
+    assert!(world.timers.is_empty(), "{:?}", world.timers);
+    assert_eq!((world.state(CALLER), world.state(HUMAN)), (State::Answered, State::Answered));
+}
+
+#[test]
+fn a_transfer_by_api_releases_the_agent_at_once() {
+    let mut world = World::answered();
+    world.transfer("sales");
+    assert_eq!(world.replies, [Ok(())]);
+    world.on(HUMAN, LegEvent::Answered { body: sdp("human") });
+    world.on(CALLER, accepted("caller"));
+    assert_eq!(world.state(AGENT), State::HungUp);
+    assert_eq!(world.outcomes(), ["answered"]);
+}
+
+#[test]
+fn a_caller_that_changes_its_media_while_moving_is_made_known_to_the_human() {
+    let mut world = World::moving();
+    world.on(CALLER, accepted("caller-elsewhere"));
+    assert_eq!(world.hears(HUMAN), "caller-elsewhere");
+    assert!(world.outcomes().is_empty(), "not joined before the human knows");
+    world.on(HUMAN, accepted("human"));
+    assert_eq!(world.outcomes(), ["answered"]);
+}
+
+#[test]
+fn every_refusal_has_its_outcome_and_leaves_the_caller_with_the_assistant() {
+    for (code, outcome, told) in [
+        (486, "busy", 486),
+        (600, "busy", 600),
+        (480, "no-answer", 480),
+        (408, "no-answer", 480),
+        (603, "rejected", 603),
+        (403, "rejected", 403),
+        (404, "unreachable", 404),
+        (503, "unreachable", 503),
+    ] {
+        let mut world = World::ringing();
+        world.on(HUMAN, refused(code));
+        assert_eq!(world.outcomes(), [outcome], "{code}");
+        assert_eq!(world.notified(AGENT).last(), Some(&(told, true)), "{code}");
+        assert_eq!(world.hears(CALLER), "agent");
+        assert_eq!((world.state(CALLER), world.state(AGENT)), (State::Answered, State::Answered));
+        world.refer(AGENT, "sales");
+        assert_eq!(world.state(LegKey::Dialled(2)), State::Calling, "another transfer can follow");
+    }
+}
+
+#[test]
+fn a_human_who_does_not_answer_is_cancelled_and_the_caller_stays_with_the_assistant() {
+    let mut world = World::ringing();
+    world.fire(Timer::Ring);
+    assert_eq!(world.state(HUMAN), State::HungUp);
+    assert_eq!(world.outcomes(), ["no-answer"]);
+    world.on(HUMAN, LegEvent::Refused { code: 487, reason: String::new(), by: RefusedBy::Cancelled });
+    assert_eq!(world.outcomes(), ["no-answer"], "one outcome each");
+    assert_eq!(world.state(AGENT), State::Answered);
+}
+
+#[test]
+fn a_caller_who_hangs_up_while_the_human_rings_takes_the_human_along() {
+    let mut world = World::ringing();
+    world.on(CALLER, LegEvent::Ended(EndedBy::Bye(None)));
+    assert_eq!((world.state(HUMAN), world.state(AGENT)), (State::HungUp, State::HungUp));
+    assert_eq!(world.outcomes(), ["caller-hung-up"]);
+    world.settle();
+    assert!(world.call.is_gone());
+}
+
+#[test]
+fn a_caller_who_hangs_up_while_being_moved_takes_everybody_along() {
+    let mut world = World::moving();
+    world.on(CALLER, LegEvent::Ended(EndedBy::Bye(None)));
+    assert_eq!(world.outcomes(), ["caller-hung-up"]);
+    world.settle();
+    assert!(world.call.is_gone());
+}
+
+#[test]
+fn a_human_who_hangs_up_while_the_re_invite_is_in_flight_sends_the_caller_back_to_the_assistant() {
+    let mut world = World::moving();
+    world.on(HUMAN, LegEvent::Ended(EndedBy::Bye(None)));
+    assert!(world.outcomes().is_empty(), "the re-INVITE's answer is awaited");
+    world.on(CALLER, accepted("caller"));
+    assert_eq!(world.hears(CALLER), "agent");
+    world.on(CALLER, accepted("caller"));
+    assert_eq!(world.outcomes(), ["rejected"]);
+    assert_eq!((world.state(CALLER), world.state(AGENT)), (State::Answered, State::Answered));
+}
+
+#[test]
+fn a_caller_whose_phone_refuses_to_move_keeps_the_assistant() {
+    let mut world = World::moving();
+    world.on(CALLER, LegEvent::ReofferRefused { code: 488 });
+    assert_eq!(world.outcomes(), ["rejected"]);
+    assert_eq!(world.state(HUMAN), State::HungUp);
+    assert_eq!(world.leg(CALLER).reoffers.len(), 0, "the session with the assistant stands as it is");
+}
+
+#[test]
+fn a_human_who_refuses_the_callers_changed_media_is_released_and_the_caller_goes_back() {
+    let mut world = World::moving();
+    world.on(CALLER, accepted("caller-elsewhere"));
+    world.on(HUMAN, LegEvent::ReofferRefused { code: 488 });
+    assert_eq!(world.hears(CALLER), "agent");
+    world.on(CALLER, accepted("caller"));
+    assert_eq!(world.outcomes(), ["rejected"]);
+    assert_eq!(world.state(HUMAN), State::HungUp);
+}
+
+#[test]
+fn an_agent_that_hangs_up_while_its_transfer_rings_does_not_end_the_call() {
+    let mut world = World::ringing();
+    world.on(AGENT, LegEvent::Ended(EndedBy::Bye(None)));
+    assert_eq!(world.state(CALLER), State::Answered);
+    world.on(HUMAN, LegEvent::Answered { body: sdp("human") });
+    world.on(CALLER, accepted("caller"));
+    assert_eq!(world.outcomes(), ["answered"]);
+}
+
+#[test]
+fn a_failed_transfer_whose_agent_left_calls_the_assistant_back() {
+    let mut world = World::ringing();
+    world.on(AGENT, LegEvent::Ended(EndedBy::Bye(None)));
+    world.on(HUMAN, refused(486));
+    assert_eq!(world.outcomes(), ["busy"]);
+    let again = LegKey::Dialled(2);
+    world.on(again, LegEvent::Answered { body: sdp("agent again") });
+    world.on(CALLER, accepted("caller"));
+    assert_eq!(world.hears(CALLER), "agent again");
+    world.refer(again, "sales");
+    assert_eq!(world.state(LegKey::Dialled(3)), State::Calling, "it is an agent as before");
+}
+
+#[test]
+fn a_destination_that_says_hang_up_ends_the_call_when_it_fails() {
+    let mut world = World::answered();
+    world.transfer("strict");
+    world.on(HUMAN, refused(486));
+    assert_eq!((world.state(CALLER), world.state(AGENT)), (State::HungUp, State::HungUp));
+    assert_eq!(world.outcomes(), ["busy"]);
+}
+
+#[test]
+fn a_hand_over_that_hangs_is_undone() {
+    let mut world = World::moving();
+    world.fire(Timer::HandOver);
+    assert_eq!(world.state(HUMAN), State::HungUp);
+    world.on(CALLER, LegEvent::ReofferRefused { code: 408 });
+    assert_eq!(world.outcomes(), ["unknown"]);
+    assert_eq!(world.state(AGENT), State::Answered);
+}
+
+#[test]
+fn an_unknown_destination_is_refused_and_nothing_is_dialled() {
+    let mut world = World::answered();
+    let request = world.refer(AGENT, "the-boss");
+    assert_eq!(world.responses.last(), Some(&(AGENT, request, 404)));
+    assert_eq!(world.outcomes(), ["not-allowed"]);
+    world.transfer("the-boss");
+    assert!(matches!(world.replies.last(), Some(Err(CommandRefusal::Refused(_)))), "{:?}", world.replies);
+    assert_eq!(world.legs.len(), 2);
+}
+
+#[test]
+fn a_number_that_the_assistant_does_not_list_is_refused_to_the_agent() {
+    let mut world = World::answered();
+    let request = world.refer(AGENT, "+31699999999");
+    assert_eq!(world.responses.last(), Some(&(AGENT, request, 404)));
+    assert_eq!(world.legs.len(), 2);
+}
+
+#[test]
+fn only_the_agent_may_ask_for_a_transfer() {
+    let mut world = World::answered();
+    let request = world.refer(CALLER, "sales");
+    assert_eq!(world.responses.last(), Some(&(CALLER, request, 603)));
+    assert_eq!(world.legs.len(), 2);
+}
+
+#[test]
+fn one_transfer_at_a_time() {
+    let mut world = World::ringing();
+    world.transfer("sales");
+    assert_eq!(world.replies, [Err(CommandRefusal::TransferUnderWay)]);
+    let request = world.refer(AGENT, "sales");
+    assert_eq!(world.responses.last(), Some(&(AGENT, request, 491)));
+}
+
+#[test]
+fn a_call_that_is_not_answered_yet_can_not_be_transferred() {
+    let mut world = World::new();
+    world.transfer("sales");
+    assert_eq!(world.replies, [Err(CommandRefusal::NotActive)]);
+}
+
+#[test]
+fn the_human_sees_the_callers_number() {
+    let mut world = World::ringing();
+    let dial = world.leg(HUMAN).dial.clone().unwrap();
+    assert_eq!(dial.from.user, "+31687654321");
+    assert!(dial.headers.iter().any(|(name, value)| name == "P-Asserted-Identity" && value.contains("+31687654321")));
+    assert_eq!(dial.max_forwards, 69);
+}
+
+#[test]
+fn hold_by_the_caller_passes_to_the_agent_and_its_answer_back() {
+    let mut world = World::answered();
+    let request = world.request_id();
+    world.on(CALLER, LegEvent::Reoffer { request, body: sdp("caller on hold") });
+    assert_eq!(world.hears(AGENT), "caller on hold");
+    world.on(AGENT, accepted("agent holds"));
+    assert_eq!(world.responses.last(), Some(&(CALLER, request, 200)));
+    assert_eq!(world.hears(CALLER), "agent holds");
+}
+
+#[test]
+fn a_change_while_the_caller_moves_is_asked_to_come_again() {
+    let mut world = World::moving();
+    let request = world.request_id();
+    world.on(AGENT, LegEvent::Reoffer { request, body: sdp("agent elsewhere") });
+    assert_eq!(world.responses.last(), Some(&(AGENT, request, 491)));
+}
+
+#[test]
+fn the_end_of_a_drain_tells_every_leg() {
+    let mut world = World::ringing();
+    let effects = world.call.shut_down("gateway-shut-down", "SIP;cause=503");
+    world.carry_out(effects);
+    for leg in [CALLER, AGENT, HUMAN] {
+        assert_eq!(world.state(leg), State::HungUp);
+    }
+    assert_eq!(world.outcomes(), ["unknown"]);
+    world.settle();
+    assert!(world.call.is_gone());
+}

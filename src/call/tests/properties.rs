@@ -1,0 +1,131 @@
+//! Whatever happens in whichever order: the promises of `call` hold.
+
+use proptest::prelude::*;
+
+use super::world::*;
+use crate::call::{Input, LegKey, Record, Timer};
+use crate::sip::event::*;
+
+/// Something that can happen now, given what each leg is in.
+fn possible(world: &World) -> Vec<(LegKey, u8)> {
+    let mut events = Vec::new();
+    for (key, leg) in &world.legs {
+        let mut add = |kinds: &[u8]| events.extend(kinds.iter().map(|kind| (*key, *kind)));
+        match (key, leg.state) {
+            (_, State::Over) => {}
+            (LegKey::Caller, State::Calling) => add(&[0]),
+            (LegKey::Caller, _) if !leg.acked && leg.state == State::Answered => add(&[1, 2, 4]),
+            (LegKey::Dialled(_), State::Calling | State::Ringing) => add(&[5, 6, 7, 8, 9, 10]),
+            (_, State::HungUp) => add(&[3]),
+            (_, _) => add(&[2, 11, 12, 13, 14, 15]),
+        }
+        if !leg.reoffers.is_empty() && leg.state == State::Answered {
+            events.extend([(*key, 16), (*key, 17), (*key, 18)]);
+        }
+    }
+    events.extend(world.timers.keys().map(|timer| (LegKey::Caller, 100 + *timer as u8)));
+    events.extend([(LegKey::Caller, 120), (LegKey::Caller, 121)]);
+    events
+}
+
+fn happen(world: &mut World, leg: LegKey, kind: u8, step: usize) {
+    let request = world.request_id();
+    let name = format!("{leg:?}-{step}");
+    let event = match kind {
+        0 => LegEvent::Ended(EndedBy::Cancel),
+        1 => LegEvent::Acked { body: None },
+        2 => LegEvent::Ended(EndedBy::Bye(None)),
+        3 => LegEvent::Ended(EndedBy::Us),
+        4 | 15 => LegEvent::Ended(EndedBy::Timeout),
+        5 => LegEvent::Progress { code: 180, body: None },
+        6 | 7 => LegEvent::Answered { body: sdp(&name) },
+        8 => LegEvent::Refused { code: 486, reason: "Busy Here".into(), by: RefusedBy::Response },
+        9 => LegEvent::Refused { code: 408, reason: String::new(), by: RefusedBy::Timeout },
+        10 => LegEvent::Refused { code: 503, reason: String::new(), by: RefusedBy::Transport },
+        11 => LegEvent::Reoffer { request, body: sdp(&name) },
+        12 => LegEvent::Request { request, method: "INFO".into(), body: None },
+        13 => {
+            world.refer(leg, "sales");
+            return;
+        }
+        14 => {
+            world.refer(leg, "strict");
+            return;
+        }
+        16 => LegEvent::ReofferAccepted { body: sdp("caller") },
+        17 => LegEvent::ReofferAccepted { body: sdp(&name) },
+        18 => LegEvent::ReofferRefused { code: 488 },
+        120 => return world.transfer("sales"),
+        121 => return world.transfer("strict"),
+        timer => {
+            let timer = [Timer::Ring, Timer::HandOver, Timer::ReleaseAgent][usize::from(timer - 100)];
+            return world.fire(timer);
+        }
+    };
+    world.on(leg, event);
+}
+
+/// How many transfers were started and how many have an outcome.
+fn transfers(world: &World) -> (usize, usize) {
+    let started = world.records.iter().filter(|record| matches!(record, Record::TransferStarted { .. })).count();
+    let ended = world.records.iter().filter(|record| match record {
+        Record::TransferEnded(ended) => ended.attempts > 0,
+        _ => false,
+    });
+    (started, ended.count())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_order_of_events_leaves_a_leg_or_a_transfer_behind(
+        fallback in any::<bool>(),
+        choices in prop::collection::vec(any::<u16>(), 0..60),
+    ) {
+        let mut world = World::with(table(fallback), sdp("caller"));
+        for (step, choice) in choices.into_iter().enumerate() {
+            let events = possible(&world);
+            let (leg, kind) = events[usize::from(choice) % events.len()];
+            happen(&mut world, leg, kind, step);
+            let (started, ended) = transfers(&world);
+            prop_assert!(started - ended <= 1, "one transfer at a time, one outcome each");
+            let live = |key: &LegKey| !matches!(world.state(*key), State::Over | State::HungUp);
+            let dialled = world.legs.keys().filter(|key| **key != LegKey::Caller && live(key)).count();
+            prop_assert!(dialled <= 3, "at most a peer, an attempt and an agent that is being released: {dialled}");
+        }
+        // The caller leaves, whoever was hung up says goodbye: nothing may be left.
+        if !matches!(world.state(LegKey::Caller), State::Over | State::HungUp) {
+            world.on(LegKey::Caller, LegEvent::Ended(EndedBy::Bye(None)));
+        }
+        world.settle();
+        for (key, leg) in &world.legs {
+            prop_assert_eq!(leg.state, State::Over, "{:?} was left behind", key);
+            prop_assert!(leg.requests.is_empty(), "a request on {:?} was never answered", key);
+        }
+        prop_assert!(world.call.is_gone());
+        prop_assert!(world.timers.is_empty(), "timers are left: {:?}", world.timers);
+        let (started, ended) = transfers(&world);
+        prop_assert_eq!(started, ended);
+        let over = world.records.iter().filter(|record| matches!(record, Record::Ended { .. })).count();
+        prop_assert_eq!(over, 1);
+    }
+
+    #[test]
+    fn a_caller_always_hears_whoever_the_call_says_it_is_joined_with(
+        choices in prop::collection::vec(any::<u16>(), 0..60),
+    ) {
+        let mut world = World::new();
+        for (step, choice) in choices.into_iter().enumerate() {
+            let events = possible(&world);
+            let (leg, kind) = events[usize::from(choice) % events.len()];
+            happen(&mut world, leg, kind, step);
+            let quiet = world.call.attempt.is_none() && world.call.exchange.is_none() && world.call.end_reason().is_none();
+            if let (true, Some(peer)) = (quiet, &world.call.peer) {
+                prop_assert_eq!(world.hears(LegKey::Caller), whose(&peer.sdp));
+            }
+        }
+        // A late timer finds nothing to do.
+        world.input(Input::Timer(Timer::HandOver));
+    }
+}

@@ -1,0 +1,369 @@
+//! A world around one call: legs that behave as the SIP endpoint promises, timers, and a record of what was said.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::call::{Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Timer};
+use crate::routing::decide::{Index, Wanted};
+use crate::routing::table::*;
+use crate::sip::event::*;
+use crate::sip::time::Millis;
+
+/// What a leg is in, as the endpoint would know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// The caller's INVITE waits for us, or ours for the party.
+    Calling,
+    Ringing,
+    Answered,
+    /// We hung up and wait for the other side's goodbye.
+    HungUp,
+    Over,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct FakeLeg {
+    pub(super) state: State,
+    /// Re-INVITEs of ours that wait for an answer; the body that was offered.
+    pub(super) reoffers: Vec<Option<Body>>,
+    /// Requests of the peer that wait for our answer.
+    pub(super) requests: BTreeSet<RequestId>,
+    /// Bodies that the leg was shown, in order.
+    pub(super) shown: Vec<Option<Body>>,
+    pub(super) dial: Option<Dial>,
+    pub(super) acked: bool,
+    /// NOTIFYs by the REFER that they are about: status code, and whether it is the last.
+    pub(super) notified: BTreeMap<RequestId, Vec<(u16, bool)>>,
+}
+
+impl FakeLeg {
+    fn new(dial: Option<Dial>) -> Self {
+        Self {
+            state: State::Calling,
+            reoffers: Vec::new(),
+            requests: BTreeSet::new(),
+            shown: Vec::new(),
+            dial,
+            acked: false,
+            notified: BTreeMap::new(),
+        }
+    }
+}
+
+pub(super) struct World {
+    pub(super) call: Call,
+    pub(super) index: Index,
+    pub(super) now: Millis,
+    pub(super) legs: BTreeMap<LegKey, FakeLeg>,
+    pub(super) timers: BTreeMap<Timer, Millis>,
+    pub(super) records: Vec<Record>,
+    pub(super) replies: Vec<Result<(), CommandRefusal>>,
+    pub(super) responses: Vec<(LegKey, RequestId, u16)>,
+    next_request: u64,
+}
+
+pub(super) const CALLER: LegKey = LegKey::Caller;
+pub(super) const AGENT: LegKey = LegKey::Dialled(0);
+pub(super) const HUMAN: LegKey = LegKey::Dialled(1);
+
+pub(super) fn sdp(name: &str) -> Option<Body> {
+    Some(Body::sdp(format!("v=0\r\no={name} 1 1 IN IP4 192.0.2.1\r\ns=-\r\nm=audio 4000 RTP/AVP 0\r\na=x-name:{name}\r\n").into_bytes()))
+}
+
+/// Whose media a body describes.
+pub(super) fn whose(body: &Option<Body>) -> String {
+    let text = body.as_ref().map(|body| String::from_utf8(body.bytes.to_vec()).unwrap()).unwrap_or_default();
+    text.split("a=x-name:").nth(1).and_then(|rest| rest.lines().next()).unwrap_or("nobody").to_owned()
+}
+
+fn key(name: &str) -> ObjectKey {
+    ObjectKey::new("acme", name)
+}
+
+fn target(host: &str) -> SipTarget {
+    SipTarget { uri: format!("sip:agent@{host}"), host: host.into(), port: None, transport: TransportEntry::Udp }
+}
+
+fn destination(number: &str, return_to_assistant: bool) -> DestinationEntry {
+    DestinationEntry {
+        target: DestinationTarget::Number(number.parse().unwrap()),
+        description: "a human".into(),
+        trunk: None,
+        ring_timeout_seconds: 30,
+        caller_id: CallerIdEntry::Preserve,
+        headers: Vec::new(),
+        return_to_assistant,
+    }
+}
+
+/// One number with a trunk, an assistant with two agent addresses, and two destinations.
+pub(super) fn table(fallback: bool) -> Table {
+    let mut table = Table::default();
+    table.trunks.insert(
+        key("carrier"),
+        TrunkEntry {
+            host: "198.51.100.1".into(),
+            port: Some(5060),
+            transport: TransportEntry::Udp,
+            credential: None,
+            credentials_missing: false,
+            realm: None,
+            allowed_sources: vec!["203.0.113.0/24".parse().unwrap()],
+            number_format: NumberFormatEntry::E164,
+            allowed_prefixes: Vec::new(),
+            denied_prefixes: vec!["+3190".into()],
+            caller_id_header: CallerIdHeaderEntry::PAI,
+            allowed_namespaces: vec!["acme".into()],
+        }
+        .into(),
+    );
+    let destinations = BTreeMap::from([("sales".to_owned(), key("sales")), ("strict".to_owned(), key("strict"))]);
+    let agent = AgentEntry::Sip {
+        targets: vec![target("192.0.2.10"), target("192.0.2.11")],
+        headers: vec![("X-Tenant".into(), "acme".into())],
+        answer_timeout_seconds: 10,
+    };
+    table.assistants.insert(key("support"), AssistantEntry { agent, destinations }.into());
+    table.destinations.insert(key("sales"), destination("+31612345678", true).into());
+    table.destinations.insert(key("strict"), destination("+31612345679", false).into());
+    table.numbers.insert(
+        "+31201234567".parse().unwrap(),
+        NumberEntry {
+            object: key("main"),
+            assistant: Some(key("support")),
+            transfer_trunk: Some(key("carrier")),
+            fallback: fallback.then(|| key("sales")),
+            transfer_trunk_unusable: false,
+        }
+        .into(),
+    );
+    table
+}
+
+impl World {
+    /// A call that just came in: the agent's first address is being dialled.
+    pub(super) fn new() -> Self {
+        Self::with(table(false), sdp("caller"))
+    }
+
+    pub(super) fn with(table: Table, offer: Option<Body>) -> Self {
+        let index = Index::new(Arc::new(table));
+        let peer = "203.0.113.5:5060".parse().unwrap();
+        let incoming = IncomingCall {
+            flow: Flow { transport: Transport::Udp, peer },
+            called: "+31201234567".into(),
+            from: Party { display: "Ann".into(), user: "+31687654321".into(), host: "carrier.example".into() },
+            to: Party::default(),
+            asserted: None,
+            privacy: false,
+            max_forwards: 70,
+            call_id: "a".into(),
+            headers: Vec::new(),
+            offer,
+        };
+        let answer = index.who_answers(peer.ip(), &incoming.called).unwrap();
+        let now = Millis(1_000);
+        let (call, effects) =
+            Call::start(CallStart { id: "call_1".into(), incoming, answer }, Context { now, index: &index });
+        let mut world = Self {
+            call,
+            index,
+            now,
+            legs: BTreeMap::from([(CALLER, FakeLeg::new(None))]),
+            timers: BTreeMap::new(),
+            records: Vec::new(),
+            replies: Vec::new(),
+            responses: Vec::new(),
+            next_request: 1,
+        };
+        world.carry_out(effects);
+        world
+    }
+
+    /// A call that the agent answered.
+    pub(super) fn answered() -> Self {
+        let mut world = Self::new();
+        world.on(AGENT, LegEvent::Answered { body: sdp("agent") });
+        world.on(CALLER, LegEvent::Acked { body: None });
+        world
+    }
+
+    /// A call whose transfer to sales is ringing, asked for by REFER.
+    pub(super) fn ringing() -> Self {
+        let mut world = Self::answered();
+        world.refer(AGENT, "sales");
+        world.on(HUMAN, LegEvent::Progress { code: 180, body: None });
+        world
+    }
+
+    /// A transfer whose human answered: the caller is being moved.
+    pub(super) fn moving() -> Self {
+        let mut world = Self::ringing();
+        world.on(HUMAN, LegEvent::Answered { body: sdp("human") });
+        world
+    }
+
+    pub(super) fn on(&mut self, leg: LegKey, event: LegEvent) {
+        let fake = self.legs.get_mut(&leg).unwrap_or_else(|| panic!("no leg {leg:?}"));
+        match &event {
+            LegEvent::Progress { .. } => fake.state = State::Ringing,
+            LegEvent::Answered { .. } => fake.state = State::Answered,
+            LegEvent::Acked { .. } => fake.acked = true,
+            LegEvent::ReofferAccepted { .. } => {
+                fake.reoffers.remove(0);
+            }
+            LegEvent::ReofferRefused { .. } => {
+                // What was refused does not count as heard.
+                let refused = fake.reoffers.remove(0);
+                let at = fake.shown.iter().rposition(|shown| *shown == refused);
+                at.map(|at| fake.shown.remove(at));
+            }
+            LegEvent::Reoffer { request, .. } | LegEvent::Refer { request, .. } | LegEvent::Request { request, .. } => {
+                fake.requests.insert(*request);
+            }
+            LegEvent::Ended(_) | LegEvent::Refused { .. } => {
+                fake.state = State::Over;
+                fake.requests.clear();
+                fake.reoffers.clear();
+            }
+            _ => {}
+        }
+        self.input(Input::Leg(leg, event));
+    }
+
+    pub(super) fn refer(&mut self, leg: LegKey, user: &str) -> RequestId {
+        let request = self.request_id();
+        let target = ReferTarget {
+            scheme: "sip".into(),
+            user: user.into(),
+            host: "gateway".into(),
+            uri: format!("sip:{user}@gateway"),
+            replaces: None,
+        };
+        self.on(leg, LegEvent::Refer { request, target: Box::new(target), referred_by: None });
+        request
+    }
+
+    pub(super) fn request_id(&mut self) -> RequestId {
+        self.next_request += 1;
+        RequestId(self.next_request)
+    }
+
+    pub(super) fn transfer(&mut self, name: &str) {
+        self.input(Input::Command(Command::Transfer(Wanted::Name(name.into()))));
+    }
+
+    pub(super) fn input(&mut self, input: Input) {
+        let effects = self.call.step(input, Context { now: self.now, index: &self.index });
+        self.carry_out(effects);
+    }
+
+    /// Lets time pass until the timer fires.
+    pub(super) fn fire(&mut self, timer: Timer) {
+        let at = self.timers.remove(&timer).unwrap_or_else(|| panic!("{timer:?} is not set"));
+        self.now = self.now.max(at);
+        self.input(Input::Timer(timer));
+    }
+
+    /// Carries effects out, and complains about those that no endpoint could.
+    pub(super) fn carry_out(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Dial(key, dial) => {
+                    let mut leg = FakeLeg::new(Some((*dial).clone()));
+                    leg.shown.push(dial.offer.clone());
+                    assert!(self.legs.insert(key, leg).is_none(), "{key:?} is dialled twice");
+                }
+                Effect::Progress(key, ..) => assert_eq!(self.leg(key).state, State::Calling, "progress on {key:?}"),
+                Effect::Answer(key, body) => {
+                    let leg = self.leg(key);
+                    assert_eq!(leg.state, State::Calling, "{key:?} is answered twice");
+                    leg.state = State::Answered;
+                    leg.shown.push(body);
+                }
+                Effect::Refuse(key, ..) => {
+                    assert_eq!(self.leg(key).state, State::Calling, "{key:?} is refused after its answer");
+                    self.leg(key).state = State::Over;
+                }
+                Effect::Ack(key, body) => self.leg(key).shown.push(body),
+                Effect::Reoffer(key, body) => {
+                    let leg = self.leg(key);
+                    assert_eq!(leg.state, State::Answered, "re-INVITE on {key:?}");
+                    leg.shown.push(body.clone());
+                    leg.reoffers.push(body);
+                }
+                Effect::Respond(key, request, code, body) => {
+                    let leg = self.leg(key);
+                    if leg.state != State::Over {
+                        assert!(leg.requests.remove(&request), "{request:?} on {key:?} is answered twice");
+                        if body.is_some() {
+                            leg.shown.push(body);
+                        }
+                        self.responses.push((key, request, code));
+                    }
+                }
+                Effect::Notify { leg, request, code, last, .. } => {
+                    assert!(!matches!(self.leg(leg).state, State::HungUp | State::Over), "NOTIFY on {leg:?}");
+                    let notified = self.leg(leg).notified.entry(request).or_default();
+                    assert!(!notified.iter().any(|(_, last)| *last), "NOTIFY after the last one");
+                    notified.push((code, last));
+                }
+                Effect::Relay { from, request, to, .. } => {
+                    assert_eq!(self.leg(to).state, State::Answered);
+                    assert!(self.leg(from).requests.remove(&request));
+                }
+                Effect::HangUp(key, _) => {
+                    let leg = self.leg(key);
+                    assert!(!matches!(leg.state, State::HungUp | State::Over), "{key:?} is hung up twice");
+                    leg.state = State::HungUp;
+                }
+                Effect::SetTimer(timer, after) => {
+                    self.timers.insert(timer, self.now + after);
+                }
+                Effect::ClearTimer(timer) => {
+                    self.timers.remove(&timer);
+                }
+                Effect::Reply(result) => self.replies.push(result),
+                Effect::Record(record) => self.records.push(record),
+            }
+        }
+    }
+
+    pub(super) fn leg(&mut self, key: LegKey) -> &mut FakeLeg {
+        self.legs.get_mut(&key).unwrap_or_else(|| panic!("no leg {key:?}"))
+    }
+
+    pub(super) fn state(&self, key: LegKey) -> State {
+        self.legs[&key].state
+    }
+
+    /// What the leg was shown last.
+    pub(super) fn hears(&self, key: LegKey) -> String {
+        self.legs[&key].shown.last().map(whose).unwrap_or_else(|| "nobody".into())
+    }
+
+    /// Outcomes of the transfers so far.
+    pub(super) fn outcomes(&self) -> Vec<&'static str> {
+        self.records
+            .iter()
+            .filter_map(|record| match record {
+                Record::TransferEnded(ended) => Some(ended.outcome.as_str()),
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// The NOTIFYs about the leg's last REFER.
+    pub(super) fn notified(&self, key: LegKey) -> Vec<(u16, bool)> {
+        self.legs[&key].notified.values().last().cloned().unwrap_or_default()
+    }
+
+    /// Every leg that was hung up says goodbye; the call must be gone then.
+    pub(super) fn settle(&mut self) {
+        let hung_up: Vec<_> =
+            self.legs.iter().filter(|(_, leg)| leg.state == State::HungUp).map(|(key, _)| *key).collect();
+        for key in hung_up {
+            self.on(key, LegEvent::Ended(EndedBy::Us));
+        }
+    }
+}
