@@ -77,8 +77,14 @@ pub(super) struct Failure {
 impl Call {
     /// Dials the agent's address number `index`; the fallback when there is none; refuses the caller when there is no
     /// fallback either.
-    pub(super) fn dial_agent_or_fallback(&mut self, index: usize, context: Context<'_>, out: &mut Vec<Effect>) {
-        if let Some((key, AgentEntry::Sip { targets, headers, answer_timeout_seconds })) = &self.start.answer.assistant
+    pub(super) fn dial_agent_or_fallback(
+        &mut self,
+        index: usize,
+        context: Context<'_>,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some((key, AgentEntry::Sip { targets, headers, answer_timeout_seconds })) =
+            &self.start.answer.assistant
             && let Some(target) = targets.get(index)
         {
             let mut all = vec![
@@ -103,7 +109,12 @@ impl Call {
     }
 
     /// Dials the number's fallback; ends the call with `reason` when there is none.
-    pub(super) fn dial_fallback(&mut self, reason: &'static str, context: Context<'_>, out: &mut Vec<Effect>) {
+    pub(super) fn dial_fallback(
+        &mut self,
+        reason: &'static str,
+        context: Context<'_>,
+        out: &mut Vec<Effect>,
+    ) {
         let route = match &self.start.answer.fallback {
             Some(key) => context.index.fallback(&self.facts(), key).ok(),
             None => None,
@@ -181,7 +192,14 @@ impl Call {
             Party { display, user: number, host: String::new() }
         };
         let credential = route.credential.clone().map(|id| (id, route.realm.clone()));
-        Dial { target: route.target.clone(), from, headers, max_forwards: self.max_forwards(), offer: None, credential }
+        Dial {
+            target: route.target.clone(),
+            from,
+            headers,
+            max_forwards: self.max_forwards(),
+            offer: None,
+            credential,
+        }
     }
 
     /// RFC 3261 §16.6: a back-to-back user agent that doesn't count down would let loops run for ever.
@@ -198,8 +216,16 @@ impl Call {
                     attempt.ringing = Some(context.now);
                     if let Purpose::Transfer(transfer) = &attempt.purpose {
                         out.push(Effect::Record(Record::TransferRinging));
-                        if let Some((leg, request)) = transfer.refer.filter(|(leg, _)| self.live.contains(leg)) {
-                            out.push(Effect::Notify { leg, request, code: 180, reason: "Ringing", last: false });
+                        if let Some((leg, request)) =
+                            transfer.refer.filter(|(leg, _)| self.live.contains(leg))
+                        {
+                            out.push(Effect::Notify {
+                                leg,
+                                request,
+                                code: 180,
+                                reason: "Ringing",
+                                last: false,
+                            });
                         }
                     }
                 }
@@ -225,7 +251,9 @@ impl Call {
                     RefusedBy::Timeout => "no response to the INVITE".into(),
                     RefusedBy::Transport => "the address could not be resolved or reached".into(),
                     RefusedBy::Cancelled => "cancelled".into(),
-                    RefusedBy::Unauthorized => "the trunk refused the credentials; check its Secret and realm".into(),
+                    RefusedBy::Unauthorized => {
+                        "the trunk refused the credentials; check its Secret and realm".into()
+                    }
                 };
                 let failure = Failure { outcome: Outcome::of_refusal(code, &by), code: Some(code), reason };
                 self.attempt_failed(failure, context, out);
@@ -280,7 +308,9 @@ impl Call {
                 out.push(Effect::Record(Record::AgentUnavailable { code: failure.code.unwrap_or(503) }));
                 self.dial_agent_or_fallback(index + 1, context, out);
             }
-            Purpose::Fallback => self.end("fallback-unavailable", "SIP;cause=480;text=\"Nobody available\"", out),
+            Purpose::Fallback => {
+                self.end("fallback-unavailable", "SIP;cause=480;text=\"Nobody available\"", out)
+            }
             Purpose::Transfer(transfer) => {
                 let back = transfer.route.return_to_assistant;
                 self.report(transfer, &attempt, failure, out);
@@ -295,7 +325,13 @@ impl Call {
     }
 
     /// The one record of a transfer, and the last NOTIFY to the agent that asked for it.
-    pub(super) fn report(&self, transfer: &Transfer, attempt: &Attempt, failure: Failure, out: &mut Vec<Effect>) {
+    pub(super) fn report(
+        &self,
+        transfer: &Transfer,
+        attempt: &Attempt,
+        failure: Failure,
+        out: &mut Vec<Effect>,
+    ) {
         let Failure { outcome, code, reason } = failure;
         if let Some((leg, request)) = transfer.refer
             && self.live.contains(&leg)

@@ -223,7 +223,9 @@ impl Call {
             LegEvent::Reoffer { request, body } => self.reoffer(leg, request, body, out),
             LegEvent::Request { request, method, body } => self.request(leg, request, method, body, out),
             LegEvent::Refer { request, target, .. } => self.refer(leg, request, &target, context, out),
-            LegEvent::ReofferAccepted { .. } | LegEvent::ReofferRefused { .. } if self.is_exchange_to(leg) => {
+            LegEvent::ReofferAccepted { .. } | LegEvent::ReofferRefused { .. }
+                if self.is_exchange_to(leg) =>
+            {
                 self.exchange_concluded(event, out);
             }
             LegEvent::Ended(by) if self.releasing == Some(leg) => {
@@ -235,7 +237,9 @@ impl Call {
             event if self.attempt.as_ref().is_some_and(|attempt| attempt.leg == leg) => {
                 self.attempt_event(event, context, out);
             }
-            event if self.peer.as_ref().is_some_and(|peer| peer.leg == leg) => self.peer_event(event, context, out),
+            event if self.peer.as_ref().is_some_and(|peer| peer.leg == leg) => {
+                self.peer_event(event, context, out)
+            }
             // A leg that was hung up says its goodbyes.
             _ => {}
         }
@@ -314,7 +318,12 @@ impl Call {
         }
     }
 
-    fn command(&mut self, command: Command, context: Context<'_>, out: &mut Vec<Effect>) -> Result<(), CommandRefusal> {
+    fn command(
+        &mut self,
+        command: Command,
+        context: Context<'_>,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), CommandRefusal> {
         if self.end_reason.is_some() {
             return Err(CommandRefusal::NotActive);
         }
@@ -330,7 +339,8 @@ impl Call {
                 if self.attempt.is_some() {
                     return Err(CommandRefusal::TransferUnderWay);
                 }
-                let resolved = context.index.transfer(&self.facts(), self.assistant(), &wanted, Authority::Api);
+                let resolved =
+                    context.index.transfer(&self.facts(), self.assistant(), &wanted, Authority::Api);
                 match resolved {
                     Ok(route) => {
                         let transfer = Transfer { route, asked_by: AskedBy::Api, refer: None };
@@ -354,7 +364,8 @@ impl Call {
         context: Context<'_>,
         out: &mut Vec<Effect>,
     ) {
-        let from_agent = self.peer.as_ref().is_some_and(|peer| peer.leg == leg && peer.kind == PeerKind::Agent);
+        let from_agent =
+            self.peer.as_ref().is_some_and(|peer| peer.leg == leg && peer.kind == PeerKind::Agent);
         if !from_agent || target.replaces.is_some() {
             out.push(Effect::Respond(leg, request, 603, None));
             return;
@@ -391,7 +402,8 @@ impl Call {
         let resolve = |wanted: &Wanted| {
             context.index.transfer(&self.facts(), self.assistant(), wanted, Authority::Assistant)
         };
-        let digits: String = target.user.chars().filter(|c| !matches!(c, '-' | '.' | '(' | ')' | ' ')).collect();
+        let digits: String =
+            target.user.chars().filter(|c| !matches!(c, '-' | '.' | '(' | ')' | ' ')).collect();
         if let Ok(number) = digits.parse::<E164>() {
             return resolve(&Wanted::Number(number));
         }
@@ -451,7 +463,11 @@ impl Call {
                 let failure = Failure {
                     outcome: if gone { Outcome::CallerHungUp } else { Outcome::Unknown },
                     code: None,
-                    reason: if gone { "the caller hung up".into() } else { format!("the call ended: {reason}") },
+                    reason: if gone {
+                        "the caller hung up".into()
+                    } else {
+                        format!("the call ended: {reason}")
+                    },
                 };
                 self.report(transfer, &attempt, failure, out);
             }

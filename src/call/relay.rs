@@ -20,12 +20,20 @@ pub struct Exchange {
 
 impl Call {
     /// A party wants to change the session.
-    pub(super) fn reoffer(&mut self, from: LegKey, request: RequestId, body: Option<Body>, out: &mut Vec<Effect>) {
+    pub(super) fn reoffer(
+        &mut self,
+        from: LegKey,
+        request: RequestId,
+        body: Option<Body>,
+        out: &mut Vec<Effect>,
+    ) {
         let moving = self.attempt.as_ref().is_some_and(|attempt| !matches!(attempt.phase, Phase::Dialling));
         let to = self.other_side(from);
         match to {
             // One change at a time; 491 makes the sender try again soon (RFC 3261 §14.2).
-            Some(_) if moving || self.catching_up || self.exchange.is_some() => out.push(Effect::Respond(from, request, 491, None)),
+            Some(_) if moving || self.catching_up || self.exchange.is_some() => {
+                out.push(Effect::Respond(from, request, 491, None))
+            }
             Some(to) => {
                 let shown = self.show(to, body.clone());
                 self.exchange = Some(Exchange { from, request, to, offer: body, awaits_ack: false });
@@ -81,7 +89,8 @@ impl Call {
 
     /// The ACK of a side that asked the other one to offer: it holds the answer. True when it was awaited.
     pub(super) fn exchange_acked(&mut self, leg: LegKey, body: &Option<Body>, out: &mut Vec<Effect>) -> bool {
-        let Some(exchange) = self.exchange.take_if(|exchange| exchange.awaits_ack && exchange.from == leg) else {
+        let Some(exchange) = self.exchange.take_if(|exchange| exchange.awaits_ack && exchange.from == leg)
+        else {
             return false;
         };
         let shown = self.show(exchange.to, body.clone());

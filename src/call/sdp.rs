@@ -47,7 +47,8 @@ impl Origin {
 /// Whether two bodies describe the same media: equal but for their origin lines.
 pub fn same_session(a: &Bytes, b: &Bytes) -> bool {
     let lines = |bytes: &Bytes| -> Vec<Vec<u8>> {
-        let split = bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line).to_vec());
+        let split =
+            bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line).to_vec());
         split.filter(|line| !line.starts_with(b"o=") && !line.is_empty()).collect()
     };
     a == b || lines(a) == lines(b)

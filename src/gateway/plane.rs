@@ -1,17 +1,33 @@
 //! The data plane as the rest of the gateway sees it: what it is given, and how it is asked to drain.
 
+use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::call_id::Instance;
 use super::calls::Calls;
 use super::config::Listener;
 use super::control::ControlRequest;
 use super::peers::Peers;
+use super::plane_metrics::PlaneMetrics;
+use super::resolve::Resolver;
+use super::shard::{Shard, ShardInput};
 use super::snapshot::Snapshot;
+use super::sockets::{self, PodAddress, SHARD_QUEUE, Sockets};
 use crate::metrics::Metrics;
+use crate::sip::endpoint::{Endpoint, EndpointConfig, LocalAddress, LocalAddresses};
+use crate::sip::event::Transport;
+
+/// How often a drain looks whether the last call is gone.
+const DRAIN_POLL: Duration = Duration::from_millis(100);
+/// How long the goodbyes of calls that were cut are waited for: BYE and its answer, with one repetition.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// What the data plane is given. It runs from the first complete table on.
 pub struct PlaneConfig {
@@ -19,6 +35,8 @@ pub struct PlaneConfig {
     pub listeners: Vec<Listener>,
     /// What Contacts and call ids carry.
     pub instance: Instance,
+    /// The pod's own address.
+    pub ip: IpAddr,
     /// Calls at the same time, over all shards; new ones beyond get 503.
     pub max_calls: usize,
     /// What is routed by; loaded anew for every decision.
@@ -31,4 +49,123 @@ pub struct PlaneConfig {
     pub control: Vec<mpsc::Receiver<ControlRequest>>,
     /// Where its metrics go.
     pub metrics: Metrics,
+}
+
+/// What shards share; read-only but for counters and flags.
+pub(super) struct Shared {
+    pub(super) sockets: Arc<Sockets>,
+    pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
+    pub(super) resolver: Resolver,
+    pub(super) calls: Arc<Calls>,
+    pub(super) metrics: PlaneMetrics,
+    pub(super) instance: Instance,
+    pub(super) max_calls: usize,
+    pub(super) live: AtomicUsize,
+    pub(super) draining: AtomicBool,
+    addresses: LocalAddresses,
+}
+
+impl Shared {
+    /// The host that identities in headers name for calls over `transport`.
+    pub(super) fn advertised_host(&self, transport: Transport) -> String {
+        let address = match transport {
+            Transport::Udp => &self.addresses.udp,
+            Transport::Tcp => &self.addresses.tcp,
+        };
+        if address.host.contains(':') { format!("[{}]", address.host) } else { address.host.clone() }
+    }
+}
+
+/// A running data plane. Dropping it closes the sockets and forgets the calls.
+pub struct Plane {
+    shared: Arc<Shared>,
+    shards: Vec<mpsc::Sender<ShardInput>>,
+    _closing: DropGuard,
+}
+
+/// Binds the sockets and starts the shards.
+pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
+    let metrics = PlaneMetrics::new(&config.metrics);
+    let closing = CancellationToken::new();
+    let bound = sockets::bind(&config.listeners).await?;
+    let inputs: Vec<_> = config.control.iter().map(|_| mpsc::channel::<ShardInput>(SHARD_QUEUE)).collect();
+    let senders: Vec<_> = inputs.iter().map(|(sender, _)| sender.clone()).collect();
+    let pod = PodAddress { ip: config.ip, instance: config.instance, peers: config.peers };
+    let sockets = Sockets::start(bound, senders.clone(), metrics.clone(), pod, closing.clone());
+    let address = |transport| {
+        let listener = config.listeners.iter().find(|listener| listener.transport == transport)?;
+        Some(LocalAddress { host: listener.advertise.host.clone(), port: listener.advertise.port })
+    };
+    // A pod that doesn't listen on a transport still dials over it: peers answer on the connection that it opened.
+    let own = || LocalAddress { host: config.ip.to_string(), port: 5060 };
+    let addresses = LocalAddresses {
+        udp: address(Transport::Udp).unwrap_or_else(own),
+        tcp: address(Transport::Tcp).unwrap_or_else(own),
+    };
+    let shared = Arc::new(Shared {
+        sockets,
+        snapshot: config.snapshot,
+        resolver: Resolver::from_system(),
+        calls: config.calls,
+        metrics,
+        instance: config.instance,
+        max_calls: config.max_calls,
+        live: AtomicUsize::new(0),
+        draining: AtomicBool::new(false),
+        addresses: addresses.clone(),
+    });
+    let seed = rand::random();
+    for (number, (input, control)) in inputs.into_iter().zip(config.control).enumerate() {
+        // There are at most 256 shards: `gateway::config` sees to it.
+        let number = u8::try_from(number).unwrap_or(u8::MAX);
+        let endpoint = Endpoint::new(EndpointConfig {
+            instance: config.instance.0,
+            shard: number.into(),
+            seed,
+            local: addresses.clone(),
+            user_agent: concat!("VoiceDock/", env!("CARGO_PKG_VERSION")).into(),
+            // Calls are counted by the shard; this bounds what a flood of INVITEs can hold before it is refused.
+            max_legs: config.max_calls.saturating_mul(4),
+        });
+        tokio::spawn(Shard::new(Arc::clone(&shared), number, endpoint, input, control).run());
+    }
+    Ok(Plane { shared, shards: senders, _closing: closing.drop_guard() })
+}
+
+impl Plane {
+    /// Takes no new calls from now on; those that there are go on, transfers included.
+    pub fn drain(&self) {
+        self.shared.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Calls that are not over yet, their last goodbyes included.
+    pub fn live_calls(&self) -> usize {
+        self.shared.live.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the last call is gone, at most for `deadline`; calls that are left then are told goodbye.
+    pub async fn drained(&self, deadline: Duration) {
+        let empty = async {
+            while self.live_calls() > 0 {
+                tokio::time::sleep(DRAIN_POLL).await;
+            }
+        };
+        if tokio::time::timeout(deadline, empty).await.is_ok() {
+            return;
+        }
+        tracing::warn!(
+            calls = self.live_calls(),
+            "the time for draining is over; the calls that are left are ended"
+        );
+        for shard in &self.shards {
+            let _ = shard.send(ShardInput::Cut).await;
+        }
+        let goodbyes = async {
+            while self.live_calls() > 0 {
+                tokio::time::sleep(DRAIN_POLL).await;
+            }
+        };
+        // A peer that doesn't answer its BYE is not waited for.
+        let _ = tokio::time::timeout(GOODBYE, goodbyes).await;
+    }
 }

@@ -39,9 +39,12 @@ impl Command {
         };
         let name = match fields.remove("type") {
             Some(Value::String(name)) => name,
-            _ => return Err(ApiError::invalid("type", "type is missing; write \"transfer\" or \"end-call\"")),
+            _ => {
+                return Err(ApiError::invalid("type", "type is missing; write \"transfer\" or \"end-call\""));
+            }
         };
-        Self::of_type(&name, fields).map_err(|error| error.of_command(name.chars().take(64).collect::<String>()))
+        Self::of_type(&name, fields)
+            .map_err(|error| error.of_command(name.chars().take(64).collect::<String>()))
     }
 
     fn of_type(name: &str, mut fields: Map<String, Value>) -> Result<Self, ApiError> {

@@ -33,7 +33,9 @@ pub async fn readyz(State(http): State<Http>) -> impl IntoResponse {
             StatusCode::SERVICE_UNAVAILABLE,
             "not ready: no routing table yet; is the operator running, and is there a RoutingTable for this gateway?\n",
         ),
-        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "not ready: the SIP sockets are not bound yet\n"),
+        Phase::Starting => {
+            (StatusCode::SERVICE_UNAVAILABLE, "not ready: the SIP sockets are not bound yet\n")
+        }
         Phase::Serving => (StatusCode::OK, "ok\n"),
         Phase::Draining => (StatusCode::OK, "ok: draining\n"),
     }

@@ -331,7 +331,11 @@ fn the_human_sees_the_callers_number() {
     let mut world = World::ringing();
     let dial = world.leg(HUMAN).dial.clone().unwrap();
     assert_eq!(dial.from.user, "+31687654321");
-    assert!(dial.headers.iter().any(|(name, value)| name == "P-Asserted-Identity" && value.contains("+31687654321")));
+    assert!(
+        dial.headers
+            .iter()
+            .any(|(name, value)| name == "P-Asserted-Identity" && value.contains("+31687654321"))
+    );
     assert_eq!(dial.max_forwards, 69);
 }
 

@@ -67,7 +67,8 @@ fn happen(world: &mut World, leg: LegKey, kind: u8, step: usize) {
 
 /// How many transfers were started and how many have an outcome.
 fn transfers(world: &World) -> (usize, usize) {
-    let started = world.records.iter().filter(|record| matches!(record, Record::TransferStarted { .. })).count();
+    let started =
+        world.records.iter().filter(|record| matches!(record, Record::TransferStarted { .. })).count();
     let ended = world.records.iter().filter(|record| match record {
         Record::TransferEnded(ended) => ended.attempts > 0,
         _ => false,

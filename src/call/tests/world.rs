@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::call::{Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Timer};
+use crate::call::{
+    Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Timer,
+};
 use crate::routing::decide::{Index, Wanted};
 use crate::routing::table::*;
 use crate::sip::event::*;
@@ -67,7 +69,12 @@ pub(super) const AGENT: LegKey = LegKey::Dialled(0);
 pub(super) const HUMAN: LegKey = LegKey::Dialled(1);
 
 pub(super) fn sdp(name: &str) -> Option<Body> {
-    Some(Body::sdp(format!("v=0\r\no={name} 1 1 IN IP4 192.0.2.1\r\ns=-\r\nm=audio 4000 RTP/AVP 0\r\na=x-name:{name}\r\n").into_bytes()))
+    Some(Body::sdp(
+        format!(
+            "v=0\r\no={name} 1 1 IN IP4 192.0.2.1\r\ns=-\r\nm=audio 4000 RTP/AVP 0\r\na=x-name:{name}\r\n"
+        )
+        .into_bytes(),
+    ))
 }
 
 /// Whose media a body describes.
@@ -81,7 +88,12 @@ fn key(name: &str) -> ObjectKey {
 }
 
 fn target(host: &str) -> SipTarget {
-    SipTarget { uri: format!("sip:agent@{host}"), host: host.into(), port: None, transport: TransportEntry::Udp }
+    SipTarget {
+        uri: format!("sip:agent@{host}"),
+        host: host.into(),
+        port: None,
+        transport: TransportEntry::Udp,
+    }
 }
 
 fn destination(number: &str, return_to_assistant: bool) -> DestinationEntry {
@@ -117,7 +129,8 @@ pub(super) fn table(fallback: bool) -> Table {
         }
         .into(),
     );
-    let destinations = BTreeMap::from([("sales".to_owned(), key("sales")), ("strict".to_owned(), key("strict"))]);
+    let destinations =
+        BTreeMap::from([("sales".to_owned(), key("sales")), ("strict".to_owned(), key("strict"))]);
     let agent = AgentEntry::Sip {
         targets: vec![target("192.0.2.10"), target("192.0.2.11")],
         headers: vec![("X-Tenant".into(), "acme".into())],
@@ -152,7 +165,11 @@ impl World {
         let incoming = IncomingCall {
             flow: Flow { transport: Transport::Udp, peer },
             called: "+31201234567".into(),
-            from: Party { display: "Ann".into(), user: "+31687654321".into(), host: "carrier.example".into() },
+            from: Party {
+                display: "Ann".into(),
+                user: "+31687654321".into(),
+                host: "carrier.example".into(),
+            },
             to: Party::default(),
             asserted: None,
             privacy: false,
@@ -218,7 +235,9 @@ impl World {
                 let at = fake.shown.iter().rposition(|shown| *shown == refused);
                 at.map(|at| fake.shown.remove(at));
             }
-            LegEvent::Reoffer { request, .. } | LegEvent::Refer { request, .. } | LegEvent::Request { request, .. } => {
+            LegEvent::Reoffer { request, .. }
+            | LegEvent::Refer { request, .. }
+            | LegEvent::Request { request, .. } => {
                 fake.requests.insert(*request);
             }
             LegEvent::Ended(_) | LegEvent::Refused { .. } => {
@@ -274,7 +293,9 @@ impl World {
                     leg.shown.push(dial.offer.clone());
                     assert!(self.legs.insert(key, leg).is_none(), "{key:?} is dialled twice");
                 }
-                Effect::Progress(key, ..) => assert_eq!(self.leg(key).state, State::Calling, "progress on {key:?}"),
+                Effect::Progress(key, ..) => {
+                    assert_eq!(self.leg(key).state, State::Calling, "progress on {key:?}")
+                }
                 Effect::Answer(key, body) => {
                     let leg = self.leg(key);
                     assert_eq!(leg.state, State::Calling, "{key:?} is answered twice");

@@ -1,0 +1,96 @@
+//! Metrics of the data plane; names are part of the interface.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+
+use crate::call::Record;
+use crate::metrics::Metrics;
+
+/// A reason out of a few fixed words.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+/// An outcome out of the fixed words of the outcome record.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+/// Counters of the data plane.
+#[derive(Clone)]
+pub(super) struct PlaneMetrics {
+    /// Calls that came in and were taken.
+    pub(super) calls: Counter,
+    /// Calls that were ended because the time for draining was over.
+    pub(super) cut: Counter,
+    /// Calls that a fault of the gateway ended.
+    pub(super) faults: Counter,
+    answered: Counter,
+    refused: Family<Reason, Counter>,
+    ended: Family<Reason, Counter>,
+    dropped: Family<Reason, Counter>,
+    transfers: Family<Outcome, Counter>,
+}
+
+impl PlaneMetrics {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        let this = Self {
+            calls: Counter::default(),
+            cut: Counter::default(),
+            faults: Counter::default(),
+            answered: Counter::default(),
+            refused: Family::default(),
+            ended: Family::default(),
+            dropped: Family::default(),
+            transfers: Family::default(),
+        };
+        metrics.register(|registry| {
+            registry.register("calls", "Calls that came in and were taken", this.calls.clone());
+            registry.register("calls_answered", "Calls that somebody answered", this.answered.clone());
+            registry.register("calls_refused", "Calls that were not taken, by reason", this.refused.clone());
+            registry.register("calls_ended", "Calls that are over, by reason", this.ended.clone());
+            registry.register(
+                "calls_cut",
+                "Calls ended because the time for draining was over",
+                this.cut.clone(),
+            );
+            registry.register("call_faults", "Calls that a fault of the gateway ended", this.faults.clone());
+            registry.register("transfers", "Transfers by outcome", this.transfers.clone());
+            registry.register(
+                "sip_dropped",
+                "SIP messages that were not processed, by reason",
+                this.dropped.clone(),
+            );
+        });
+        this
+    }
+
+    /// A call was not taken.
+    pub(super) fn refuse(&self, reason: &'static str) {
+        self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// A message was not processed.
+    pub(super) fn drop(&self, reason: &'static str) {
+        self.dropped.get_or_create(&Reason { reason }).inc();
+    }
+
+    /// Something happened in a call.
+    pub(super) fn record(&self, record: &Record) {
+        match record {
+            Record::Answered => {
+                self.answered.inc();
+            }
+            Record::TransferEnded(ended) => {
+                self.transfers.get_or_create(&Outcome { outcome: ended.outcome.as_str() }).inc();
+            }
+            Record::Ended { reason } => {
+                self.ended.get_or_create(&Reason { reason }).inc();
+            }
+            Record::TransferStarted { .. } | Record::TransferRinging | Record::AgentUnavailable { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,503 @@
+//! One shard: the thin driver around its SIP endpoint and its calls. No decision is made here.
+//!
+//! A shard is one task that owns its endpoint, calls and timers; nothing in it is locked or awaited but its inputs. It
+//! turns messages, timers, commands and resolved names into inputs of the machines, and carries their outputs out.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rand::Rng as _;
+use tokio::sync::{mpsc, oneshot};
+
+use super::call_id::CallId;
+use super::control::{ControlError, ControlRequest};
+use super::plane::Shared;
+use super::resolve::ResolveError;
+use super::view;
+use crate::call::{
+    Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Timer,
+};
+use crate::routing::decide::AnswerRefusal;
+use crate::sip::endpoint::{Endpoint, Output};
+use crate::sip::event::{
+    Credentials, EndedBy, Flow, IncomingCall, LegEvent, LegId, OutgoingInvite, RefusedBy, RequestId,
+    Transport,
+};
+use crate::sip::time::Millis;
+
+/// Inputs that are taken before outputs are sent: bounds the time that a burst keeps timers waiting.
+const BATCH: usize = 64;
+/// Seconds after which a caller who was refused for overload or drain may try again.
+const RETRY_AFTER: &str = "5";
+
+/// What a shard is told.
+pub(super) enum ShardInput {
+    /// A message that the front door let in.
+    Message(Box<sipx_sip::Message>, Flow),
+    /// Nothing can be sent to this peer.
+    TransportFailed(Flow),
+    /// A name was looked up for a leg that is to be dialled.
+    Resolved { call: u64, leg: LegKey, result: Result<SocketAddr, ResolveError> },
+    /// The time for draining is over: every call is told goodbye.
+    Cut,
+}
+
+/// One call and what the driver keeps about it.
+struct Entry {
+    call: Call,
+    id: CallId,
+    view: view::View,
+    legs: BTreeMap<LegKey, Leg>,
+    timers: BTreeMap<Timer, Millis>,
+}
+
+/// A leg as the driver knows it.
+enum Leg {
+    /// Its host is being looked up.
+    Resolving(Box<Dial>),
+    /// It is a leg of the endpoint.
+    Live(LegId),
+}
+
+pub(super) struct Shard {
+    shared: Arc<Shared>,
+    number: u8,
+    endpoint: Endpoint,
+    calls: HashMap<u64, Entry>,
+    legs: HashMap<LegId, (u64, LegKey)>,
+    /// Requests that were relayed → where the response goes.
+    relayed: BTreeMap<(LegId, RequestId), (LegId, RequestId)>,
+    /// Inputs that carrying out an effect gave rise to: taken once the effects before them are carried out.
+    pending: VecDeque<(u64, Input)>,
+    timers: BTreeSet<(Millis, u64, Timer)>,
+    inputs: mpsc::Receiver<ShardInput>,
+    self_sender: mpsc::Sender<ShardInput>,
+    control: mpsc::Receiver<ControlRequest>,
+    started: Instant,
+}
+
+impl Shard {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        number: u8,
+        endpoint: Endpoint,
+        inputs: (mpsc::Sender<ShardInput>, mpsc::Receiver<ShardInput>),
+        control: mpsc::Receiver<ControlRequest>,
+    ) -> Self {
+        Self {
+            shared,
+            number,
+            endpoint,
+            calls: HashMap::new(),
+            legs: HashMap::new(),
+            relayed: BTreeMap::new(),
+            pending: VecDeque::new(),
+            timers: BTreeSet::new(),
+            inputs: inputs.1,
+            self_sender: inputs.0,
+            control,
+            started: Instant::now(),
+        }
+    }
+
+    /// Runs until the plane is dropped.
+    pub(super) async fn run(mut self) {
+        loop {
+            let due = [self.endpoint.next_timeout(), self.timers.first().map(|(at, ..)| *at)]
+                .into_iter()
+                .flatten()
+                .min();
+            let sleep = due.map_or(Duration::from_secs(3600), |at| at.since(self.now()));
+            tokio::select! {
+                input = self.inputs.recv() => match input {
+                    Some(input) => self.input(input),
+                    None => return,
+                },
+                Some(request) = self.control.recv() => self.control(request),
+                () = tokio::time::sleep(sleep), if due.is_some() => {}
+            }
+            for _ in 0..BATCH {
+                match self.inputs.try_recv() {
+                    Ok(input) => self.input(input),
+                    Err(_) => break,
+                }
+            }
+            self.fire_timers();
+        }
+    }
+
+    fn now(&self) -> Millis {
+        Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn input(&mut self, input: ShardInput) {
+        let now = self.now();
+        match input {
+            ShardInput::Message(message, flow) => self.endpoint.receive(*message, flow, now),
+            ShardInput::TransportFailed(flow) => self.endpoint.transport_failed(flow, now),
+            ShardInput::Resolved { call, leg, result } => self.resolved(call, leg, result),
+            ShardInput::Cut => {
+                for key in self.calls.keys().copied().collect::<Vec<_>>() {
+                    let Some(entry) = self.calls.get_mut(&key) else { continue };
+                    self.shared.metrics.cut.inc();
+                    let effects =
+                        entry.call.shut_down("gateway-shut-down", "SIP;cause=503;text=\"Gateway shut down\"");
+                    self.carry_out(key, effects, None);
+                }
+            }
+        }
+        self.drain();
+    }
+
+    fn fire_timers(&mut self) {
+        let now = self.now();
+        if self.endpoint.next_timeout().is_some_and(|at| at <= now) {
+            self.endpoint.handle_timeout(now);
+            self.drain();
+        }
+        while let Some(&(at, key, timer)) = self.timers.first()
+            && at <= now
+        {
+            self.timers.pop_first();
+            if let Some(entry) = self.calls.get_mut(&key) {
+                entry.timers.remove(&timer);
+            }
+            self.step(key, Input::Timer(timer), None);
+            self.drain();
+        }
+    }
+
+    /// Carries out what the endpoint wants, until it wants nothing more.
+    fn drain(&mut self) {
+        loop {
+            if let Some((key, input)) = self.pending.pop_front() {
+                self.step(key, input, None);
+                continue;
+            }
+            let Some(output) = self.endpoint.poll() else { return };
+            match output {
+                Output::Transmit { flow, bytes } => self.shared.sockets.send(flow, bytes),
+                Output::Leg(leg, LegEvent::Incoming(incoming)) => self.incoming(leg, *incoming),
+                Output::Leg(leg, LegEvent::Response { request, code }) => {
+                    if let Some((origin, request)) = self.relayed.remove(&(leg, request)) {
+                        self.endpoint.respond(origin, request, code, None, self.now());
+                    }
+                }
+                Output::Leg(leg, event) => {
+                    let over = matches!(event, LegEvent::Ended(_) | LegEvent::Refused { .. });
+                    let Some(&(call, key)) = self.legs.get(&leg) else { continue };
+                    if over {
+                        self.legs.remove(&leg);
+                        if let Some(entry) = self.calls.get_mut(&call) {
+                            entry.legs.remove(&key);
+                        }
+                    }
+                    self.step(call, Input::Leg(key, event), None);
+                }
+            }
+        }
+    }
+
+    fn incoming(&mut self, leg: LegId, incoming: IncomingCall) {
+        let now = self.now();
+        let shared = Arc::clone(&self.shared);
+        let snapshot = shared.snapshot.load();
+        if shared.draining.load(Ordering::Relaxed) || shared.live.load(Ordering::Relaxed) >= shared.max_calls
+        {
+            shared.metrics.refuse("overload");
+            return self.endpoint.refuse(leg, 503, &[("Retry-After", RETRY_AFTER.into())], now);
+        }
+        let source = incoming.flow.peer.ip();
+        let answer = match snapshot.index.who_answers(source, &incoming.called) {
+            Ok(answer) => answer,
+            Err(refusal) => {
+                let (code, label) = match &refusal {
+                    AnswerRefusal::UnknownSource(_) => (403, "unknown-source"),
+                    AnswerRefusal::UnknownNumber(_) => (404, "unknown-number"),
+                };
+                shared.metrics.refuse(label);
+                tracing::info!(code, "call refused: {refusal}");
+                return self.endpoint.refuse(leg, code, &[], now);
+            }
+        };
+        let id = CallId { instance: shared.instance, shard: self.number, serial: rand::rng().next_u64() };
+        tracing::info!(call = %id, number = %answer.object, trunk = %answer.trunk, "call came in");
+        let start = CallStart { id: id.to_string(), incoming, answer };
+        let (call, effects) = Call::start(start, Context { now, index: &snapshot.index });
+        shared.live.fetch_add(1, Ordering::Relaxed);
+        shared.metrics.calls.inc();
+        let entry = Entry {
+            view: view::View::new(id, &call),
+            call,
+            id,
+            legs: BTreeMap::from([(LegKey::Caller, Leg::Live(leg))]),
+            timers: BTreeMap::new(),
+        };
+        self.calls.insert(id.serial, entry);
+        self.legs.insert(leg, (id.serial, LegKey::Caller));
+        self.carry_out(id.serial, effects, None);
+    }
+
+    fn control(&mut self, request: ControlRequest) {
+        let (call, command, reply) = match request {
+            ControlRequest::Transfer { call, command, reply } => {
+                (call, Command::Transfer(command.wanted), reply)
+            }
+            ControlRequest::End { call, reply } => (call, Command::End, reply),
+        };
+        if self.calls.contains_key(&call.serial) {
+            self.step(call.serial, Input::Command(command), Some(reply));
+            self.drain();
+        } else {
+            // Calls that are over are known to the registry only; the one who asked may look there.
+            let _ = reply.send(Err(ControlError::NotActive("over")));
+        }
+    }
+
+    /// One step of one call's machine. A panic in it ends that call, not the shard.
+    fn step(&mut self, key: u64, input: Input, reply: Option<oneshot::Sender<Result<(), ControlError>>>) {
+        let now = self.now();
+        let Some(entry) = self.calls.get_mut(&key) else { return };
+        let snapshot = self.shared.snapshot.load();
+        let context = Context { now, index: &snapshot.index };
+        let stepped = std::panic::catch_unwind(AssertUnwindSafe(|| entry.call.step(input, context)));
+        match stepped {
+            Ok(effects) => self.carry_out(key, effects, reply),
+            Err(_) => {
+                tracing::error!(call = %entry.id, "a fault in the call machine ended this call; please report it");
+                self.shared.metrics.faults.inc();
+                self.abandon(key);
+            }
+        }
+    }
+
+    fn carry_out(
+        &mut self,
+        key: u64,
+        effects: Vec<Effect>,
+        mut reply: Option<oneshot::Sender<Result<(), ControlError>>>,
+    ) {
+        let now = self.now();
+        for effect in effects {
+            match effect {
+                Effect::Dial(leg, dial) => self.dial(key, leg, dial),
+                Effect::Progress(leg, code, body) => {
+                    self.on(key, leg, |e, leg| e.progress(leg, code, body, now))
+                }
+                Effect::Answer(leg, body) => self.on(key, leg, |e, leg| e.answer(leg, body, now)),
+                Effect::Refuse(leg, code, reason) => self.refuse(key, leg, code, reason),
+                Effect::Ack(leg, body) => self.on(key, leg, |e, leg| e.ack(leg, body, now)),
+                Effect::Reoffer(leg, body) => self.on(key, leg, |e, leg| e.reoffer(leg, body, now)),
+                Effect::Respond(leg, request, code, body) => {
+                    self.on(key, leg, |e, leg| e.respond(leg, request, code, body, now));
+                }
+                Effect::Notify { leg, request, code, reason, last } => {
+                    self.on(key, leg, |e, leg| e.notify(leg, request, code, reason, last, now));
+                }
+                Effect::Relay { from, request, to, method, body } => {
+                    if let (Some(origin), Some(target)) = (self.live(key, from), self.live(key, to)) {
+                        let sent = self.endpoint.request(target, &method, body, now);
+                        self.relayed.insert((target, sent), (origin, request));
+                    }
+                }
+                Effect::HangUp(leg, reason) => self.hang_up(key, leg, reason),
+                Effect::SetTimer(timer, after) => self.set_timer(key, timer, Some(now + after)),
+                Effect::ClearTimer(timer) => self.set_timer(key, timer, None),
+                Effect::Reply(result) => {
+                    if let Some(reply) = reply.take() {
+                        let _ = reply.send(result.map_err(refusal));
+                    }
+                }
+                Effect::Record(record) => self.record(key, record),
+            }
+        }
+        self.forget_if_gone(key);
+    }
+
+    fn live(&self, key: u64, leg: LegKey) -> Option<LegId> {
+        match self.calls.get(&key)?.legs.get(&leg)? {
+            Leg::Live(id) => Some(*id),
+            Leg::Resolving(_) => None,
+        }
+    }
+
+    fn on(&mut self, key: u64, leg: LegKey, act: impl FnOnce(&mut Endpoint, LegId)) {
+        if let Some(id) = self.live(key, leg) {
+            act(&mut self.endpoint, id);
+        }
+    }
+
+    fn refuse(&mut self, key: u64, leg: LegKey, code: u16, reason: &str) {
+        let now = self.now();
+        self.on(key, leg, |endpoint, id| endpoint.refuse(id, code, &[("Reason", reason.to_owned())], now));
+        // The machine doesn't wait for anything from a leg that it refused.
+        if let Some(entry) = self.calls.get_mut(&key)
+            && let Some(Leg::Live(id)) = entry.legs.remove(&leg)
+        {
+            self.legs.remove(&id);
+        }
+    }
+
+    fn hang_up(&mut self, key: u64, leg: LegKey, reason: &str) {
+        let now = self.now();
+        match self.calls.get_mut(&key).and_then(|entry| entry.legs.get(&leg)) {
+            Some(Leg::Live(id)) => self.endpoint.hang_up(*id, Some(reason), now),
+            Some(Leg::Resolving(_)) => {
+                // Nothing was sent yet: the look-up's result will find no leg.
+                if let Some(entry) = self.calls.get_mut(&key) {
+                    entry.legs.remove(&leg);
+                }
+                self.pending.push_back((key, Input::Leg(leg, LegEvent::Ended(EndedBy::Us))));
+            }
+            None => {}
+        }
+    }
+
+    fn dial(&mut self, key: u64, leg: LegKey, dial: Box<Dial>) {
+        let Some(entry) = self.calls.get_mut(&key) else { return };
+        let target = dial.target.clone();
+        entry.legs.insert(leg, Leg::Resolving(dial));
+        match target.host.parse() {
+            Ok(ip) => {
+                let address = SocketAddr::new(ip, target.port.unwrap_or(5060));
+                self.resolved(key, leg, Ok(address));
+            }
+            Err(_) => {
+                let (shared, sender) = (Arc::clone(&self.shared), self.self_sender.clone());
+                tokio::spawn(async move {
+                    let result = shared.resolver.resolve(&target).await;
+                    // A shard that is gone has no calls that could wait for this.
+                    let _ = sender.send(ShardInput::Resolved { call: key, leg, result }).await;
+                });
+            }
+        }
+    }
+
+    fn resolved(&mut self, key: u64, leg: LegKey, result: Result<SocketAddr, ResolveError>) {
+        let now = self.now();
+        let Some(entry) = self.calls.get_mut(&key) else { return };
+        let Some(Leg::Resolving(_)) = entry.legs.get(&leg) else { return };
+        let Some(Leg::Resolving(dial)) = entry.legs.remove(&leg) else { return };
+        let credentials = match dial.credential {
+            None => Ok(None),
+            Some((id, realm)) => match self.shared.snapshot.load().credentials.get(&id) {
+                Some(login) => Ok(Some(Credentials {
+                    username: login.username.clone(),
+                    password: login.password.clone(),
+                    realm,
+                })),
+                // A revoked credential is never used again, and an unauthenticated try would only tell lies.
+                None => Err((RefusedBy::Unauthorized, "credentials are gone".to_owned())),
+            },
+        };
+        let ready = result
+            .map_err(|error| (RefusedBy::Transport, error.to_string()))
+            .and_then(|peer| Ok((peer, credentials?)));
+        match ready {
+            Ok((peer, credentials)) => {
+                let transport = match dial.target.transport {
+                    crate::routing::table::TransportEntry::Udp => Transport::Udp,
+                    crate::routing::table::TransportEntry::Tcp => Transport::Tcp,
+                };
+                let host = self.shared.advertised_host(transport);
+                let headers = dial
+                    .headers
+                    .into_iter()
+                    .map(|(name, value)| (name, value.replace("{host}", &host)))
+                    .collect();
+                let invite = OutgoingInvite {
+                    flow: Flow { transport, peer },
+                    uri: dial.target.uri,
+                    from: dial.from,
+                    headers,
+                    max_forwards: dial.max_forwards,
+                    offer: dial.offer,
+                    credentials,
+                };
+                let id = self.endpoint.invite(invite, now);
+                if let Some(entry) = self.calls.get_mut(&key) {
+                    entry.legs.insert(leg, Leg::Live(id));
+                    self.legs.insert(id, (key, leg));
+                }
+            }
+            Err((by, reason)) => {
+                tracing::warn!(call = %entry.id, "a leg could not be dialled: {reason}");
+                self.pending.push_back((key, Input::Leg(leg, LegEvent::Refused { code: 503, reason, by })));
+            }
+        }
+    }
+
+    fn set_timer(&mut self, key: u64, timer: Timer, at: Option<Millis>) {
+        let Some(entry) = self.calls.get_mut(&key) else { return };
+        if let Some(old) = entry.timers.remove(&timer) {
+            self.timers.remove(&(old, key, timer));
+        }
+        if let Some(at) = at {
+            entry.timers.insert(timer, at);
+            self.timers.insert((at, key, timer));
+        }
+    }
+
+    fn record(&mut self, key: u64, record: Record) {
+        let Some(entry) = self.calls.get_mut(&key) else { return };
+        view::log(entry.id, &record);
+        self.shared.metrics.record(&record);
+        entry.view.note(&record);
+        entry.view.publish(&entry.call, &self.shared.calls);
+    }
+
+    fn forget_if_gone(&mut self, key: u64) {
+        if self.calls.get(&key).is_some_and(|entry| entry.call.is_gone()) {
+            self.forget(key);
+        }
+    }
+
+    fn forget(&mut self, key: u64) {
+        let Some(entry) = self.calls.remove(&key) else { return };
+        for (timer, at) in entry.timers {
+            self.timers.remove(&(at, key, timer));
+        }
+        for leg in entry.legs.into_values() {
+            if let Leg::Live(id) = leg {
+                self.legs.remove(&id);
+                let of_leg = (id, RequestId(0))..=(id, RequestId(u64::MAX));
+                let open: Vec<_> = self.relayed.range(of_leg).map(|(request, _)| *request).collect();
+                for request in open {
+                    self.relayed.remove(&request);
+                }
+            }
+        }
+        self.shared.live.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Gives up a call whose machine failed: every leg is told, nothing is awaited.
+    fn abandon(&mut self, key: u64) {
+        let now = self.now();
+        let Some(entry) = self.calls.get_mut(&key) else { return };
+        let legs: Vec<LegId> = entry
+            .legs
+            .values()
+            .filter_map(|leg| match leg {
+                Leg::Live(id) => Some(*id),
+                Leg::Resolving(_) => None,
+            })
+            .collect();
+        entry.view.fault(&self.shared.calls);
+        for leg in legs {
+            self.endpoint.hang_up(leg, Some("SIP;cause=500;text=\"Internal fault\""), now);
+        }
+        self.forget(key);
+    }
+}
+
+fn refusal(refusal: CommandRefusal) -> ControlError {
+    match refusal {
+        CommandRefusal::NotActive => ControlError::NotActive("not in progress"),
+        CommandRefusal::TransferUnderWay => ControlError::TransferUnderWay,
+        CommandRefusal::Refused(refusal) => ControlError::Refused(refusal),
+    }
+}

@@ -1,0 +1,332 @@
+//! The sockets: datagrams and streams in, through the front door, to the shard that has the call; bytes out.
+//!
+//! Every queue is bounded. A shard that can't keep up loses requests, which their senders repeat; sending never waits.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::{Bytes, BytesMut};
+use sipx_sip::{Limits, Message};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::call_id::Instance;
+use super::config::Listener;
+use super::peers::Peers;
+use super::plane_metrics::PlaneMetrics;
+use super::shard::ShardInput;
+use crate::sip::event::{Flow, Transport};
+use crate::sip::front_door::{self, Stream, Verdict};
+use crate::sip::{identity, proxy};
+
+/// Messages that may wait for one shard.
+pub(super) const SHARD_QUEUE: usize = 4096;
+/// Messages that may wait for one stream's peer to read.
+const STREAM_QUEUE: usize = 256;
+/// A peer that doesn't accept a connection within this time counts as unreachable.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A stream on which nothing was read for this long is closed; peers keep theirs open with CRLF (RFC 5626) or requests.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(900);
+/// Size of the kernel's buffers for datagrams: rides out a burst of about 5,000 messages.
+const UDP_BUFFER: usize = 4 << 20;
+/// The largest datagram that IP can carry.
+const MAX_DATAGRAM: usize = 65_535;
+
+/// The sockets of the process.
+pub(super) struct Sockets {
+    udp: Vec<Arc<UdpSocket>>,
+    streams: Mutex<HashMap<SocketAddr, mpsc::Sender<Bytes>>>,
+    shards: Vec<mpsc::Sender<ShardInput>>,
+    metrics: PlaneMetrics,
+    closing: CancellationToken,
+    instance: Instance,
+    /// Who gets the requests of dialogs that are not ours.
+    peers: Arc<ArcSwap<Peers>>,
+    /// What is written into requests that go on to their owner.
+    our_via: proxy::OurVia,
+    /// Port on which every pod of the gateway hears datagrams.
+    udp_port: Option<u16>,
+    /// For outgoing connections and readers, which hold the sockets themselves.
+    this: std::sync::Weak<Sockets>,
+}
+
+/// Sockets that are bound but not yet read from.
+pub(super) struct Bound {
+    udp: Vec<Arc<UdpSocket>>,
+    tcp: Vec<TcpListener>,
+}
+
+/// Who this pod is, and who its neighbours are.
+pub(super) struct PodAddress {
+    /// The pod's own address: forwarded requests are answered to it.
+    pub(super) ip: std::net::IpAddr,
+    pub(super) instance: Instance,
+    pub(super) peers: Arc<ArcSwap<Peers>>,
+}
+
+/// Binds every listener.
+pub(super) async fn bind(listeners: &[Listener]) -> io::Result<Bound> {
+    let mut bound = Bound { udp: Vec::new(), tcp: Vec::new() };
+    for listener in listeners {
+        match listener.transport {
+            Transport::Udp => {
+                let domain = socket2::Domain::for_address(listener.bind);
+                let socket =
+                    socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+                // A kernel that allows less gives less: that is no reason not to answer calls.
+                let _ = socket.set_recv_buffer_size(UDP_BUFFER);
+                let _ = socket.set_send_buffer_size(UDP_BUFFER);
+                socket.set_nonblocking(true)?;
+                socket.bind(&listener.bind.into())?;
+                bound.udp.push(Arc::new(UdpSocket::from_std(socket.into())?));
+            }
+            Transport::Tcp => bound.tcp.push(TcpListener::bind(listener.bind).await?),
+        }
+    }
+    Ok(bound)
+}
+
+impl Sockets {
+    /// Starts reading.
+    pub(super) fn start(
+        bound: Bound,
+        shards: Vec<mpsc::Sender<ShardInput>>,
+        metrics: PlaneMetrics,
+        pod: PodAddress,
+        closing: CancellationToken,
+    ) -> Arc<Self> {
+        let udp_port = bound.udp.first().and_then(|socket| Some(socket.local_addr().ok()?.port()));
+        let sent_by = SocketAddr::new(pod.ip, udp_port.unwrap_or(0)).to_string();
+        let our_via = proxy::OurVia { sent_by, transport: Transport::Udp, key: rand::random() };
+        let sockets = Arc::new_cyclic(|this| Self {
+            udp: bound.udp,
+            streams: Mutex::default(),
+            shards,
+            metrics,
+            closing,
+            instance: pod.instance,
+            peers: pod.peers,
+            our_via,
+            udp_port,
+            this: this.clone(),
+        });
+        for socket in &sockets.udp {
+            tokio::spawn(Arc::clone(&sockets).read_datagrams(Arc::clone(socket)));
+        }
+        for listener in bound.tcp {
+            tokio::spawn(Arc::clone(&sockets).accept(listener));
+        }
+        sockets
+    }
+
+    /// Sends one message; over TCP on the peer's connection, which is opened if there is none.
+    pub(super) fn send(&self, flow: Flow, bytes: Bytes) {
+        match flow.transport {
+            Transport::Udp => {
+                let socket = self.udp.iter().find(|socket| {
+                    socket
+                        .local_addr()
+                        .is_ok_and(|local| local.is_ipv4() == flow.peer.is_ipv4() || local.is_ipv6())
+                });
+                let sent = socket.map(|socket| socket.try_send_to(&bytes, flow.peer));
+                match sent {
+                    Some(Ok(_)) => {}
+                    // A full socket buffer is a lost datagram: SIP repeats it.
+                    Some(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.metrics.drop("socket-full")
+                    }
+                    Some(Err(_)) | None => self.failed(flow),
+                }
+            }
+            Transport::Tcp => {
+                let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+                let sender = streams.entry(flow.peer).or_insert_with(|| {
+                    let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
+                    if let Some(sockets) = self.this.upgrade() {
+                        tokio::spawn(sockets.connect(flow, sender.clone(), receiver));
+                    }
+                    sender
+                });
+                if sender.try_send(bytes).is_err() {
+                    drop(streams);
+                    self.metrics.drop("stream-full");
+                    self.failed(flow);
+                }
+            }
+        }
+    }
+
+    fn failed(&self, flow: Flow) {
+        for shard in &self.shards {
+            if shard.try_send(ShardInput::TransportFailed(flow)).is_err() {
+                self.metrics.drop("shard-full");
+            }
+        }
+    }
+
+    async fn read_datagrams(self: Arc<Self>, socket: Arc<UdpSocket>) {
+        let limits = Limits::datagram();
+        let mut buffer = BytesMut::with_capacity(MAX_DATAGRAM);
+        loop {
+            // One allocation a datagram, of its own size: SIP messages are slices of it for as long as they live.
+            buffer.clear();
+            buffer.reserve(MAX_DATAGRAM);
+            let received = tokio::select! {
+                () = self.closing.cancelled() => return,
+                received = socket.recv_buf_from(&mut buffer) => received,
+            };
+            match received {
+                Ok((_, peer)) => {
+                    let flow = Flow { transport: Transport::Udp, peer };
+                    self.enter(front_door::admit(Bytes::copy_from_slice(&buffer), flow, &limits), flow);
+                }
+                // ICMP errors of earlier sends surface here; the socket itself is sound.
+                Err(error) => tracing::debug!("receiving a datagram failed: {error}"),
+            }
+        }
+    }
+
+    async fn accept(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            let accepted = tokio::select! {
+                () = self.closing.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
+                    self.streams.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, sender.clone());
+                    let flow = Flow { transport: Transport::Tcp, peer };
+                    tokio::spawn(Arc::clone(&self).run_stream(stream, flow, sender, receiver));
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        "accepting a SIP connection failed: {error}; are there too many open files?"
+                    );
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn connect(
+        self: Arc<Self>,
+        flow: Flow,
+        sender: mpsc::Sender<Bytes>,
+        receiver: mpsc::Receiver<Bytes>,
+    ) {
+        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(flow.peer)).await {
+            Ok(Ok(stream)) => self.run_stream(stream, flow, sender, receiver).await,
+            Ok(Err(_)) | Err(_) => {
+                self.forget_stream(flow, &sender);
+                self.failed(flow);
+            }
+        }
+    }
+
+    async fn run_stream(
+        self: Arc<Self>,
+        stream: TcpStream,
+        flow: Flow,
+        sender: mpsc::Sender<Bytes>,
+        mut receiver: mpsc::Receiver<Bytes>,
+    ) {
+        let _ = stream.set_nodelay(true);
+        let (mut reader, mut writer) = stream.into_split();
+        let reading = async {
+            let mut door = Stream::new(Limits::stream());
+            let mut buffer = vec![0; 16 * 1024];
+            while let Ok(Ok(read)) = tokio::time::timeout(IDLE_TIMEOUT, reader.read(&mut buffer)).await {
+                if read == 0 {
+                    break;
+                }
+                match door.push(&buffer[..read], flow) {
+                    Ok(verdicts) => verdicts.into_iter().for_each(|verdict| self.enter(verdict, flow)),
+                    // Nobody can tell where the next message begins in a stream that lost its framing.
+                    Err(error) => {
+                        tracing::info!("{error}");
+                        break;
+                    }
+                }
+            }
+        };
+        let writing = async {
+            while let Some(bytes) = receiver.recv().await {
+                if writer.write_all(&bytes).await.is_err() {
+                    break;
+                }
+            }
+        };
+        tokio::select! {
+            () = reading => {}
+            () = writing => {}
+            () = self.closing.cancelled() => {}
+        }
+        self.forget_stream(flow, &sender);
+        self.failed(flow);
+    }
+
+    fn forget_stream(&self, flow: Flow, sender: &mpsc::Sender<Bytes>) {
+        let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+        if streams.get(&flow.peer).is_some_and(|current| current.same_channel(sender)) {
+            streams.remove(&flow.peer);
+        }
+    }
+
+    fn enter(&self, verdict: Verdict, flow: Flow) {
+        match verdict {
+            Verdict::Message(message) => {
+                if self.is_forwarded(&message, flow) {
+                    return;
+                }
+                let shard = identity::shard_of(&message, self.shards.len());
+                if self.shards[shard].try_send(ShardInput::Message(message, flow)).is_err() {
+                    self.metrics.drop("shard-full");
+                }
+            }
+            Verdict::Reply { flow, bytes } => {
+                self.metrics.drop("malformed-answered");
+                self.send(flow, bytes);
+            }
+            Verdict::Drop(_) => self.metrics.drop("malformed"),
+            Verdict::Keepalive => {}
+        }
+    }
+
+    /// Behind a load balancer a request inside a dialog can reach any pod: it goes on to the one that owns the dialog.
+    fn is_forwarded(&self, message: &Message, flow: Flow) -> bool {
+        match message {
+            Message::Request(request) => {
+                let owner = identity::owner_of(request).map(|owner| Instance(owner.instance));
+                let (Some(owner), Some(port)) =
+                    (owner.filter(|owner| *owner != self.instance), self.udp_port)
+                else {
+                    return false;
+                };
+                let peers = self.peers.load();
+                // An owner that is gone can't be asked: the endpoint here answers 481.
+                let Some(peer) = peers.get(owner) else { return false };
+                let to = Flow { transport: Transport::Udp, peer: SocketAddr::new(peer.sip, port) };
+                match proxy::forward_request(request, flow, &self.our_via) {
+                    Some(bytes) => self.send(to, bytes),
+                    None => self.metrics.drop("forward-loop"),
+                }
+                true
+            }
+            Message::Response(response) if proxy::is_for_proxy(response) => {
+                match proxy::forward_response(response, &self.our_via) {
+                    Some((to, bytes)) => self.send(to, bytes),
+                    None => self.metrics.drop("forged-response"),
+                }
+                true
+            }
+            Message::Response(_) => false,
+        }
+    }
+}

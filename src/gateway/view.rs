@@ -1,0 +1,112 @@
+//! What a call shows of itself: the API's view, the log lines. Nothing personal at INFO: no numbers of callers.
+
+use jiff::Timestamp;
+
+use super::call_id::CallId;
+use super::calls::{CallStatus, CallView, Calls, Direction, Outcome, TransferOutcome};
+use crate::call::{self, Call, Record, Status};
+
+/// The view of one call, kept by its shard and recorded when it changes.
+pub(super) struct View(CallView);
+
+impl View {
+    /// The view of a call that just came in.
+    pub(super) fn new(id: CallId, call: &Call) -> Self {
+        let caller = call.caller_number();
+        Self(CallView {
+            id,
+            caller_phone: (!caller.is_empty() && caller != "anonymous").then(|| caller.to_owned()),
+            assistant_phone: call.number().clone(),
+            status: CallStatus::Connecting,
+            direction: Direction::Inbound,
+            end_reason: None,
+            error: None,
+            started_at: Timestamp::now(),
+            ended_at: None,
+            duration_seconds: None,
+            messages: [],
+            agent_id: call.assistant().cloned(),
+            number_id: Some(call.object().clone()),
+            transfers: Vec::new(),
+        })
+    }
+
+    /// Takes note of what happened.
+    pub(super) fn note(&mut self, record: &Record) {
+        match record {
+            Record::TransferEnded(ended) => self.0.transfers.push(TransferOutcome {
+                outcome: outcome(&ended.outcome),
+                sip_code: ended.sip_code,
+                reason: Some(ended.reason.clone()),
+                destination: ended.destination.clone(),
+                trunk: ended.trunk.clone(),
+                attempts: ended.attempts.into(),
+                ring_seconds: u32::try_from(ended.ring_time.as_secs()).unwrap_or(u32::MAX),
+                at: Timestamp::now(),
+            }),
+            Record::Ended { reason } => {
+                self.0.end_reason = Some((*reason).to_owned());
+                self.0.ended_at = Some(Timestamp::now());
+            }
+            Record::Answered
+            | Record::TransferStarted { .. }
+            | Record::TransferRinging
+            | Record::AgentUnavailable { .. } => {}
+        }
+    }
+
+    /// Makes the view visible.
+    pub(super) fn publish(&mut self, call: &Call, calls: &Calls) {
+        self.0.status = match call.status() {
+            Status::Connecting => CallStatus::Connecting,
+            Status::InProgress => CallStatus::InProgress,
+            Status::Ended => CallStatus::Ended,
+            Status::Failed => CallStatus::Failed,
+        };
+        calls.record(self.0.clone(), Timestamp::now());
+    }
+
+    /// The call's machine failed.
+    pub(super) fn fault(&mut self, calls: &Calls) {
+        self.0.status = CallStatus::Failed;
+        self.0.end_reason = Some("fault".into());
+        self.0.error = Some("a fault in the gateway ended this call".into());
+        self.0.ended_at = Some(Timestamp::now());
+        calls.record(self.0.clone(), Timestamp::now());
+    }
+}
+
+fn outcome(outcome: &call::Outcome) -> Outcome {
+    match outcome {
+        call::Outcome::Answered(_) => Outcome::Answered,
+        call::Outcome::Busy => Outcome::Busy,
+        call::Outcome::NoAnswer => Outcome::NoAnswer,
+        call::Outcome::Rejected => Outcome::Rejected,
+        call::Outcome::Unreachable => Outcome::Unreachable,
+        call::Outcome::NotAllowed => Outcome::NotAllowed,
+        call::Outcome::CallerHungUp => Outcome::CallerHungUp,
+        call::Outcome::Unknown => Outcome::Unknown,
+    }
+}
+
+/// One log line a record.
+pub(super) fn log(call: CallId, record: &Record) {
+    match record {
+        Record::Answered => tracing::info!(%call, "call answered"),
+        Record::TransferStarted { .. } => tracing::info!(%call, "transfer: destination is dialled"),
+        Record::TransferRinging => tracing::info!(%call, "transfer: destination rings"),
+        Record::TransferEnded(ended) => tracing::info!(
+            %call,
+            outcome = ended.outcome.as_str(),
+            sip_code = ended.sip_code,
+            trunk = ended.trunk.as_ref().map(tracing::field::display),
+            ring_seconds = ended.ring_time.as_secs(),
+            asked_by = ?ended.asked_by,
+            "transfer ended"
+        ),
+        Record::AgentUnavailable { code } => {
+            tracing::warn!(%call, code, "the assistant's agent can't be reached; trying the next address or the fallback");
+        }
+        Record::Ended { reason } => tracing::info!(%call, reason, "call ended"),
+    }
+}
