@@ -7,7 +7,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use voicedock::resources::crds;
+use voicedock::{operator, resources::crds};
 
 /// Gives memory back after a peak of calls, which the system's allocator does not.
 #[global_allocator]
@@ -25,6 +25,8 @@ struct CommandLine {
 enum Role {
     /// Write the CustomResourceDefinitions as YAML
     Crds(crds::Args),
+    /// Run the control plane: compile resources into routing tables, publish them, run the gateway pods
+    Operator(Box<operator::Args>),
 }
 
 #[tokio::main]
@@ -41,5 +43,6 @@ async fn main() -> ExitCode {
 async fn run(role: Role) -> Result<(), Box<dyn Error>> {
     match role {
         Role::Crds(args) => Ok(crds::run(&args)?),
+        Role::Operator(args) => Ok(operator::run(*args).await?),
     }
 }

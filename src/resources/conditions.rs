@@ -48,6 +48,8 @@ pub mod condition {
     pub const PROGRAMMED: &str = "Programmed";
     /// The trunk answered its last probe or registration.
     pub const REACHABLE: &str = "Reachable";
+    /// On a RoutingTable, true when it is bad: the table is past 80 % of what the API server takes.
+    pub const NEAR_SIZE_LIMIT: &str = "NearSizeLimit";
     /// The summary of the others, for kstatus, Argo CD, Flux and `kubectl wait`.
     pub const READY: &str = "Ready";
 }
@@ -88,4 +90,12 @@ pub mod reason {
     pub const NO_GATEWAYS: &str = "NoReadyGateways";
     /// The table is too large for an object of the API server.
     pub const TOO_LARGE: &str = "TooLarge";
+    /// The table is past 80 % of what the API server takes.
+    pub const NEARLY_FULL: &str = "NearlyFull";
+    /// The table is far from any limit.
+    pub const FITS: &str = "Fits";
+    /// The table can't be written at present.
+    pub const PUBLISH_FAILED: &str = "PublishFailed";
+    /// The gateway's pods, Service or permissions can't be written at present.
+    pub const PROVISION_FAILED: &str = "ProvisionFailed";
 }

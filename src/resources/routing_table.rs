@@ -35,7 +35,7 @@ pub struct RoutingTableSpec {
     /// Hash over the ordered hashes of the slices: equal hash, equal table.
     #[schemars(length(min = 1, max = 128))]
     pub hash: String,
-    /// The slices that make up the table, ordered by name.
+    /// The slices that make up the table, in the order over which `hash` is taken.
     #[schemars(length(max = 8192))]
     pub slices: Vec<SliceReference>,
     /// Slices of the previous generation, kept from collection.

@@ -1,0 +1,526 @@
+//! The gateways: for each, what is published, what is provisioned, how its pods are, and which of that work is due.
+//!
+//! One publication or collection and one provisioning of a gateway at a time; gateways don't wait for each other's
+//! provisioning. What fails is tried again with back-off and shown in the statuses meanwhile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::{Client, ResourceExt};
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use crate::resources::SipGateway;
+use crate::resources::conditions::{ConditionStatus, reason};
+use crate::routing::compile::{Compiled, Finding, Kind, ObjectRef, SecretFacts};
+use crate::routing::table::ObjectKey;
+
+use super::acknowledge::Roll;
+use super::api::ApiError;
+use super::collect::{self, Useless};
+use super::leader::Term;
+use super::metrics::Metrics;
+use super::names;
+use super::provision::{self, Image, Provision, ProvisionError};
+use super::publish::{self, Publication, PublishError};
+use super::state::State;
+use super::watch::OwnedKind;
+
+/// Longest pause between two attempts of what fails.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Pause before a table is tried again whose Secret changed meanwhile.
+const SECRET_PAUSE: Duration = Duration::from_millis(100);
+
+/// Slices that are deleted in one go: a compile waits for it.
+const BATCH: usize = 8;
+
+/// A gateway's work.
+#[derive(Default)]
+pub struct Gateway {
+    /// `None` while it is being worked on.
+    publication: Option<Publication>,
+    provision: Option<Provision>,
+    /// Survives while `publication` is away.
+    published: Published,
+    roll: Roll,
+    useless: Useless,
+    publish: Attempts,
+    collect: Attempts,
+    provisioning: Attempts,
+    /// What the gateway was provisioned from: uid, generation and labels.
+    provisioned_from: Option<(String, i64, BTreeMap<String, String>)>,
+    service: Option<k8s_openapi::api::core::v1::Service>,
+}
+
+/// What is known of the published table.
+#[derive(Clone, Debug, Default)]
+struct Published {
+    generation: Option<i64>,
+    fullness: f64,
+}
+
+/// Whether work is due, and what its last attempt came to.
+#[derive(Debug, Default)]
+struct Attempts {
+    due: bool,
+    since: Option<Instant>,
+    not_before: Option<Instant>,
+    failures: u32,
+    hindrance: Option<Finding>,
+}
+
+impl Attempts {
+    fn want(&mut self, now: Instant) {
+        self.due = true;
+        self.since.get_or_insert(now);
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.due && self.not_before.is_none_or(|at| at <= now)
+    }
+
+    fn begin(&mut self) -> Option<Instant> {
+        self.due = false;
+        self.since.take()
+    }
+
+    fn succeeded(&mut self) -> bool {
+        self.failures = 0;
+        self.not_before = None;
+        self.hindrance.take().is_some()
+    }
+
+    fn failed(&mut self, now: Instant, hindrance: Finding) -> bool {
+        let pause = Duration::from_millis(200).saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
+        self.failures += 1;
+        self.due = true;
+        self.not_before = Some(now + pause.mul_f64(rand::random_range(0.8..1.2)));
+        self.hindrance.replace(hindrance.clone()) != Some(hindrance)
+    }
+
+    fn wake(&self) -> Option<Instant> {
+        self.not_before.filter(|_| self.due)
+    }
+}
+
+/// Work that has begun: what it comes to is given to [`Fleet::done`].
+pub enum Work {
+    /// Publish a table.
+    Publish(publish::Job, Box<Publication>, Option<Instant>),
+    /// Collect what is useless.
+    Collect(publish::Job, Box<Publication>, Vec<(String, String)>, bool),
+    /// Make a gateway's objects.
+    Provision(provision::Job, Box<Provision>),
+}
+
+/// What work came to.
+pub enum Done {
+    /// A table was published, or not.
+    Published(ObjectKey, Box<Publication>, Option<Instant>, Arc<Compiled>, Result<bool, PublishError>),
+    /// Useless slices were deleted, or not.
+    Collected(ObjectKey, Box<Publication>, Result<(), PublishError>),
+    /// A gateway's objects were made, or not.
+    Provisioned(ObjectKey, Box<Provision>, Result<(), ProvisionError>),
+}
+
+impl Work {
+    /// Does the work.
+    pub async fn run(self) -> Done {
+        match self {
+            Self::Publish(job, mut publication, since) => {
+                let result = publication.publish(&job).await;
+                Done::Published(job.key(), publication, since, job.compiled, result)
+            }
+            Self::Collect(job, mut publication, ripe, prune) => {
+                let result = collect::collect(&mut publication, &job, ripe, prune).await;
+                Done::Collected(job.key(), publication, result)
+            }
+            Self::Provision(job, mut provision) => {
+                let result = provision.apply(&job).await;
+                Done::Provisioned(names::key(&*job.gateway), provision, result)
+            }
+        }
+    }
+}
+
+/// What beginning work takes.
+pub struct Means<'a> {
+    /// The client.
+    pub client: &'a Client,
+    /// The leader's term.
+    pub term: &'a Term,
+    /// Counters.
+    pub metrics: &'a Arc<Metrics>,
+    /// Image of gateway pods.
+    pub image: &'a Image,
+    /// How long useless slices are kept.
+    pub grace: Duration,
+    /// What was compiled.
+    pub compiled: &'a Arc<Compiled>,
+    /// The Secrets' versions that it was compiled from.
+    pub secrets: &'a BTreeMap<ObjectKey, SecretFacts>,
+}
+
+/// What work that ended has changed.
+#[derive(Default)]
+pub struct News {
+    /// A table was published (or found to be): at this gateway, at this generation, as compiled.
+    pub published: Option<(ObjectKey, i64, Arc<Compiled>)>,
+    /// A Secret has to be read again.
+    pub stale_secret: Option<ObjectKey>,
+    /// The gateway's own statuses may differ now.
+    pub gateway: Option<ObjectKey>,
+    /// Statuses of all that the gateway holds may differ now.
+    pub everything: bool,
+}
+
+/// All gateways.
+#[derive(Default)]
+pub struct Fleet {
+    gateways: BTreeMap<ObjectKey, Gateway>,
+}
+
+impl Fleet {
+    /// A gateway's roll.
+    pub fn roll(&self, gateway: &ObjectKey) -> Option<&Roll> {
+        self.gateways.get(gateway).map(|gateway| &gateway.roll)
+    }
+
+    /// Generation that is published and how full it is.
+    pub fn published(&self, gateway: &ObjectKey) -> Option<(i64, f64)> {
+        let published = &self.gateways.get(gateway)?.published;
+        Some((published.generation?, published.fullness))
+    }
+
+    /// What keeps a gateway's table from being published.
+    pub fn publish_hindrance(&self, gateway: &ObjectKey) -> Option<&Finding> {
+        self.gateways.get(gateway)?.publish.hindrance.as_ref()
+    }
+
+    /// What keeps a gateway's objects from being made.
+    pub fn provision_hindrance(&self, gateway: &ObjectKey) -> Option<&Finding> {
+        self.gateways.get(gateway)?.provisioning.hindrance.as_ref()
+    }
+
+    /// Where a gateway is reached from outside.
+    pub fn addresses(&self, gateway: &SipGateway) -> Vec<String> {
+        let Some(known) = self.gateways.get(&names::key(gateway)) else { return Vec::new() };
+        let service = known.service.as_ref();
+        service.map(|service| provision::addresses(gateway, service, &known.roll.nodes())).unwrap_or_default()
+    }
+
+    /// Whether a table is being published: what changes now goes with the next.
+    pub fn is_publishing(&self) -> bool {
+        self.gateways.values().any(|gateway| gateway.publication.is_none())
+    }
+
+    /// Begins a term: everything is verified once.
+    pub fn begin(&mut self) {
+        self.gateways.clear();
+    }
+
+    /// Takes in what was compiled at `now`; returns the gateways whose published table is already that.
+    pub fn compiled(
+        &mut self,
+        compiled: &Arc<Compiled>,
+        state: &State,
+        now: Instant,
+        changed_at: Instant,
+        metrics: &Metrics,
+    ) -> Vec<(ObjectKey, i64)> {
+        let mut unchanged = Vec::new();
+        let gone: Vec<_> =
+            self.gateways.keys().filter(|key| !state.objects.gateways.contains_key(key)).cloned().collect();
+        for key in gone {
+            self.gateways.remove(&key);
+            metrics.forget(&key);
+        }
+        for key in compiled.tables.keys() {
+            let Some(object) = alive(state, key) else { continue };
+            let gateway = self.gateways.entry(key.clone()).or_insert_with(|| {
+                let mut fresh = Gateway {
+                    publication: Some(Publication::default()),
+                    provision: Some(Provision::default()),
+                    roll: state.roll(key),
+                    ..Gateway::default()
+                };
+                fresh.publish.want(changed_at);
+                fresh
+            });
+            match &mut gateway.publication {
+                Some(publication) if publication.holds(key, compiled) => {
+                    publication.compiled = Some(compiled.clone());
+                    unchanged.extend(publication.generation().map(|generation| (key.clone(), generation)));
+                }
+                _ => gateway.publish.want(changed_at),
+            }
+            let from = (
+                object.uid().unwrap_or_default(),
+                object.metadata.generation.unwrap_or_default(),
+                object.labels().clone(),
+            );
+            if gateway.provisioned_from.as_ref() != Some(&from) {
+                gateway.provisioned_from = Some(from);
+                gateway.provisioning.not_before = None;
+                gateway.provisioning.want(now);
+            }
+        }
+        unchanged
+    }
+
+    /// Takes in a roll; returns the one before when it differs.
+    pub fn called(&mut self, key: &ObjectKey, roll: Roll, now: Instant) -> Option<Roll> {
+        let gateway = self.gateways.get_mut(key)?;
+        if gateway.roll == roll {
+            return None;
+        }
+        gateway.collect.want(now);
+        Some(std::mem::replace(&mut gateway.roll, roll))
+    }
+
+    /// Compares the head and the credentials Secret that the watch shows with what was published.
+    pub fn verify(&mut self, key: &ObjectKey, state: &State, now: Instant) {
+        let Some(gateway) = self.gateways.get_mut(key) else { return };
+        let Some(publication) = &mut gateway.publication else { return };
+        if publication.compiled.is_none() {
+            return;
+        }
+        let head = publication.observe(state.tables.get(key));
+        let secret = ObjectKey::new(key.namespace.clone(), names::credentials(&key.name));
+        let credentials = publication.credentials.observe(state.secrets.get(&secret));
+        if !(head && credentials) {
+            warn!("what is published of gateway {key} was changed by somebody else; it is published again");
+            gateway.publish.want(now);
+        }
+    }
+
+    /// Compares the slices that the watch shows with what was published.
+    pub fn verify_slices(&mut self, key: &ObjectKey, state: &State, now: Instant) {
+        let Some(gateway) = self.gateways.get_mut(key) else { return };
+        let Some(head) = gateway.publication.as_ref().and_then(|publication| publication.head.as_ref())
+        else {
+            return;
+        };
+        let lacks =
+            |name: &String| !state.slices.contains_key(&ObjectKey::new(key.namespace.clone(), name.clone()));
+        if head.spec.slices.iter().any(|slice| lacks(&slice.name)) {
+            gateway.publish.want(now);
+        }
+    }
+
+    /// Has a made object applied again, unless it is as we made it.
+    pub fn drifted(
+        &mut self,
+        key: &ObjectKey,
+        kind: OwnedKind,
+        object: &ObjectKey,
+        state: &State,
+        now: Instant,
+    ) {
+        let Some(gateway) = self.gateways.get_mut(key) else { return };
+        let facts = state.owned.get(&(kind, object.clone()));
+        let ours = object.name == names::base(&key.name);
+        // While it is being provisioned the answer isn't known; once more is cheap and writes nothing.
+        if ours && gateway.provision.as_ref().is_none_or(|provision| !provision.recognises(kind, facts)) {
+            gateway.provisioning.want(now);
+        }
+    }
+
+    /// Begins the work that is due.
+    pub fn start(&mut self, state: &State, means: &Means<'_>, now: Instant) -> Vec<Work> {
+        let mut work = Vec::new();
+        for (key, gateway) in &mut self.gateways {
+            let Some(object) = alive(state, key) else { continue };
+            if !means.compiled.tables.contains_key(key) {
+                continue;
+            }
+            if gateway.publish.is_due(now)
+                && let Some(publication) = gateway.publication.take()
+            {
+                let since = gateway.publish.begin();
+                work.push(Work::Publish(
+                    job(state, means, key, object, &gateway.roll),
+                    Box::new(publication),
+                    since,
+                ));
+            }
+            if gateway.collect.is_due(now)
+                && !gateway.publish.due
+                && let Some(mut publication) = gateway.publication.take()
+            {
+                gateway.collect.begin();
+                let present = state.slices_of(key).map(|(name, _)| name);
+                let (ripe, next) =
+                    gateway.useless.ripe(present, &mut publication, &gateway.roll, means.grace, now);
+                gateway.collect.not_before = next.filter(|_| ripe.len() <= BATCH);
+                gateway.collect.due = next.is_some() || ripe.len() > BATCH;
+                let with_uid = ripe.into_iter().take(BATCH).filter_map(|name| {
+                    let slice = state.slices.get(&ObjectKey::new(key.namespace.clone(), name.clone()))?;
+                    Some((name, slice.uid.clone()))
+                });
+                let doomed: Vec<_> = with_uid.collect();
+                let past =
+                    publication.generation().is_some_and(|generation| gateway.roll.all_past(generation));
+                let prune = past && publication.credentials.has_surplus();
+                if doomed.is_empty() && !prune {
+                    gateway.publication = Some(publication);
+                } else {
+                    let job = job(state, means, key, object, &gateway.roll);
+                    work.push(Work::Collect(job, Box::new(publication), doomed, prune));
+                }
+            }
+            if gateway.provisioning.is_due(now)
+                && let Some(provision) = gateway.provision.take()
+            {
+                gateway.provisioning.begin();
+                let job = provision::Job {
+                    client: means.client.clone(),
+                    term: means.term.clone(),
+                    metrics: means.metrics.clone(),
+                    gateway: object.clone(),
+                    image: means.image.clone(),
+                };
+                work.push(Work::Provision(job, Box::new(provision)));
+            }
+        }
+        work
+    }
+
+    /// Takes in what work came to.
+    pub fn done(&mut self, done: Done, state: &State, metrics: &Metrics, now: Instant) -> News {
+        match done {
+            Done::Published(key, publication, since, compiled, result) => {
+                let Some(gateway) = self.gateways.get_mut(&key) else { return News::default() };
+                let mut news = News { gateway: Some(key.clone()), ..News::default() };
+                gateway.published =
+                    Published { generation: publication.generation(), fullness: publication.fullness };
+                gateway.publication = Some(*publication);
+                match result {
+                    Ok(written) => {
+                        news.everything = gateway.publish.succeeded();
+                        if written && let Some(since) = since {
+                            metrics.published(now.duration_since(since).as_secs_f64());
+                        }
+                        news.published = gateway
+                            .published
+                            .generation
+                            .map(|generation| (key.clone(), generation, compiled));
+                        gateway.collect.want(now);
+                    }
+                    Err(PublishError::Api(ApiError::NotLeader { .. })) => {}
+                    Err(error) => {
+                        metrics.failed("publish");
+                        gateway.publish.since = since;
+                        if let PublishError::SecretChanged(secret) = &error {
+                            // Its new version is on the way here and is compiled then.
+                            news.stale_secret = Some(secret.clone());
+                            gateway.publish.due = true;
+                            gateway.publish.not_before = Some(now + SECRET_PAUSE);
+                        } else {
+                            warn!("gateway {key}: {error}");
+                            news.everything = gateway.publish.failed(now, publish_finding(&error));
+                        }
+                    }
+                }
+                self.verify(&key, state, now);
+                news
+            }
+            Done::Collected(key, publication, result) => {
+                let Some(gateway) = self.gateways.get_mut(&key) else { return News::default() };
+                gateway.publication = Some(*publication);
+                match result {
+                    Ok(()) => {
+                        gateway.collect.failures = 0;
+                    }
+                    Err(PublishError::Api(ApiError::NotLeader { .. })) => {}
+                    Err(error) => {
+                        metrics.failed("collect");
+                        debug!("gateway {key}: {error}");
+                        gateway.collect.failed(now, publish_finding(&error));
+                    }
+                }
+                self.verify(&key, state, now);
+                News::default()
+            }
+            Done::Provisioned(key, provision, result) => {
+                let Some(gateway) = self.gateways.get_mut(&key) else { return News::default() };
+                gateway.service = provision.service.clone().or(gateway.service.take());
+                gateway.provision = Some(*provision);
+                match result {
+                    Ok(()) => {
+                        gateway.provisioning.succeeded();
+                    }
+                    Err(ProvisionError::Api(ApiError::NotLeader { .. })) => {}
+                    Err(error) => {
+                        metrics.failed("provision");
+                        warn!("gateway {key}: {error}");
+                        let finding = not_yet(reason::PROVISION_FAILED, error.to_string());
+                        gateway.provisioning.failed(now, finding);
+                    }
+                }
+                News { gateway: Some(key), ..News::default() }
+            }
+        }
+    }
+
+    /// When work that waits is due.
+    pub fn wake(&self) -> Option<Instant> {
+        let waits = self.gateways.values();
+        waits
+            .flat_map(|gateway| [&gateway.publish, &gateway.collect, &gateway.provisioning])
+            .filter_map(Attempts::wake)
+            .min()
+    }
+
+    /// Keys of all gateways.
+    pub fn keys(&self) -> BTreeSet<ObjectKey> {
+        self.gateways.keys().cloned().collect()
+    }
+}
+
+/// The gateway, unless it is being deleted: then nothing is made for it any more.
+fn alive<'a>(state: &'a State, key: &ObjectKey) -> Option<&'a Arc<SipGateway>> {
+    state.objects.gateways.get(key).filter(|gateway| gateway.metadata.deletion_timestamp.is_none())
+}
+
+fn job(
+    state: &State,
+    means: &Means<'_>,
+    key: &ObjectKey,
+    object: &Arc<SipGateway>,
+    roll: &Roll,
+) -> publish::Job {
+    let credentials = means.compiled.credentials.get(key);
+    let secrets = credentials
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, source)| Some((source.secret.clone(), means.secrets.get(&source.secret)?.clone())));
+    publish::Job {
+        client: means.client.clone(),
+        term: means.term.clone(),
+        metrics: means.metrics.clone(),
+        gateway: object.clone(),
+        compiled: means.compiled.clone(),
+        secrets: secrets.collect(),
+        present: state.slices_of(key).map(|(name, _)| name.clone()).collect(),
+        newest_held: roll.newest().unwrap_or_default(),
+    }
+}
+
+fn publish_finding(error: &PublishError) -> Finding {
+    match error {
+        PublishError::TooLarge { .. } => not_yet(reason::TOO_LARGE, error.to_string()),
+        _ => not_yet(reason::PUBLISH_FAILED, error.to_string()),
+    }
+}
+
+fn not_yet(reason: &'static str, message: String) -> Finding {
+    Finding { status: ConditionStatus::False, reason, message }
+}
+
+/// The reference of a gateway among the kinds that people write.
+pub fn as_object(key: &ObjectKey) -> ObjectRef {
+    ObjectRef { kind: Kind::SipGateway, key: key.clone() }
+}

@@ -1,0 +1,261 @@
+//! What runs a gateway: a Deployment, Service, ServiceAccount, Role, RoleBinding, PodDisruptionBudget and NetworkPolicy,
+//! owned by its SipGateway so that they are deleted with it.
+//!
+//! Server-side applied with one field manager: what somebody else adds stays, what somebody changes or deletes of ours
+//! comes back, and applying the same again writes nothing. An object of the same name that is not the gateway's is
+//! never taken over. The Service goes first, because the pods tell others the addresses that it has.
+
+mod access;
+mod network;
+mod workload;
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{Patch, PatchParams};
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tracing::info;
+
+use crate::resources::SipGateway;
+use crate::routing::ack;
+use crate::routing::table::ObjectKey;
+
+use super::api::{ApiError, FIELD_MANAGER, read, write};
+use super::leader::Term;
+use super::metrics::Metrics;
+use super::names;
+use super::watch::{OwnedFacts, OwnedKind};
+
+pub use network::{addresses, waits_for_balancer};
+
+/// Versions of an object that are remembered as our own, for a watch that lags behind.
+const REMEMBERED: usize = 8;
+
+/// Why a gateway's objects are not as they should be.
+#[derive(Debug, thiserror::Error)]
+pub enum ProvisionError {
+    /// A call failed; it is tried again.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// The name is taken.
+    #[error(
+        "{kind} {name} is there already and is not this gateway's; rename it or the SipGateway, it is not touched"
+    )]
+    Foreign {
+        /// Kind of the object.
+        kind: String,
+        /// `namespace/name` of the object.
+        name: ObjectKey,
+    },
+    /// No names can be made of the gateway's.
+    #[error(
+        "'{name}' can't name a Service: a SipGateway needs at most {} lower-case letters, digits and hyphens, \
+         a letter first; create it under another name",
+        names::LONGEST_GATEWAY
+    )]
+    Name {
+        /// Name of the gateway.
+        name: String,
+    },
+}
+
+/// What this leader has made for one gateway.
+#[derive(Debug, Default)]
+pub struct Provision {
+    made: BTreeMap<OwnedKind, Made>,
+    /// The Service as the API server has it.
+    pub service: Option<Service>,
+}
+
+#[derive(Debug, Default)]
+struct Made {
+    uid: String,
+    generation: Option<i64>,
+    versions: VecDeque<String>,
+}
+
+/// The image of gateway pods.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// As in a pod's `image`.
+    pub name: String,
+    /// As in a pod's `imagePullPolicy`; Kubernetes decides when `None`.
+    pub pull_policy: Option<String>,
+}
+
+/// What provisioning needs to know.
+pub struct Job {
+    /// The client.
+    pub client: Client,
+    /// The leader's term: without it nothing is written.
+    pub term: Term,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The gateway.
+    pub gateway: Arc<SipGateway>,
+    /// Image of the pods.
+    pub image: Image,
+}
+
+impl Provision {
+    /// Whether `facts` of an object (`None`: it is gone) are what we made of it; else it has to be applied again.
+    pub fn recognises(&self, kind: OwnedKind, facts: Option<&OwnedFacts>) -> bool {
+        let (Some(made), Some(facts)) = (self.made.get(&kind), facts) else { return false };
+        let unchanged_spec = facts.generation.is_some() && facts.generation == made.generation;
+        made.uid == facts.version.uid
+            && (unchanged_spec || made.versions.contains(&facts.version.resource_version))
+    }
+
+    /// Applies everything.
+    pub async fn apply(&mut self, job: &Job) -> Result<(), ProvisionError> {
+        let gateway = &job.gateway;
+        if !names::usable(&gateway.name_any()) {
+            return Err(ProvisionError::Name { name: gateway.name_any() });
+        }
+        let service = self.one(job, OwnedKind::Service, network::service(gateway)).await?;
+        let advertise = network::advertise(gateway, &service);
+        self.service = Some(service);
+        self.one(job, OwnedKind::ServiceAccount, access::service_account(gateway)).await?;
+        self.one(job, OwnedKind::Role, access::role(gateway)).await?;
+        self.one(job, OwnedKind::RoleBinding, access::role_binding(gateway)).await?;
+        self.one(job, OwnedKind::NetworkPolicy, network::network_policy(gateway)).await?;
+        self.one(job, OwnedKind::PodDisruptionBudget, workload::disruption_budget(gateway)).await?;
+        self.one(job, OwnedKind::Deployment, workload::deployment(gateway, &job.image, advertise)).await?;
+        Ok(())
+    }
+
+    async fn one<K>(&mut self, job: &Job, kind: OwnedKind, desired: K) -> Result<K, ProvisionError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned,
+    {
+        let key = names::key(&desired);
+        let kind_name = K::kind(&()).into_owned();
+        let api: Api<K> = Api::namespaced(job.client.clone(), &key.namespace);
+        if let Entry::Vacant(first) = self.made.entry(kind) {
+            let found = read(format!("read {kind_name} {key}"), api.get_metadata_opt(&key.name)).await?;
+            if let Some(found) = found {
+                if !belongs(&found, &job.gateway) {
+                    return Err(ProvisionError::Foreign { kind: kind_name, name: key });
+                }
+                let version = found.resource_version().unwrap_or_default();
+                first.insert(Made { versions: VecDeque::from([version]), ..Made::default() });
+            }
+        }
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let what = format!("apply {kind_name} {key}");
+        let applied = write(&job.term, what, api.patch(&key.name, &params, &Patch::Apply(&desired))).await?;
+
+        let facts = OwnedFacts::of(applied.meta());
+        let made = self.made.entry(kind).or_default();
+        if made.versions.back() != Some(&facts.version.resource_version) {
+            job.metrics.wrote(&kind_name);
+            info!("gateway {}: {kind_name} {key} is as it should be", names::key(&*job.gateway));
+            made.versions.push_back(facts.version.resource_version);
+        }
+        if made.versions.len() > REMEMBERED {
+            made.versions.pop_front();
+        }
+        made.uid = facts.version.uid;
+        made.generation = facts.generation;
+        Ok(applied)
+    }
+}
+
+/// Whether an object was made for this gateway, or for an earlier one of the same name (whose pods then go on).
+fn belongs<K: Resource>(object: &K, gateway: &SipGateway) -> bool {
+    let labelled = |name: &str, value: &str| object.labels().get(name).is_some_and(|found| found == value);
+    labelled(ack::MANAGED_BY_LABEL, names::MANAGED_BY) && labelled(ack::GATEWAY_LABEL, &gateway.name_any())
+        || object.owner_references().iter().any(|owner| Some(&owner.uid) == gateway.metadata.uid.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn gateway() -> SipGateway {
+        let mut gateway = SipGateway::new(
+            "default",
+            serde_json::from_value(json!({ "apiKeysSecretRef": { "name": "keys" } })).unwrap(),
+        );
+        gateway.metadata.namespace = Some("vd".to_owned());
+        gateway.metadata.uid = Some("u-1".to_owned());
+        gateway
+    }
+
+    fn image() -> Image {
+        Image { name: "voicedock:1".to_owned(), pull_policy: None }
+    }
+
+    #[test]
+    fn pods_meet_the_restricted_standard() {
+        let deployment = workload::deployment(&gateway(), &image(), "udp=1.2.3.4:5060".to_owned());
+        let pod = deployment.spec.unwrap().template.spec.unwrap();
+        let context = pod.security_context.unwrap();
+        assert_eq!(context.run_as_non_root, Some(true));
+        assert_eq!(context.seccomp_profile.unwrap().type_, "RuntimeDefault");
+        let container = pod.containers[0].security_context.clone().unwrap();
+        assert_eq!(container.allow_privilege_escalation, Some(false));
+        assert_eq!(container.read_only_root_filesystem, Some(true));
+        assert_eq!(container.capabilities.unwrap().drop, Some(vec!["ALL".to_owned()]));
+    }
+
+    #[test]
+    fn a_pod_may_finish_its_drain_before_it_is_killed() {
+        let mut gateway = gateway();
+        gateway.spec.drain_timeout_seconds = Some(120);
+        let deployment = workload::deployment(&gateway, &image(), String::new());
+        assert_eq!(
+            deployment.spec.unwrap().template.spec.unwrap().termination_grace_period_seconds,
+            Some(135)
+        );
+    }
+
+    #[test]
+    fn an_address_is_expanded_only_from_variables_that_come_before_it() {
+        let deployment = workload::deployment(&gateway(), &image(), "udp=$(NODE_IP):30060".to_owned());
+        let env = deployment.spec.unwrap().template.spec.unwrap().containers[0].env.clone().unwrap();
+        let at = |name: &str| env.iter().position(|variable| variable.name == name).unwrap();
+        assert!(at("NODE_IP") < at("VOICEDOCK_ADVERTISE") && at("POD_IP") < at("VOICEDOCK_ADVERTISE"));
+    }
+
+    #[test]
+    fn an_object_of_somebody_else_is_not_taken_over() {
+        let gateway = gateway();
+        let mut service = network::service(&gateway);
+        assert!(belongs(&service, &gateway));
+        service.metadata.owner_references = None;
+        assert!(belongs(&service, &gateway), "an earlier gateway of the same name made it");
+        service.metadata.labels = None;
+        assert!(!belongs(&service, &gateway));
+    }
+
+    #[test]
+    fn a_write_to_a_deployments_status_is_not_drift() {
+        let made =
+            Made { uid: "d".to_owned(), generation: Some(3), versions: VecDeque::from(["7".to_owned()]) };
+        let provision = Provision { made: BTreeMap::from([(OwnedKind::Deployment, made)]), service: None };
+        let facts = |version: &str, generation| OwnedFacts {
+            gateway: "default".to_owned(),
+            version: crate::operator::watch::Version {
+                uid: "d".to_owned(),
+                resource_version: version.to_owned(),
+            },
+            generation,
+        };
+        assert!(provision.recognises(OwnedKind::Deployment, Some(&facts("9", Some(3)))));
+        assert!(!provision.recognises(OwnedKind::Deployment, Some(&facts("9", Some(4)))));
+        assert!(!provision.recognises(OwnedKind::Deployment, None));
+        assert!(!provision.recognises(OwnedKind::Service, Some(&facts("7", None))));
+    }
+}

@@ -1,0 +1,238 @@
+//! A gateway's pods: the Deployment and its PodDisruptionBudget. Pure.
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction,
+    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile,
+    SecretVolumeSource, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
+};
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::ResourceExt;
+use kube::api::ObjectMeta;
+
+use crate::operator::names;
+use crate::resources::SipGateway;
+use crate::resources::sip_gateway::Exposure;
+
+use super::Image;
+use super::network::{HTTP_PORT, exposure, listeners, port_name, protocol, scheme};
+
+/// Seconds that a pod which is told to stop waits for its calls, when the spec doesn't say.
+pub const DRAIN_SECONDS: i32 = 3600;
+/// Seconds between the end of the drain and the kill, for the last BYEs.
+const AFTER_DRAIN_SECONDS: i64 = 15;
+/// The user of distroless images; any that isn't root would do.
+const USER: i64 = 65532;
+/// Where the table's copy lies: it outlives a restart of the container, and no more than that.
+const STATE_DIRECTORY: &str = "/var/lib/voicedock";
+/// Where call control's keys are mounted.
+const API_KEYS_DIRECTORY: &str = "/etc/voicedock/api-keys";
+
+/// The pods. An update brings a new pod up before an old one drains.
+pub fn deployment(gateway: &SipGateway, image: &Image, advertise: String) -> Deployment {
+    let name = gateway.name_any();
+    let autoscaled = gateway.spec.autoscaling.as_ref().map(|autoscaling| autoscaling.min);
+    let mut labels = names::inherited(gateway);
+    labels.extend(names::labels(&name));
+    Deployment {
+        metadata: names::owned_metadata(gateway, names::base(&name)),
+        spec: Some(DeploymentSpec {
+            replicas: Some(gateway.spec.replicas.or(autoscaled).unwrap_or(2)),
+            selector: selector(&name),
+            strategy: Some(DeploymentStrategy {
+                type_: Some("RollingUpdate".to_owned()),
+                rolling_update: Some(RollingUpdateDeployment {
+                    max_unavailable: Some(IntOrString::Int(0)),
+                    max_surge: Some(IntOrString::Int(1)),
+                }),
+            }),
+            template: PodTemplateSpec {
+                metadata: Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }),
+                spec: Some(pod(gateway, image, advertise)),
+            },
+            ..DeploymentSpec::default()
+        }),
+        status: None,
+    }
+}
+
+/// One pod at a time may be moved; one that isn't ready holds nobody back.
+pub fn disruption_budget(gateway: &SipGateway) -> PodDisruptionBudget {
+    let name = gateway.name_any();
+    PodDisruptionBudget {
+        metadata: names::owned_metadata(gateway, names::base(&name)),
+        spec: Some(PodDisruptionBudgetSpec {
+            max_unavailable: Some(IntOrString::Int(1)),
+            selector: Some(selector(&name)),
+            unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
+            ..PodDisruptionBudgetSpec::default()
+        }),
+        status: None,
+    }
+}
+
+fn selector(gateway: &str) -> LabelSelector {
+    LabelSelector { match_labels: Some(names::selector(gateway)), ..LabelSelector::default() }
+}
+
+fn drain_seconds(gateway: &SipGateway) -> i32 {
+    gateway.spec.drain_timeout_seconds.unwrap_or(DRAIN_SECONDS)
+}
+
+fn pod(gateway: &SipGateway, image: &Image, advertise: String) -> PodSpec {
+    let spec = &gateway.spec;
+    let name = gateway.name_any();
+    let on_host = exposure(gateway) == Exposure::HostNetwork;
+    let spread = if spec.topology_spread_constraints.is_empty() {
+        vec![TopologySpreadConstraint {
+            max_skew: 1,
+            topology_key: "kubernetes.io/hostname".to_owned(),
+            when_unsatisfiable: "ScheduleAnyway".to_owned(),
+            label_selector: Some(selector(&name)),
+            match_label_keys: Some(vec!["pod-template-hash".to_owned()]),
+            ..TopologySpreadConstraint::default()
+        }]
+    } else {
+        spec.topology_spread_constraints.clone()
+    };
+    PodSpec {
+        service_account_name: Some(names::base(&name)),
+        automount_service_account_token: Some(true),
+        enable_service_links: Some(false),
+        host_network: on_host.then_some(true),
+        dns_policy: on_host.then(|| "ClusterFirstWithHostNet".to_owned()),
+        termination_grace_period_seconds: Some(i64::from(drain_seconds(gateway)) + AFTER_DRAIN_SECONDS),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            run_as_group: Some(USER),
+            fs_group: Some(USER),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                localhost_profile: None,
+            }),
+            ..PodSecurityContext::default()
+        }),
+        containers: vec![container(gateway, image, advertise)],
+        volumes: Some(volumes(gateway)),
+        node_selector: Some(spec.node_selector.clone()).filter(|labels| !labels.is_empty()),
+        tolerations: Some(spec.tolerations.clone()).filter(|tolerations| !tolerations.is_empty()),
+        topology_spread_constraints: Some(spread),
+        priority_class_name: spec.priority_class_name.clone(),
+        ..PodSpec::default()
+    }
+}
+
+fn container(gateway: &SipGateway, image: &Image, advertise: String) -> Container {
+    let listeners = listeners(gateway);
+    let mut ports: Vec<_> = listeners
+        .iter()
+        .map(|listener| ContainerPort {
+            name: Some(port_name(listener, &listeners)),
+            container_port: listener.port,
+            protocol: Some(protocol(listener.transport).to_owned()),
+            ..ContainerPort::default()
+        })
+        .collect();
+    ports.push(ContainerPort {
+        name: Some("http".to_owned()),
+        container_port: HTTP_PORT,
+        protocol: Some("TCP".to_owned()),
+        ..ContainerPort::default()
+    });
+    let heard = listeners.iter().map(|listener| format!("{}:{}", scheme(listener.transport), listener.port));
+    let mut mounts = vec![VolumeMount {
+        name: "state".to_owned(),
+        mount_path: STATE_DIRECTORY.to_owned(),
+        ..VolumeMount::default()
+    }];
+    if gateway.spec.api_keys_secret_ref.is_some() {
+        mounts.push(VolumeMount {
+            name: "api-keys".to_owned(),
+            mount_path: API_KEYS_DIRECTORY.to_owned(),
+            read_only: Some(true),
+            ..VolumeMount::default()
+        });
+    }
+    Container {
+        name: "gateway".to_owned(),
+        image: Some(image.name.clone()),
+        image_pull_policy: image.pull_policy.clone(),
+        args: Some(vec!["gateway".to_owned()]),
+        env: Some(vec![
+            from_field("POD_NAME", "metadata.name"),
+            from_field("POD_UID", "metadata.uid"),
+            from_field("POD_NAMESPACE", "metadata.namespace"),
+            from_field("POD_IP", "status.podIP"),
+            from_field("NODE_IP", "status.hostIP"),
+            env("VOICEDOCK_GATEWAY", gateway.name_any()),
+            env("VOICEDOCK_GATEWAY_UID", gateway.uid().unwrap_or_default()),
+            env("VOICEDOCK_LISTENERS", heard.collect::<Vec<_>>().join(",")),
+            env("VOICEDOCK_ADVERTISE", advertise),
+            env("VOICEDOCK_DRAIN_SECONDS", drain_seconds(gateway).to_string()),
+        ]),
+        ports: Some(ports),
+        // Draining doesn't fail the readiness probe: calls of a pod that ends keep their way to it.
+        startup_probe: Some(probe("/healthz", 1, 60)),
+        readiness_probe: Some(probe("/readyz", 2, 2)),
+        liveness_probe: Some(probe("/healthz", 10, 3)),
+        resources: gateway.spec.resources.clone(),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+            ..SecurityContext::default()
+        }),
+        volume_mounts: Some(mounts),
+        ..Container::default()
+    }
+}
+
+/// The table's copy holds credentials, so it lies in memory and never on a node's disk.
+fn volumes(gateway: &SipGateway) -> Vec<Volume> {
+    let state = Volume {
+        name: "state".to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            medium: Some("Memory".to_owned()),
+            size_limit: Some(Quantity("256Mi".to_owned())),
+        }),
+        ..Volume::default()
+    };
+    let api_keys = gateway.spec.api_keys_secret_ref.as_ref().map(|secret| Volume {
+        name: "api-keys".to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(secret.name.clone()),
+            optional: Some(true),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    });
+    [Some(state), api_keys].into_iter().flatten().collect()
+}
+
+fn env(name: &str, value: String) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value), value_from: None }
+}
+
+fn from_field(name: &str, path: &str) -> EnvVar {
+    let field = ObjectFieldSelector { field_path: path.to_owned(), api_version: Some("v1".to_owned()) };
+    let source = EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() };
+    EnvVar { name: name.to_owned(), value: None, value_from: Some(source) }
+}
+
+fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
+    Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some(path.to_owned()),
+            port: IntOrString::String("http".to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        failure_threshold: Some(failure_threshold),
+        timeout_seconds: Some(2),
+        ..Probe::default()
+    }
+}

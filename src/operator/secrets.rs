@@ -1,0 +1,160 @@
+//! Reading the Secrets that SipTrunks name: facts for the compiler, values for the credentials Secret and nobody else.
+//!
+//! Secrets are watched by metadata; one is read only when `routing::compile::secrets_needed` names it and its version is
+//! new. A value never reaches a log, an event, a status or a slice: [`Value`] can't be printed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client};
+
+use crate::routing::compile::{Objects, SecretFacts, secrets_needed};
+use crate::routing::table::ObjectKey;
+
+use super::api::{ApiError, read, redact};
+use super::watch::Version;
+
+/// What a Secret holds, as far as it can be used.
+pub struct Content {
+    /// What the compiler may know.
+    pub facts: SecretFacts,
+    values: BTreeMap<String, String>,
+}
+
+impl Content {
+    /// The value of a key.
+    pub fn value(&self, key: &str) -> Option<Value<'_>> {
+        self.values.get(key).map(|value| Value(value))
+    }
+}
+
+/// A value of a Secret: without Debug, Display or Serialize, so that it can't be written by accident.
+pub struct Value<'a>(&'a str);
+
+impl<'a> Value<'a> {
+    /// The value, for the credentials Secret.
+    pub fn reveal(&self) -> &'a str {
+        self.0
+    }
+}
+
+/// Reads a Secret; `None` when it isn't there.
+pub async fn fetch(client: &Client, key: &ObjectKey) -> Result<Option<Content>, ApiError> {
+    let api: Api<Secret> = Api::namespaced(client.clone(), &key.namespace);
+    let found = read(format!("read Secret {key}"), api.get_opt(&key.name)).await.map_err(redact)?;
+    Ok(found.map(content))
+}
+
+fn content(secret: Secret) -> Content {
+    let usable = |bytes: &[u8]| usable(bytes).map(str::to_owned);
+    let data = secret.data.unwrap_or_default();
+    let values: BTreeMap<_, _> =
+        data.into_iter().filter_map(|(key, value)| Some((key, usable(&value.0)?))).collect();
+    let facts = SecretFacts {
+        uid: secret.metadata.uid.unwrap_or_default(),
+        resource_version: secret.metadata.resource_version.unwrap_or_default(),
+        keys: values.keys().cloned().collect(),
+    };
+    Content { facts, values }
+}
+
+/// A value that can stand in a SIP header: text that isn't empty, without control characters. The newline that
+/// `echo` and editors leave at the end is not part of it.
+fn usable(bytes: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(bytes).ok()?.trim_end_matches(['\r', '\n']);
+    (!text.is_empty() && !text.chars().any(char::is_control)).then_some(text)
+}
+
+/// Which Secrets are known in which version.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// The version of which each Secret was read, whatever came out of it.
+    asked: BTreeMap<ObjectKey, Version>,
+    reading: BTreeSet<ObjectKey>,
+    /// Secrets that couldn't be read; they wait for their next attempt and hold nothing up meanwhile.
+    failed: BTreeSet<ObjectKey>,
+}
+
+impl Ledger {
+    /// Drops facts that no longer hold, and names the Secrets that have to be read now; each is named once.
+    /// Returns as well whether the facts changed.
+    pub fn due(
+        &mut self,
+        objects: &mut Objects,
+        versions: &BTreeMap<ObjectKey, Version>,
+    ) -> (Vec<ObjectKey>, bool) {
+        let needed = secrets_needed(objects);
+        let before = objects.secrets.len();
+        objects.secrets.retain(|key, _| needed.contains(key) && versions.contains_key(key));
+        let changed = objects.secrets.len() != before;
+        self.asked.retain(|key, _| needed.contains(key) && versions.contains_key(key));
+        self.failed.retain(|key| needed.contains(key) && versions.contains_key(key));
+
+        let mut due = Vec::new();
+        for key in needed {
+            let Some(version) = versions.get(&key) else { continue };
+            let current = objects.secrets.get(&key).is_some_and(|facts| {
+                facts.uid == version.uid && facts.resource_version == version.resource_version
+            });
+            let asked = self.asked.get(&key) == Some(version);
+            if !current && !asked && !self.failed.contains(&key) && self.reading.insert(key.clone()) {
+                due.push(key);
+            }
+        }
+        (due, changed)
+    }
+
+    /// Whether a read is under way, for which a compile should wait.
+    pub fn is_reading(&self) -> bool {
+        !self.reading.is_empty()
+    }
+
+    /// Whether a Secret has never been answered for: then a compile would wrongly miss it.
+    pub fn has_failed(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
+    /// Takes in an answer; `asked` is the version that the watch showed when it was read. Returns whether the facts changed.
+    pub fn answered(
+        &mut self,
+        key: ObjectKey,
+        asked: Option<Version>,
+        answer: Option<SecretFacts>,
+        objects: &mut Objects,
+    ) -> bool {
+        self.reading.remove(&key);
+        self.failed.remove(&key);
+        if let Some(version) = asked {
+            self.asked.insert(key.clone(), version);
+        }
+        match answer {
+            Some(facts) => objects.secrets.insert(key, facts.clone()) != Some(facts),
+            None => objects.secrets.remove(&key).is_some(),
+        }
+    }
+
+    /// Notes that a read failed; what was known of the Secret stays until [`Self::retry`].
+    pub fn failed(&mut self, key: ObjectKey) {
+        self.reading.remove(&key);
+        self.failed.insert(key);
+    }
+
+    /// Lets a Secret be read again, although its version seems to be known.
+    pub fn retry(&mut self, key: &ObjectKey) {
+        self.failed.remove(key);
+        self.asked.remove(key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_would_break_a_header_is_not_usable() {
+        assert_eq!(usable(b"secret\n"), Some("secret"));
+        assert_eq!(usable(b"\n"), None);
+        assert_eq!(usable(b"a\r\nInjected: yes"), None);
+        assert_eq!(usable(&[0xff, 0xfe]), None);
+    }
+}

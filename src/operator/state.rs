@@ -1,0 +1,344 @@
+//! What the operator knows of the cluster, and what a change touches. No I/O: a change goes in, [`Touched`] comes out.
+//!
+//! Promise: what doesn't change the meaning of an object (a status, an annotation) costs no compile.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kube::{Resource, ResourceExt};
+
+use crate::resources::{Assistant, PhoneNumber, RoutingTable, SipGateway, SipTrunk, TransferDestination};
+use crate::routing::compile::{Kind, ObjectRef, Objects};
+use crate::routing::table::ObjectKey;
+
+use super::acknowledge::Roll;
+use super::watch::{Change, Delta, LeaseFacts, OwnedFacts, OwnedKind, PodFacts, SliceFacts, Version};
+
+/// Everything that the watches have told.
+#[derive(Debug, Default)]
+pub struct State {
+    /// What the compiler looks at; `secrets` is filled in by whoever reads Secrets.
+    pub objects: Objects,
+    /// Versions of all Secrets.
+    pub secrets: BTreeMap<ObjectKey, Version>,
+    /// Heads.
+    pub tables: BTreeMap<ObjectKey, Arc<RoutingTable>>,
+    /// Slices, without their content.
+    pub slices: BTreeMap<ObjectKey, SliceFacts>,
+    /// Objects made for gateways.
+    pub owned: BTreeMap<(OwnedKind, ObjectKey), OwnedFacts>,
+    pods: BTreeMap<ObjectKey, PodFacts>,
+    leases: BTreeMap<ObjectKey, LeaseFacts>,
+    namespaces: BTreeMap<ObjectKey, BTreeMap<String, String>>,
+    synced: BTreeSet<usize>,
+}
+
+/// What has to be looked at again.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// The objects mean something else now.
+    pub compile: bool,
+    /// Secrets whose version changed, or that are gone.
+    pub secrets: BTreeSet<ObjectKey>,
+    /// Objects whose status may differ from what it should be.
+    pub objects: BTreeSet<ObjectRef>,
+    /// Gateways whose pods or acknowledgements changed.
+    pub rolls: BTreeSet<ObjectKey>,
+    /// Gateways whose head changed.
+    pub published: BTreeSet<ObjectKey>,
+    /// Gateways that lost a slice.
+    pub bereft: BTreeSet<ObjectKey>,
+    /// Made objects that changed, with the gateway that they were made for.
+    pub owned: BTreeSet<(ObjectKey, OwnedKind, ObjectKey)>,
+}
+
+/// Number of streams that have to list before anything is published.
+const STREAMS: usize = 18;
+
+impl State {
+    /// Whether every watch has listed once. Before that, an object that is missing may only not have arrived.
+    pub fn is_synced(&self) -> bool {
+        self.synced.len() == STREAMS
+    }
+
+    /// The roll of a gateway's pods.
+    pub fn roll(&self, gateway: &ObjectKey) -> Roll {
+        Roll::call(gateway, &self.pods, &self.leases)
+    }
+
+    /// Names of the slices of a gateway.
+    pub fn slices_of<'a>(
+        &'a self,
+        gateway: &'a ObjectKey,
+    ) -> impl Iterator<Item = (&'a String, &'a SliceFacts)> {
+        self.slices
+            .range(ObjectKey::new(gateway.namespace.clone(), "")..)
+            .take_while(|(key, _)| key.namespace == gateway.namespace)
+            .filter(|(_, slice)| slice.gateway == gateway.name)
+            .map(|(key, slice)| (&key.name, slice))
+    }
+
+    /// Takes a change in; adds to `touched` what it touches.
+    pub fn apply(&mut self, change: Change, touched: &mut Touched) {
+        if let Some(stream) = listed(&change) {
+            self.synced.insert(stream);
+        }
+        let objects = &mut self.objects;
+        match change {
+            Change::Assistants(delta) => {
+                custom(&mut objects.assistants, delta, Kind::Assistant, touched, |a, b| {
+                    same(a, b) && a.spec == b.spec
+                });
+            }
+            Change::Numbers(delta) => {
+                custom(&mut objects.numbers, delta, Kind::PhoneNumber, touched, |a, b| {
+                    same(a, b) && a.spec == b.spec
+                });
+            }
+            Change::Trunks(delta) => {
+                custom(&mut objects.trunks, delta, Kind::SipTrunk, touched, |a, b| {
+                    same(a, b) && a.spec == b.spec
+                });
+            }
+            Change::Destinations(delta) => {
+                custom(&mut objects.destinations, delta, Kind::TransferDestination, touched, |a, b| {
+                    same(a, b) && a.spec == b.spec
+                });
+            }
+            Change::Gateways(delta) => {
+                custom(&mut objects.gateways, delta, Kind::SipGateway, touched, |a, b| {
+                    same(a, b) && a.spec == b.spec && a.labels() == b.labels()
+                });
+            }
+            Change::Tables(delta) => absorb(&mut self.tables, delta, |key, _, _| {
+                touched.published.insert(key.clone());
+            }),
+            Change::Slices(delta) => absorb(&mut self.slices, delta, |key, old, new| {
+                if let Some(slice) = old.filter(|_| new.is_none()) {
+                    touched.bereft.insert(ObjectKey::new(key.namespace.clone(), slice.gateway.clone()));
+                }
+            }),
+            Change::Secrets(delta) => absorb(&mut self.secrets, delta, |key, old, new| {
+                if old != new {
+                    touched.secrets.insert(key.clone());
+                }
+            }),
+            Change::Namespaces(delta) => {
+                let mut changed = false;
+                absorb(&mut self.namespaces, delta, |_, old, new| changed |= old != new);
+                if changed {
+                    let labels =
+                        self.namespaces.iter().map(|(key, labels)| (key.name.clone(), labels.clone()));
+                    objects.namespaces = labels.collect();
+                    touched.compile = true;
+                }
+            }
+            Change::Pods(delta) => absorb(&mut self.pods, delta, |key, old, new| {
+                if old != new {
+                    for pod in [old, new].into_iter().flatten() {
+                        touched.rolls.insert(ObjectKey::new(key.namespace.clone(), pod.gateway.clone()));
+                    }
+                }
+            }),
+            Change::Leases(delta) => absorb(&mut self.leases, delta, |key, old, new| {
+                if old != new {
+                    for lease in [old, new].into_iter().flatten() {
+                        touched.rolls.insert(ObjectKey::new(key.namespace.clone(), lease.gateway.clone()));
+                    }
+                }
+            }),
+            Change::Owned(kind, delta) => {
+                let mine: BTreeMap<_, _> = match &delta {
+                    Delta::Replace(_) => self.owned.extract_if(.., |(known, _), _| *known == kind).collect(),
+                    Delta::Put(key, _) | Delta::Gone(key) => {
+                        self.owned.remove_entry(&(kind, key.clone())).into_iter().collect()
+                    }
+                };
+                let mut mine: BTreeMap<_, _> =
+                    mine.into_iter().map(|((_, key), facts)| (key, facts)).collect();
+                absorb(&mut mine, delta, |key, old, new| {
+                    if let Some(facts) = new.or(old).filter(|_| old != new) {
+                        let gateway = ObjectKey::new(key.namespace.clone(), facts.gateway.clone());
+                        touched.owned.insert((gateway, kind, key.clone()));
+                    }
+                });
+                self.owned.extend(mine.into_iter().map(|(key, facts)| ((kind, key), facts)));
+            }
+        }
+    }
+
+    /// An object that people write, by kind and key.
+    pub fn object(&self, object: &ObjectRef) -> Option<Reported<'_>> {
+        let key = &object.key;
+        Some(match object.kind {
+            Kind::Assistant => Reported::Assistant(self.objects.assistants.get(key)?),
+            Kind::PhoneNumber => Reported::PhoneNumber(self.objects.numbers.get(key)?),
+            Kind::SipGateway => Reported::SipGateway(self.objects.gateways.get(key)?),
+            Kind::SipTrunk => Reported::SipTrunk(self.objects.trunks.get(key)?),
+            Kind::TransferDestination => Reported::TransferDestination(self.objects.destinations.get(key)?),
+        })
+    }
+}
+
+/// An object that people write, with its status as last seen.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs)]
+pub enum Reported<'a> {
+    Assistant(&'a Arc<Assistant>),
+    PhoneNumber(&'a Arc<PhoneNumber>),
+    SipGateway(&'a Arc<SipGateway>),
+    SipTrunk(&'a Arc<SipTrunk>),
+    TransferDestination(&'a Arc<TransferDestination>),
+}
+
+/// Whether two versions are one object with one spec generation and the same intent to be deleted.
+fn same<K: Resource>(a: &K, b: &K) -> bool {
+    let (a, b) = (a.meta(), b.meta());
+    a.uid == b.uid
+        && a.generation == b.generation
+        && a.deletion_timestamp.is_some() == b.deletion_timestamp.is_some()
+}
+
+fn custom<K>(
+    known: &mut BTreeMap<ObjectKey, Arc<K>>,
+    delta: Delta<Arc<K>>,
+    kind: Kind,
+    touched: &mut Touched,
+    equal: impl Fn(&K, &K) -> bool,
+) {
+    absorb(known, delta, |key, old, new| {
+        touched.objects.insert(ObjectRef { kind, key: key.clone() });
+        touched.compile |= match (old, new) {
+            (Some(old), Some(new)) => !equal(old, new),
+            _ => true,
+        };
+    });
+}
+
+/// Brings `known` up to date and tells of each object that was put or is gone, with what was and what is.
+fn absorb<T>(
+    known: &mut BTreeMap<ObjectKey, T>,
+    delta: Delta<T>,
+    mut changed: impl FnMut(&ObjectKey, Option<&T>, Option<&T>),
+) {
+    match delta {
+        Delta::Put(key, new) => {
+            let old = known.remove(&key);
+            changed(&key, old.as_ref(), Some(&new));
+            known.insert(key, new);
+        }
+        Delta::Gone(key) => {
+            if let Some(old) = known.remove(&key) {
+                changed(&key, Some(&old), None);
+            }
+        }
+        Delta::Replace(all) => {
+            let old = std::mem::replace(known, all);
+            for (key, new) in &*known {
+                changed(key, old.get(key), Some(new));
+            }
+            for (key, old) in old.iter().filter(|(key, _)| !known.contains_key(key)) {
+                changed(key, Some(old), None);
+            }
+        }
+    }
+}
+
+/// The number of the stream whose list this is.
+fn listed(change: &Change) -> Option<usize> {
+    fn complete<T>(delta: &Delta<T>) -> bool {
+        matches!(delta, Delta::Replace(_))
+    }
+    let (stream, complete) = match change {
+        Change::Assistants(delta) => (0, complete(delta)),
+        Change::Numbers(delta) => (1, complete(delta)),
+        Change::Trunks(delta) => (2, complete(delta)),
+        Change::Destinations(delta) => (3, complete(delta)),
+        Change::Gateways(delta) => (4, complete(delta)),
+        Change::Tables(delta) => (5, complete(delta)),
+        Change::Slices(delta) => (6, complete(delta)),
+        Change::Secrets(delta) => (7, complete(delta)),
+        Change::Namespaces(delta) => (8, complete(delta)),
+        Change::Pods(delta) => (9, complete(delta)),
+        Change::Leases(delta) => (10, complete(delta)),
+        Change::Owned(kind, delta) => (11 + *kind as usize, complete(delta)),
+    };
+    complete.then_some(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::phone_number::{PhoneNumberSpec, PhoneNumberStatus};
+
+    fn number(generation: i64) -> Arc<PhoneNumber> {
+        let spec: PhoneNumberSpec = serde_json::from_str(r#"{"number": "+31201234567"}"#).unwrap();
+        let mut number = PhoneNumber::new("main", spec);
+        number.metadata.generation = Some(generation);
+        Arc::new(number)
+    }
+
+    fn key() -> ObjectKey {
+        ObjectKey::new("a", "main")
+    }
+
+    fn after(state: &mut State, change: Change) -> Touched {
+        let mut touched = Touched::default();
+        state.apply(change, &mut touched);
+        touched
+    }
+
+    #[test]
+    fn a_changed_spec_compiles_and_a_changed_status_does_not() {
+        let mut state = State::default();
+        assert!(after(&mut state, Change::Numbers(Delta::Put(key(), number(1)))).compile);
+        let mut reported = (*number(1)).clone();
+        reported.status =
+            Some(PhoneNumberStatus { observed_generation: Some(1), ..PhoneNumberStatus::default() });
+        let touched = after(&mut state, Change::Numbers(Delta::Put(key(), Arc::new(reported))));
+        assert!(!touched.compile);
+        assert_eq!(touched.objects.len(), 1, "the status is looked at again");
+        assert!(after(&mut state, Change::Numbers(Delta::Put(key(), number(2)))).compile);
+    }
+
+    #[test]
+    fn a_delete_that_the_watch_missed_shows_in_the_next_list() {
+        let mut state = State::default();
+        after(&mut state, Change::Numbers(Delta::Put(key(), number(1))));
+        let touched = after(&mut state, Change::Numbers(Delta::Replace(BTreeMap::new())));
+        assert!(touched.compile && state.objects.numbers.is_empty());
+    }
+
+    #[test]
+    fn nothing_is_known_for_sure_before_every_watch_has_listed() {
+        let mut state = State::default();
+        let kinds = [
+            OwnedKind::Deployment,
+            OwnedKind::NetworkPolicy,
+            OwnedKind::PodDisruptionBudget,
+            OwnedKind::Role,
+            OwnedKind::RoleBinding,
+            OwnedKind::Service,
+            OwnedKind::ServiceAccount,
+        ];
+        let owned = kinds.map(|kind| Change::Owned(kind, Delta::Replace(BTreeMap::new())));
+        let rest = [
+            Change::Assistants(Delta::Replace(BTreeMap::new())),
+            Change::Numbers(Delta::Replace(BTreeMap::new())),
+            Change::Trunks(Delta::Replace(BTreeMap::new())),
+            Change::Destinations(Delta::Replace(BTreeMap::new())),
+            Change::Gateways(Delta::Replace(BTreeMap::new())),
+            Change::Tables(Delta::Replace(BTreeMap::new())),
+            Change::Slices(Delta::Replace(BTreeMap::new())),
+            Change::Secrets(Delta::Replace(BTreeMap::new())),
+            Change::Namespaces(Delta::Replace(BTreeMap::new())),
+            Change::Pods(Delta::Replace(BTreeMap::new())),
+            Change::Leases(Delta::Replace(BTreeMap::new())),
+        ];
+        for change in owned.into_iter().chain(rest) {
+            assert!(!state.is_synced());
+            after(&mut state, change);
+        }
+        assert!(state.is_synced());
+    }
+}
