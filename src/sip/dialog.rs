@@ -70,18 +70,15 @@ impl Dialog {
     /// router first in the route set, it is addressed as RFC 3261 §12.2.1.1 says. `to` replaces the remote party: the ACK of
     /// a refusal has the To of the response.
     pub fn request(&self, method: &str, cseq: u32, via: &str, max_forwards: u8, to: Option<&[u8]>) -> Writer {
-        let strict = self.routes.first().filter(|route| !is_loose(route));
-        let (uri, routes, last): (&[u8], &[Box<[u8]>], Option<&[u8]>) = match strict {
-            Some(first) => (unbracketed(first), self.routes.get(1..).unwrap_or_default(), Some(&self.target)),
-            None => (&self.target, &self.routes, None),
-        };
-        let mut w = Writer::request(method, uri);
+        let strict = self.routes.first().is_some_and(|route| !is_loose(route));
+        let routes = self.routes.get(usize::from(strict)..).unwrap_or_default();
+        let mut w = Writer::request(method, self.request_uri());
         w.line("Via", via).line("Max-Forwards", max_forwards.to_string());
         for route in routes {
             w.line("Route", route);
         }
-        if let Some(target) = last {
-            w.line("Route", [b"<", target, b">"].concat());
+        if strict {
+            w.line("Route", [b"<", &*self.target, b">"].concat());
         }
         w.line("From", &self.local).line("To", to.unwrap_or(&self.remote)).line("Call-ID", &self.call_id);
         w.line("CSeq", format!("{cseq} {method}"));

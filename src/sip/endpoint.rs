@@ -16,7 +16,7 @@ mod core;
 mod inside;
 mod leg;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use bytes::Bytes;
 use sipx_sip::{Message, Method, Request, Response};
@@ -103,9 +103,8 @@ impl Endpoint {
 
     /// A connection was lost or could not be made: requests of ours on it fail at once, later ones go another way.
     pub fn transport_failed(&mut self, flow: Flow, now: Millis) {
-        let concerned =
-            |leg: &&Box<Leg>| leg.dialog.flow == flow || leg.clients.iter().any(|c| c.flow == flow);
-        let ids: Vec<LegId> = self.legs.values().filter(concerned).map(|leg| leg.id).collect();
+        let concerned = |leg: &Leg| leg.dialog.flow == flow || leg.clients.iter().any(|c| c.flow == flow);
+        let ids: Vec<LegId> = self.legs.values().filter(|leg| concerned(leg)).map(|leg| leg.id).collect();
         for id in ids {
             self.with(id, |leg, core| {
                 leg.dialog.flow_lost |= leg.dialog.flow == flow;

@@ -142,7 +142,8 @@ pub enum LegEvent {
         /// The answer (or the offer, when our INVITE had none).
         body: Option<Body>,
     },
-    /// Our INVITE found no answer. Nothing is left of the leg on the wire.
+    /// Our INVITE found no answer. The leg is over: no further event follows. When we hung up it comes at once; CANCEL, and
+    /// ACK and BYE for an answer that crosses it, follow without further notice.
     Refused {
         /// Status code; 408 for a time-out, 503 for a transport error, 487 when we cancelled.
         code: u16,
@@ -151,7 +152,7 @@ pub enum LegEvent {
         /// Who or what refused.
         by: RefusedBy,
     },
-    /// The peer acknowledged our 2xx.
+    /// The peer acknowledged our 2xx to its INVITE or re-INVITE.
     Acked {
         /// The answer, when our 2xx carried an offer.
         body: Option<Body>,

@@ -100,6 +100,9 @@ fn admit_request(mut request: Request, findings: &[Finding], flow: Flow) -> Verd
     if objection.is_some() && request.method == Method::Ack {
         return Verdict::Drop("malformed ACK");
     }
+    if request.headers.get(&HeaderName::Via).is_none() {
+        return Verdict::Drop("no Via");
+    }
     let stamped = via::stamp(&mut request, flow);
     match objection {
         None if stamped => Verdict::Message(Box::new(Message::Request(request))),
@@ -301,3 +304,6 @@ fn unreadable(bytes: &[u8], error: &ParseError, flow: Flow) -> Verdict {
     };
     Verdict::Reply { flow, bytes: copied.reply(code, &reason, &[]) }
 }
+
+#[cfg(test)]
+mod tests;

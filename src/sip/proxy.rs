@@ -107,3 +107,6 @@ fn flow(text: &str) -> Option<Flow> {
     let transport = if transport == "tcp" { Transport::Tcp } else { Transport::Udp };
     Some(Flow { transport, peer: peer.parse::<SocketAddr>().ok()? })
 }
+
+#[cfg(test)]
+mod tests;

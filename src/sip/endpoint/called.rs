@@ -131,7 +131,7 @@ pub fn refuse(leg: &mut Leg, core: &mut Core, code: u16, headers: &[(&str, Strin
         core.finish(key, leg.id, &Reply::code(code, true).with(headers), now);
     }
     core.end(leg, LegEvent::Ended(EndedBy::Us));
-    client::close_transactions(leg, core, now);
+    client::close_theirs(leg, core, now);
 }
 
 /// The peer acknowledged our 2xx.
@@ -162,7 +162,8 @@ pub fn never_acked(leg: &mut Leg, core: &mut Core, key: ServerKey, now: Millis) 
     leg.invite = None;
     let reason = leg.bye_after_ack.take().flatten();
     core.end(leg, LegEvent::Ended(EndedBy::Timeout));
-    client::close_transactions(leg, core, now);
+    client::close_theirs(leg, core, now);
+    client::close_ours(leg, core, now);
     client::bye(leg, core, reason.as_deref(), now);
 }
 
@@ -175,7 +176,7 @@ pub fn cancelled(leg: &mut Leg, core: &mut Core, key: ServerKey, now: Millis) {
     core.finish(key, leg.id, &Reply::code(487, true), now);
     if leg.phase == Phase::Ringing {
         core.end(leg, LegEvent::Ended(EndedBy::Cancel));
-        client::close_transactions(leg, core, now);
+        client::close_theirs(leg, core, now);
         return;
     }
     leg.pending.retain(|pending| pending.kind != PendingKind::Reinvite || pending.key != key);

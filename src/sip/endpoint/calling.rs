@@ -48,7 +48,7 @@ pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, invite: OutgoingInvite
     };
     core.live += 1;
     let Some(leg) = legs.get_mut(id) else { return id };
-    if Uri::parse(Bytes::from(uri)).is_err() {
+    if Uri::parse(Bytes::from(uri)).map_or(true, |uri| uri.has_headers()) {
         core.end(leg, refused(400, "The Request-URI is malformed", RefusedBy::Response));
         legs.remove(id);
         return id;

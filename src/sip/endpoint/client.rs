@@ -325,7 +325,7 @@ impl<'a> Outcome<'a> {
 }
 
 /// A request of ours was refused, met silence or could not be sent.
-fn failed(leg: &mut Leg, core: &mut Core, mut client: Client, outcome: &Outcome<'_>, now: Millis) {
+fn failed(leg: &mut Leg, core: &mut Core, client: Client, outcome: &Outcome<'_>, now: Millis) {
     let code = outcome.code;
     let mut by = outcome.by.clone();
     if matches!(code, 401 | 407)
@@ -339,7 +339,6 @@ fn failed(leg: &mut Leg, core: &mut Core, mut client: Client, outcome: &Outcome<
             send(leg, core, client.purpose, client.again, now);
             if let Some(again) = leg.clients.last_mut() {
                 again.challenges = challenges;
-                again.cancel = client.cancel.take();
             }
             return;
         }
@@ -375,7 +374,8 @@ fn failed(leg: &mut Leg, core: &mut Core, mut client: Client, outcome: &Outcome<
 fn lost(leg: &mut Leg, core: &mut Core, now: Millis) {
     if !leg.is_over() {
         core.end(leg, LegEvent::Ended(EndedBy::Timeout));
-        close_transactions(leg, core, now);
+        close_theirs(leg, core, now);
+        close_ours(leg, core, now);
         bye(leg, core, None, now);
     }
 }
@@ -458,12 +458,12 @@ pub fn hang_up(leg: &mut Leg, core: &mut Core, reason: Option<&str>, now: Millis
             if let Some((key, _)) = leg.invite.take() {
                 core.finish(key, leg.id, &Reply::code(480, true).with(&headers), now);
             }
-            close_transactions(leg, core, now);
+            close_theirs(leg, core, now);
         }
         // The peer's ACK is awaited: BYE comes after it (RFC 3261 §15).
         Phase::Unacknowledged if leg.invite.is_some() => {
             let awaited = leg.invite.take();
-            close_transactions(leg, core, now);
+            close_theirs(leg, core, now);
             leg.invite = awaited;
             leg.bye_after_ack = Some(reason.map(Into::into));
         }
@@ -471,7 +471,7 @@ pub fn hang_up(leg: &mut Leg, core: &mut Core, reason: Option<&str>, now: Millis
             if leg.owes_ack() {
                 calling::send_ack(leg, core, &Lines::default(), None, now);
             }
-            close_transactions(leg, core, now);
+            close_theirs(leg, core, now);
             bye(leg, core, reason, now);
         }
     }
@@ -497,15 +497,19 @@ pub fn bye(leg: &mut Leg, core: &mut Core, reason: Option<&str>, now: Millis) {
     send(leg, core, Purpose::Bye, Again { headers, body: None, max_forwards: 70 }, now);
 }
 
-/// The dialog is over: the peer's open requests get 487 (RFC 3261 §15.1.2), accepted INVITEs are not repeated any more,
-/// our own requests are given up, but for an INVITE, whose final response must be acknowledged.
-pub fn close_transactions(leg: &mut Leg, core: &mut Core, now: Millis) {
+/// The dialog is over: the peer's open requests get 487 (RFC 3261 §15.1.2), accepted INVITEs are not repeated any more.
+pub fn close_theirs(leg: &mut Leg, core: &mut Core, now: Millis) {
     for pending in std::mem::take(&mut leg.pending) {
         core.finish(pending.key, leg.id, &Reply::code(487, pending.kind == PendingKind::Reinvite), now);
     }
     if let Some((key, _)) = leg.invite.take() {
         core.settle_invite(key, leg.id, now);
     }
+}
+
+/// The peer has ended the dialog: our own requests are given up as well, but for an INVITE, whose final response must be
+/// acknowledged. (When we end it, what was sent before is still brought to its end: a NOTIFY tells the outcome of a REFER.)
+pub fn close_ours(leg: &mut Leg, core: &mut Core, now: Millis) {
     let id = leg.id;
     leg.clients.retain_mut(|client| {
         let keep = client.purpose.is_invite();

@@ -70,7 +70,8 @@ fn ended_by_peer(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis)
     }
     let reason = read::text(&inbound.request.headers, &HeaderName::Reason);
     core.end(leg, LegEvent::Ended(EndedBy::Bye(reason)));
-    client::close_transactions(leg, core, now);
+    client::close_theirs(leg, core, now);
+    client::close_ours(leg, core, now);
 }
 
 fn ended_before_answer(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {

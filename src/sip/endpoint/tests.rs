@@ -1,6 +1,9 @@
 //! Endpoints joined by a virtual network with a virtual clock: what they do at every moment of a call, and when messages
 //! get lost.
 
+mod digest;
 mod ending;
-mod net;
+mod loss;
+pub(crate) mod net;
 mod setup;
+mod within;

@@ -9,6 +9,7 @@ use sipx_sip::{HeaderName, Limits, Message, Request, Response};
 use crate::sip::endpoint::{Endpoint, EndpointConfig, LocalAddress, LocalAddresses, Output};
 use crate::sip::event::{Body, Flow, LegEvent, LegId, OutgoingInvite, Party, Transport};
 use crate::sip::front_door::{Verdict, admit, reply_stateless};
+use crate::sip::read;
 use crate::sip::time::Millis;
 use crate::sip::wire::reason_phrase;
 
@@ -39,6 +40,19 @@ pub fn call_to(peer: &str) -> OutgoingInvite {
     }
 }
 
+/// The configuration of an endpoint at an address.
+pub fn config(address: &str, instance: u32) -> EndpointConfig {
+    let local = LocalAddress { host: address.split(':').next().unwrap().into(), port: 5060 };
+    EndpointConfig {
+        instance,
+        shard: 0,
+        seed: [instance as u8; 16],
+        local: LocalAddresses { udp: local.clone(), tcp: local },
+        user_agent: "voicedock".into(),
+        max_legs: 100,
+    }
+}
+
 type Filter = Box<dyn FnMut(&str) -> bool>;
 
 pub struct Net {
@@ -56,22 +70,11 @@ pub struct Net {
     /// Loss in percent, by a generator of its own.
     pub loss: u64,
     pub dice: u64,
-    pub transport: Transport,
 }
 
 impl Net {
     pub fn new() -> Self {
-        let endpoint = |address: &str, instance: u32| {
-            let local = LocalAddress { host: address.split(':').next().unwrap().into(), port: 5060 };
-            Endpoint::new(EndpointConfig {
-                instance,
-                shard: 0,
-                seed: [instance as u8; 16],
-                local: LocalAddresses { udp: local.clone(), tcp: local },
-                user_agent: "voicedock".into(),
-                max_legs: 100,
-            })
-        };
+        let endpoint = |address: &str, instance: u32| Endpoint::new(config(address, instance));
         let endpoints =
             HashMap::from([(A.parse().unwrap(), endpoint(A, 1)), (B.parse().unwrap(), endpoint(B, 2))]);
         Self {
@@ -85,7 +88,6 @@ impl Net {
             lose: Vec::new(),
             loss: 0,
             dice: 1,
-            transport: Transport::Udp,
         }
     }
 
@@ -228,6 +230,40 @@ impl Net {
         }
     }
 
+    /// An INVITE of P's; `name` is in its branch, Call-ID and tag.
+    pub fn invite_from_p(&self, name: &str) -> String {
+        let request = request_from_p("INVITE", "sip:+4930123@192.0.2.2", name, 1, "");
+        request.replace(
+            "Content-Length: 0\r\n\r\n",
+            "Content-Type: application/sdp\r\nContent-Length: 5\r\n\r\noffer",
+        )
+    }
+
+    /// P's ACK of a 2xx to that INVITE.
+    pub fn ack_from_p(&self, name: &str, answer: &Response) -> String {
+        self.within_from_p("ACK", name, 1, answer)
+    }
+
+    /// P's request inside the dialog that `answer` made.
+    pub fn within_from_p(&self, method: &str, name: &str, cseq: u32, answer: &Response) -> String {
+        let to = String::from_utf8(answer.headers.value(&HeaderName::To).unwrap().to_vec()).unwrap();
+        let contact = read::contact(&answer.headers).unwrap();
+        let text = request_from_p(method, &String::from_utf8(contact).unwrap(), name, cseq, "");
+        let branch = format!("z9hG4bK{name}{method}{cseq}");
+        text.replace(&format!("z9hG4bK{name}"), &branch).replace("To: <sip:b@b>", &format!("To: {to}"))
+    }
+
+    /// The next response with this code that P has received.
+    pub fn response_with(&mut self, code: u16) -> Response {
+        self.run(2 * DELAY);
+        loop {
+            let response = self.response();
+            if response.status.code() == code {
+                return response;
+            }
+        }
+    }
+
     /// The next response that P has received.
     pub fn response(&mut self) -> Response {
         self.run(2 * DELAY);
@@ -238,8 +274,21 @@ impl Net {
         }
     }
 
-    /// P answers a request; `tag` is its To tag, and a 101–299 carries a Contact.
+    /// P answers a request of A's; `tag` is its To tag, and a 101–299 carries a Contact.
     pub fn reply(&mut self, request: &Request, code: u16, tag: &str, headers: &[(&str, &str)], body: &str) {
+        self.reply_from(A, request, code, tag, headers, body);
+    }
+
+    /// The same to a request of another endpoint's.
+    pub fn reply_from(
+        &mut self,
+        to: &str,
+        request: &Request,
+        code: u16,
+        tag: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) {
         let text =
             String::from_utf8(reply_stateless(request, code, reason_phrase(code), &[]).to_vec()).unwrap();
         let mut lines: Vec<String> = text.trim_end().lines().map(str::to_owned).collect();
@@ -257,7 +306,7 @@ impl Net {
             lines.push("Content-Type: application/sdp".into());
         }
         let text = format!("{}\r\nContent-Length: {}\r\n\r\n{body}", lines.join("\r\n"), body.len());
-        self.inject(A, text);
+        self.inject(to, text);
     }
 
     /// Everything is over: nothing is left anywhere but what is remembered against late copies, and not that for ever.
@@ -285,6 +334,15 @@ impl Net {
         assert!(matches!(self.events(B).as_slice(), [(leg, LegEvent::Acked { .. })] if *leg == callee));
         (caller, callee)
     }
+}
+
+/// A request of P's outside of dialogs; `name` is in its branch, Call-ID and tag; `extra` are whole lines.
+pub fn request_from_p(method: &str, uri: &str, name: &str, cseq: u32, extra: &str) -> String {
+    format!(
+        "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {P};branch=z9hG4bK{name};rport\r\nMax-Forwards: 70\r\n\
+         From: <sip:p@p>;tag={name}\r\nTo: <sip:b@b>\r\nCall-ID: {name}\r\nCSeq: {cseq} {method}\r\n\
+         Contact: <sip:p@{P}>\r\n{extra}Content-Length: 0\r\n\r\n"
+    )
 }
 
 fn first_line(message: &Message) -> String {

@@ -1,5 +1,7 @@
 //! How calls come about.
 
+use sipx_sip::HeaderName;
+
 use super::net::*;
 use crate::sip::event::{LegEvent, RefusedBy};
 
@@ -75,4 +77,176 @@ fn silence_refuses_the_call_after_32_seconds() {
     let refused = LegEvent::Refused { code: 408, reason: "Request Timeout".into(), by: RefusedBy::Timeout };
     assert_eq!(net.event(A), (caller, refused));
     net.assert_quiet();
+}
+
+#[test]
+fn a_repeated_invite_makes_no_second_call() {
+    let mut net = Net::new();
+    net.lose_some("SIP/2.0", 3);
+    net.act(A, |a, now| a.invite(call_to(B), now));
+    net.run(5_000);
+    let (callee, _) = net.event(B);
+    assert_eq!(net.count("INVITE"), 4);
+    net.act(B, |b, now| b.answer(callee, None, now));
+    net.run(1_000);
+    assert!(matches!(net.event(B), (_, LegEvent::Acked { .. })));
+    assert_eq!(net.at(B).legs(), 1);
+}
+
+#[test]
+fn an_invite_that_comes_late_is_no_new_call() {
+    let mut net = Net::new();
+    let invite = net.invite_from_p("late");
+    net.inject(B, invite.clone());
+    let (callee, _) = net.event(B);
+    net.act(B, |b, now| b.answer(callee, None, now));
+    let answer = net.response_with(200);
+    net.inject(B, net.ack_from_p("late", &answer));
+    net.act(B, |b, now| b.hang_up(callee, None, now));
+    net.events(B);
+    net.run(20_000);
+    net.inject(B, invite);
+    assert!(net.events(B).is_empty());
+}
+
+#[test]
+fn the_same_invite_by_two_paths_is_refused_with_482() {
+    let mut net = Net::new();
+    let invite = net.invite_from_p("merged");
+    net.inject(B, invite.clone());
+    net.inject(B, invite.replace("branch=z9hG4bKmerged", "branch=z9hG4bKother"));
+    assert!(matches!(net.event(B), (_, LegEvent::Incoming(_))));
+    net.response_with(482);
+    net.inject(
+        B,
+        invite.replace("branch=z9hG4bKmerged", "branch=z9hG4bKthird").replace("CSeq: 1 ", "CSeq: 2 "),
+    );
+    assert!(
+        matches!(net.event(B), (_, LegEvent::Incoming(_))),
+        "a new attempt with a higher CSeq is none of them"
+    );
+}
+
+#[test]
+fn a_lost_answer_or_ack_is_repeated() {
+    for lost in ["SIP/2.0 200", "ACK sip"] {
+        let mut net = Net::new();
+        net.act(A, |a, now| a.invite(call_to(B), now));
+        net.run(DELAY);
+        let (callee, _) = net.event(B);
+        net.lose_some(lost, 2);
+        net.act(B, |b, now| b.answer(callee, sdp("answer"), now));
+        net.run(3_000);
+        assert!(matches!(net.event(A), (_, LegEvent::Answered { .. })));
+        assert_eq!(net.event(B), (callee, LegEvent::Acked { body: None }));
+    }
+}
+
+#[test]
+fn too_many_legs_and_draining_refuse_calls_but_not_what_is_there() {
+    let mut net = Net::new();
+    let (caller, callee) = net.connected();
+    net.at(B).set_draining(true);
+    let refused = net.act(A, |a, now| a.invite(call_to(B), now));
+    net.run(2 * DELAY);
+    assert!(matches!(net.event(A), (leg, LegEvent::Refused { code: 503, .. }) if leg == refused));
+    net.act(A, |a, now| a.reoffer(caller, sdp("hold"), now));
+    net.run(DELAY);
+    assert!(matches!(net.event(B), (leg, LegEvent::Reoffer { .. }) if leg == callee));
+}
+
+#[test]
+fn the_first_branch_that_answers_wins_and_the_others_are_ended() {
+    let mut net = Net::new();
+    let caller = net.act(A, |a, now| a.invite(call_to(P), now));
+    let invite = net.request("INVITE");
+    net.reply(&invite, 180, "one", &[], "");
+    net.reply(&invite, 183, "two", &[], "early");
+    net.reply(&invite, 200, "two", &[], "answer");
+    let events = net.events(A);
+    assert_eq!(events[0], (caller, LegEvent::Progress { code: 180, body: None }));
+    assert_eq!(events[1], (caller, LegEvent::Progress { code: 183, body: sdp("early") }));
+    assert_eq!(events[2], (caller, LegEvent::Answered { body: sdp("answer") }));
+    let ack = net.request("ACK");
+    assert!(header(&ack, &HeaderName::To).ends_with("tag=two"));
+    for _ in 0..2 {
+        net.reply(&invite, 200, "one", &[], "answer");
+        let ack = net.request("ACK");
+        assert!(header(&ack, &HeaderName::To).ends_with("tag=one"));
+        assert_eq!(ack.uri.to_bytes(), format!("sip:p-one@{P}").as_bytes());
+    }
+    let bye = net.request("BYE");
+    assert!(header(&bye, &HeaderName::To).ends_with("tag=one"));
+    net.reply(&bye, 200, "", &[], "");
+    assert!(net.inbox.is_empty(), "one BYE is enough: {:?}", net.inbox);
+    assert!(net.events(A).is_empty());
+    assert_eq!(net.at(A).legs(), 1);
+    net.act(A, |a, now| a.hang_up(caller, None, now));
+    let bye = net.request("BYE");
+    assert!(header(&bye, &HeaderName::To).ends_with("tag=two"));
+    net.reply(&bye, 200, "", &[], "");
+    net.assert_quiet();
+}
+
+#[test]
+fn an_answer_after_everything_was_forgotten_is_still_ended() {
+    let mut net = Net::new();
+    let caller = net.act(A, |a, now| a.invite(call_to(P), now));
+    let invite = net.request("INVITE");
+    net.reply(&invite, 180, "p", &[], "");
+    net.act(A, |a, now| a.hang_up(caller, None, now));
+    let cancel = net.request("CANCEL");
+    net.reply(&cancel, 200, "p", &[], "");
+    net.run(40_000);
+    assert!(net.at(A).is_idle());
+    net.reply(&invite, 200, "p", &[], "answer");
+    net.request("ACK");
+    let bye = net.request("BYE");
+    assert_eq!(header(&bye, &HeaderName::CSeq), "2 BYE");
+    net.reply(&bye, 200, "", &[], "");
+    net.assert_quiet();
+}
+
+#[test]
+fn an_answer_with_a_branch_that_is_not_ours_is_nothing() {
+    let mut net = Net::new();
+    net.act(A, |a, now| a.invite(call_to(P), now));
+    let mut invite = net.request("INVITE");
+    let via = header(&invite, &HeaderName::Via);
+    let forged = via.replace("z9hG4bKvd00000001", "z9hG4bKvd00000009");
+    invite.headers.remove_all(&HeaderName::Via);
+    invite.headers.push_front(sipx_sip::Header::build(HeaderName::Via, forged).unwrap());
+    net.reply(&invite, 200, "p", &[], "answer");
+    assert!(net.events(A).is_empty() && net.inbox.is_empty());
+}
+
+#[test]
+fn requests_follow_the_record_route_on_both_sides() {
+    let mut net = Net::new();
+    let caller = net.act(A, |a, now| a.invite(call_to(P), now));
+    let invite = net.request("INVITE");
+    let route = format!("<sip:far.example;lr>, <sip:{P};lr>");
+    net.reply(&invite, 200, "p", &[("Record-Route", &route)], "answer");
+    let routes = |request: &sipx_sip::Request| -> Vec<String> {
+        let rows = request.headers.get_all(&HeaderName::Route);
+        rows.map(|row| String::from_utf8(row.value().to_vec()).unwrap()).collect()
+    };
+    let expected = [format!("<sip:{P};lr>"), "<sip:far.example;lr>".to_owned()];
+    assert_eq!(routes(&net.request("ACK")), expected);
+    net.act(A, |a, now| a.hang_up(caller, None, now));
+    let bye = net.request("BYE");
+    assert_eq!(routes(&bye), expected);
+    assert_eq!(bye.uri.to_bytes(), format!("sip:p-p@{P}").as_bytes());
+
+    let recorded =
+        format!("Record-Route: <sip:{P};lr>\r\nRecord-Route: <sip:far.example;lr>\r\nMax-Forwards");
+    let invite = net.invite_from_p("routed").replace("Max-Forwards", &recorded);
+    net.inject(B, invite);
+    let (callee, _) = net.event(B);
+    net.act(B, |b, now| b.answer(callee, None, now));
+    let answer = net.response_with(200);
+    assert_eq!(answer.headers.count(&HeaderName::RecordRoute), 2);
+    net.inject(B, net.ack_from_p("routed", &answer));
+    net.act(B, |b, now| b.hang_up(callee, None, now));
+    assert_eq!(routes(&net.request("BYE")), expected);
 }
