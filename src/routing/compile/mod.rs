@@ -3,6 +3,18 @@
 //! A pure function: the same objects in any order give the same bytes. One broken destination never takes its assistant
 //! down: it is left out of the table and named in the verdict.
 
+mod assistants;
+mod destinations;
+mod fields;
+mod gateways;
+mod grants;
+mod not_implemented;
+mod numbers;
+mod tables;
+mod trunks;
+mod verdict;
+mod verdicts;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -137,12 +149,51 @@ pub enum Effective {
 
 /// The Secrets that SipTrunks name for their credentials: the operator reads these and no others.
 pub fn secrets_needed(objects: &Objects) -> BTreeSet<ObjectKey> {
-    let _ = objects;
-    BTreeSet::new()
+    let named = objects
+        .trunks
+        .iter()
+        .filter_map(|(key, trunk)| Some((key, trunk.spec.credentials_secret_ref.as_ref()?)));
+    named.map(|(key, named)| trunks::secret(key, named)).collect()
 }
 
 /// Compiles everything.
+///
+/// Kinds are checked in the order in which they refer to each other, each object once, into values that can't be wrong;
+/// the tables are then built from those without a possible error.
 pub fn compile(objects: &Objects) -> Compiled {
-    let _ = objects;
-    Compiled::default()
+    let gateways = gateways::check(objects);
+    let trunks = trunks::check(objects);
+    let destinations = destinations::check(objects, &trunks);
+    let mut assistants = assistants::check(objects, &destinations);
+    let targets = numbers::Targets {
+        gateways: &gateways,
+        assistants: &assistants,
+        destinations: &destinations,
+        trunks: &trunks,
+    };
+    let numbers = numbers::check(objects, &targets);
+    for (key, problems) in numbers::without_agent(objects, &gateways, &assistants) {
+        if let Some(assistant) = assistants.get_mut(&key) {
+            assistant.resolved.extend(problems);
+        }
+    }
+    let parts = tables::Parts {
+        objects,
+        gateways: &gateways,
+        trunks: &trunks,
+        destinations: &destinations,
+        assistants: &assistants,
+        numbers: &numbers,
+    };
+    let built = tables::build(&parts);
+    let verdicts = verdicts::build(&parts, &built);
+    let mut compiled = Compiled { verdicts, ..Compiled::default() };
+    for (gateway, (table, credentials)) in built {
+        compiled.credentials.insert(gateway.clone(), credentials);
+        compiled.tables.insert(gateway, table);
+    }
+    compiled
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,103 @@
+//! TransferDestinations.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::resources::SipTrunk;
+use crate::resources::transfer_destination::{
+    CallerId, CallerIdMode, DestinationType, Finally, TransferDestinationSpec, TransferMethod,
+};
+use crate::routing::table::{CallerIdEntry, DestinationEntry, DestinationTarget, ObjectKey};
+
+use super::trunks::Trunk;
+use super::verdict::{Checked, Problems, problem};
+use super::{Effective, Kind, Objects, fields, grants, not_implemented};
+use crate::resources::conditions::reason;
+
+/// Seconds that a destination may ring.
+pub(super) const DEFAULT_RING_TIMEOUT_SECONDS: i32 = 30;
+
+/// Checks every TransferDestination. One whose own trunk can't be used is of no use: it must not go out over another.
+pub(super) fn check(
+    objects: &Objects,
+    trunks: &BTreeMap<ObjectKey, Checked<Trunk>>,
+) -> BTreeMap<ObjectKey, Checked<Arc<DestinationEntry>>> {
+    let checked = objects.destinations.iter().map(|(key, destination)| {
+        let spec = &destination.spec;
+        let gaps = not_implemented::TRANSFER_DESTINATION;
+        let mut accepted = not_implemented::check(gaps, Kind::TransferDestination, key, spec);
+        let entry = accepted.take(entry(spec));
+        let mut resolved = Problems::default();
+        let trunk = spec.trunk_ref.as_ref().map(|named| grants::target(&key.namespace, named));
+        if let Some(trunk) = &trunk
+            && let Err(failure) = grants::resolve::<SipTrunk, _>(objects, trunks, &key.namespace, trunk)
+        {
+            resolved.extend(failure.of("trunkRef", Kind::SipTrunk, trunk));
+        }
+        let usable = entry
+            .filter(|_| accepted.is_empty() && resolved.is_empty())
+            .map(|entry| Arc::new(DestinationEntry { trunk, ..entry }));
+        (key.clone(), Checked { accepted, resolved, usable })
+    });
+    checked.collect()
+}
+
+/// Values that the status shows for what the spec leaves out.
+pub(super) fn effective(spec: &TransferDestinationSpec) -> Effective {
+    Effective::TransferDestination {
+        target: spec.number.clone().or_else(|| spec.uri.clone()).unwrap_or_default(),
+        method: spec.method.unwrap_or(TransferMethod::Bridge),
+        ring_timeout_seconds: spec.ring_timeout_seconds.unwrap_or(DEFAULT_RING_TIMEOUT_SECONDS),
+    }
+}
+
+/// The entry, without its trunk.
+fn entry(spec: &TransferDestinationSpec) -> Result<DestinationEntry, Problems> {
+    let mut problems = Problems::default();
+    let target = problems.take(target(spec));
+    let seconds = spec.ring_timeout_seconds.unwrap_or(DEFAULT_RING_TIMEOUT_SECONDS);
+    let seconds = problems.take(fields::bounded("ringTimeoutSeconds", seconds, 1, 600));
+    let caller_id = problems.take(caller_id(spec.caller_id.as_ref()));
+    let headers = problems.take(fields::headers("headers", &spec.headers));
+    let finally = spec.on_failure.as_ref().and_then(|on_failure| on_failure.finally);
+    match (target, seconds, caller_id, headers) {
+        (Some(target), Some(ring_timeout_seconds), Some(caller_id), Some(headers)) => Ok(DestinationEntry {
+            target,
+            description: spec.description.clone(),
+            trunk: None,
+            ring_timeout_seconds,
+            caller_id,
+            headers,
+            return_to_assistant: finally != Some(Finally::HangUp),
+        }),
+        _ => Err(problems),
+    }
+}
+
+fn target(spec: &TransferDestinationSpec) -> Result<DestinationTarget, Problems> {
+    match (spec.type_, &spec.number, &spec.uri) {
+        (DestinationType::Number, Some(number), None) => {
+            fields::number("number", number).map(DestinationTarget::Number)
+        }
+        (DestinationType::Sip, None, Some(uri)) => {
+            fields::target("uri", uri, None).map(DestinationTarget::Sip)
+        }
+        (DestinationType::Number, ..) => {
+            Err(problem(reason::INVALID, "type: number needs number and no uri."))
+        }
+        (DestinationType::Sip, ..) => Err(problem(reason::INVALID, "type: sip needs uri and no number.")),
+    }
+}
+
+fn caller_id(caller_id: Option<&CallerId>) -> Result<CallerIdEntry, Problems> {
+    match caller_id.map(|caller_id| (caller_id.mode, &caller_id.number)) {
+        None | Some((CallerIdMode::Preserve, _)) => Ok(CallerIdEntry::Preserve),
+        Some((CallerIdMode::PhoneNumber, _)) => Ok(CallerIdEntry::PhoneNumber),
+        Some((CallerIdMode::Fixed, Some(number))) => {
+            fields::number("callerId.number", number).map(CallerIdEntry::Fixed)
+        }
+        Some((CallerIdMode::Fixed, None)) => {
+            Err(problem(reason::INVALID, "callerId.mode: Fixed needs callerId.number."))
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Fields that several kinds have → types that can't be wrong.
+//!
+//! The schema refuses most mistakes at `kubectl apply`; they are checked again because an object may be older than the
+//! schema, and because a header with a line break must not reach the wire on anybody's word.
+
+use crate::resources::assistant::{Agent, Header};
+use crate::resources::conditions::reason;
+use crate::resources::sip_trunk::Transport;
+use crate::routing::table::{AgentEntry, E164, SipTarget, TransportEntry};
+use crate::routing::uri::{TargetError, parse_target};
+
+use super::verdict::{Problems, problem};
+
+/// Seconds until an agent that doesn't answer counts as unavailable.
+const DEFAULT_ANSWER_TIMEOUT_SECONDS: i32 = 10;
+
+/// A phone number.
+pub(super) fn number(field: &str, text: &str) -> Result<E164, Problems> {
+    text.parse().map_err(|_| {
+        problem(reason::INVALID, format!("{field} '{text}' is not E.164; write it like +31201234567."))
+    })
+}
+
+/// A SIP URI, with the transport that a field beside it says.
+pub(super) fn target(field: &str, text: &str, transport: Option<Transport>) -> Result<SipTarget, Problems> {
+    parse_target(text, transport.and_then(entry)).map_err(|error| {
+        let reason =
+            if matches!(error, TargetError::Tls(_)) { reason::NOT_IMPLEMENTED } else { reason::INVALID };
+        problem(reason, format!("{field}: {error}."))
+    })
+}
+
+/// The transport as the table knows it; `None` for TLS, which `not_implemented` names.
+pub(super) fn entry(transport: Transport) -> Option<TransportEntry> {
+    match transport {
+        Transport::Udp => Some(TransportEntry::Udp),
+        Transport::Tcp => Some(TransportEntry::Tcp),
+        Transport::Tls => None,
+    }
+}
+
+/// A number within bounds.
+pub(super) fn bounded(field: &str, value: i32, least: i32, most: i32) -> Result<u32, Problems> {
+    match u32::try_from(value) {
+        Ok(checked) if (least..=most).contains(&value) => Ok(checked),
+        _ => Err(problem(reason::INVALID, format!("{field} is {value}; set it to {least} to {most}."))),
+    }
+}
+
+/// A port.
+pub(super) fn port(field: &str, value: i32) -> Result<u16, Problems> {
+    match u16::try_from(value) {
+        Ok(port) if port > 0 => Ok(port),
+        _ => Err(problem(reason::INVALID, format!("{field} is {value}; set it to 1 to 65535."))),
+    }
+}
+
+/// Headers that people may add: `X-…` but not the gateway's own, and `User-to-User`; one line each.
+pub(super) fn headers(field: &str, headers: &[Header]) -> Result<Vec<(String, String)>, Problems> {
+    let mut problems = Problems::default();
+    for header in headers {
+        let name = header.name.to_ascii_lowercase();
+        let is_token = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte));
+        let is_ours = name.starts_with("x-voicedock-");
+        let is_allowed = name == "user-to-user" || (name.starts_with("x-") && name.len() > 2);
+        if !is_token || is_ours || !is_allowed {
+            problems.invalid(format!(
+                "{field} has header '{}'; only X-… (not X-VoiceDock-…) and User-to-User may be added.",
+                header.name.escape_default()
+            ));
+        }
+        if header.value.chars().any(|character| character.is_control() && character != '\t') {
+            problems.invalid(format!(
+                "{field}: the value of header '{}' has a line break or a control character; write one line.",
+                header.name.escape_default()
+            ));
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect())
+}
+
+/// How an AI is reached. `agent.openai` is named by `not_implemented`; here it only has no entry.
+pub(super) fn agent(field: &str, agent: &Agent) -> Result<AgentEntry, Problems> {
+    let sip = match (&agent.sip, &agent.openai) {
+        (Some(sip), None) => sip,
+        (None, Some(_)) => return Err(Problems::default()),
+        _ => {
+            return Err(problem(
+                reason::INVALID,
+                format!("{field} must have exactly one of openai and sip."),
+            ));
+        }
+    };
+    let mut problems = Problems::default();
+    let uris =
+        std::iter::once(("uri", &sip.uri)).chain(sip.backup_uris.iter().map(|uri| ("backupUris", uri)));
+    let targets: Vec<SipTarget> = uris
+        .filter_map(|(name, uri)| problems.take(target(&format!("{field}.sip.{name}"), uri, sip.transport)))
+        .collect();
+    let headers = problems.take(headers(&format!("{field}.sip.headers"), &sip.headers));
+    let seconds = sip.answer_timeout_seconds.unwrap_or(DEFAULT_ANSWER_TIMEOUT_SECONDS);
+    let seconds = problems.take(bounded(&format!("{field}.sip.answerTimeoutSeconds"), seconds, 1, 120));
+    match (headers, seconds) {
+        (Some(headers), Some(answer_timeout_seconds)) if problems.is_empty() => {
+            Ok(AgentEntry::Sip { targets, headers, answer_timeout_seconds })
+        }
+        _ => Err(problems),
+    }
+}

@@ -1,0 +1,95 @@
+//! Fields that are in the schema but whose behaviour this version does not have. An object that sets one is not accepted,
+//! and its status names all of them: nothing is silently ignored.
+//!
+//! To make a field live, remove its line here.
+
+use crate::resources::assistant::AssistantSpec;
+use crate::resources::conditions::reason;
+use crate::resources::sip_gateway::{Exposure, SipGatewaySpec};
+use crate::resources::sip_trunk::{CallerIdHeader, SipTrunkSpec, Transport};
+use crate::resources::transfer_destination::{TransferDestinationSpec, TransferMethod};
+
+use super::Kind;
+use super::verdict::Problems;
+use crate::routing::table::ObjectKey;
+
+/// A field without behaviour.
+pub(super) struct Gap<S> {
+    /// As the manifest writes it, with the value where only that one is missing.
+    field: &'static str,
+    /// What to do instead.
+    remedy: &'static str,
+    is_set: fn(&S) -> bool,
+}
+
+#[rustfmt::skip]
+pub(super) const SIP_TRUNK: &[Gap<SipTrunkSpec>] = &[
+    Gap { field: "transport: TLS", remedy: "use UDP or TCP", is_set: |spec| spec.transport == Some(Transport::Tls) },
+    Gap { field: "tls", remedy: "remove it", is_set: |spec| spec.tls.is_some() },
+    Gap { field: "register", remedy: "remove it and have the peer send calls to the gateway's address", is_set: |spec| spec.register.is_some() },
+    Gap { field: "outboundProxy", remedy: "set host to the proxy", is_set: |spec| spec.outbound_proxy.is_some() },
+    Gap { field: "backups", remedy: "set host to a name with SRV records", is_set: |spec| !spec.backups.is_empty() },
+    Gap { field: "refer.supported: true", remedy: "set it to false, transfers are bridged", is_set: |spec| spec.refer.as_ref().is_some_and(|refer| refer.supported) },
+    Gap { field: "outbound.maxConcurrentCalls", remedy: "remove it and set the limit at the peer", is_set: |spec| spec.outbound.as_ref().is_some_and(|outbound| outbound.max_concurrent_calls.is_some()) },
+    Gap { field: "outbound.maxCallsPerSecond", remedy: "remove it and set the limit at the peer", is_set: |spec| spec.outbound.as_ref().is_some_and(|outbound| outbound.max_calls_per_second.is_some()) },
+    Gap { field: "callerId.header: RPID", remedy: "use PAI or From", is_set: |spec| spec.caller_id.as_ref().is_some_and(|caller_id| caller_id.header == CallerIdHeader::RPID) },
+    Gap { field: "probe.intervalSeconds", remedy: "set it to 0 or remove probe", is_set: |spec| spec.probe.as_ref().is_some_and(|probe| probe.interval_seconds > 0) },
+    Gap { field: "finalCodes", remedy: "remove it, no backup is tried after any answer", is_set: |spec| spec.final_codes.is_some() },
+    Gap { field: "sessionTimer", remedy: "remove it", is_set: |spec| spec.session_timer.is_some() },
+];
+
+#[rustfmt::skip]
+pub(super) const TRANSFER_DESTINATION: &[Gap<TransferDestinationSpec>] = &[
+    Gap { field: "message", remedy: "have the assistant say it before it transfers", is_set: |spec| spec.message.is_some() },
+    Gap { field: "method: Refer", remedy: "use Bridge", is_set: |spec| spec.method == Some(TransferMethod::Refer) },
+    Gap { field: "schedule", remedy: "remove it, the destination is always open", is_set: |spec| spec.schedule.is_some() },
+    Gap { field: "onFailure.then", remedy: "use onFailure.finally: ReturnToAssistant and let the assistant try the next", is_set: |spec| spec.on_failure.as_ref().is_some_and(|on_failure| !on_failure.then.is_empty()) },
+];
+
+#[rustfmt::skip]
+pub(super) const ASSISTANT: &[Gap<AssistantSpec>] = &[
+    Gap { field: "llmConfig.tools[].destinations[].message", remedy: "have the assistant say it before it transfers", is_set: |spec| {
+        let tools = spec.llm_config.iter().flat_map(|llm_config| &llm_config.tools);
+        tools.flat_map(|tool| &tool.destinations).any(|destination| destination.message.is_some())
+    } },
+    Gap { field: "agent.openai", remedy: "use agent.sip", is_set: |spec| spec.agent.as_ref().is_some_and(|agent| agent.openai.is_some()) },
+    Gap { field: "agent.sip.transport: TLS", remedy: "use UDP or TCP", is_set: |spec| {
+        spec.agent.iter().filter_map(|agent| agent.sip.as_ref()).any(|sip| sip.transport == Some(Transport::Tls))
+    } },
+    Gap { field: "events", remedy: "remove it", is_set: |spec| spec.events.is_some() },
+];
+
+#[rustfmt::skip]
+pub(super) const SIP_GATEWAY: &[Gap<SipGatewaySpec>] = &[
+    Gap { field: "autoscaling", remedy: "use replicas", is_set: |spec| spec.autoscaling.is_some() },
+    Gap { field: "listeners[].transport: TLS", remedy: "use UDP and TCP", is_set: |spec| spec.listeners.iter().any(|listener| listener.transport == Transport::Tls) },
+    Gap { field: "exposure: HostNetwork", remedy: "use LoadBalancer, NodePort or ClusterIP", is_set: |spec| spec.exposure == Some(Exposure::HostNetwork) },
+    Gap { field: "defaultAgent.openai", remedy: "use defaultAgent.sip", is_set: |spec| spec.default_agent.as_ref().is_some_and(|agent| agent.openai.is_some()) },
+    Gap { field: "defaultAgent.sip.transport: TLS", remedy: "use UDP or TCP", is_set: |spec| {
+        spec.default_agent.iter().filter_map(|agent| agent.sip.as_ref()).any(|sip| sip.transport == Some(Transport::Tls))
+    } },
+];
+
+/// Names every field of `gaps` that the spec sets, in one sentence.
+pub(super) fn check<S>(gaps: &[Gap<S>], kind: Kind, key: &ObjectKey, spec: &S) -> Problems {
+    let set: Vec<String> = gaps
+        .iter()
+        .filter(|gap| (gap.is_set)(spec))
+        .map(|gap| format!("{} ({})", gap.field, gap.remedy))
+        .collect();
+    let mut problems = Problems::default();
+    if !set.is_empty() {
+        let sentence = format!("{kind} {key} sets what this version does not have: {}.", set.join(", "));
+        problems.add(reason::NOT_IMPLEMENTED, sentence);
+    }
+    problems
+}
+
+/// The name of every field, for tests.
+#[cfg(test)]
+pub(super) fn fields() -> Vec<&'static str> {
+    let trunk = SIP_TRUNK.iter().map(|gap| gap.field);
+    let destination = TRANSFER_DESTINATION.iter().map(|gap| gap.field);
+    let assistant = ASSISTANT.iter().map(|gap| gap.field);
+    trunk.chain(destination).chain(assistant).chain(SIP_GATEWAY.iter().map(|gap| gap.field)).collect()
+}

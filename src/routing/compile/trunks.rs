@@ -1,0 +1,220 @@
+//! SipTrunks and their credentials.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use sha2::{Digest, Sha256};
+
+use crate::resources::conditions::reason;
+use crate::resources::references::CredentialsReference;
+use crate::resources::sip_trunk::{CallerIdHeader, Inbound, NumberFormat, Outbound, SipTrunkSpec, Transport};
+use crate::routing::table::{
+    CallerIdHeaderEntry, CredentialId, NumberFormatEntry, ObjectKey, TransportEntry, TrunkEntry,
+};
+use crate::routing::uri::parse_host;
+
+use super::verdict::{Checked, Problems, problem};
+use super::{CredentialSource, Effective, Kind, Objects, SecretFacts, fields, not_implemented};
+
+/// A trunk that can be used.
+pub(super) struct Trunk {
+    /// The entry, without the namespaces: they depend on the table.
+    pub entry: TrunkEntry,
+    /// Where the credentials are.
+    pub credential: Option<(CredentialId, CredentialSource)>,
+}
+
+/// Checks every SipTrunk. One whose credentials are missing is of use all the same: it goes on recognising the calls that
+/// come in, and its entry says that none may go out.
+pub(super) fn check(objects: &Objects) -> BTreeMap<ObjectKey, Checked<Trunk>> {
+    let checked = objects.trunks.iter().map(|(key, trunk)| {
+        let mut accepted =
+            not_implemented::check(not_implemented::SIP_TRUNK, Kind::SipTrunk, key, &trunk.spec);
+        let entry = accepted.take(entry(&trunk.spec));
+        let mut resolved = Problems::default();
+        let named = trunk.spec.credentials_secret_ref.as_ref();
+        let credential = named.and_then(|named| resolved.take(credential(objects, key, named)));
+        let usable = entry.filter(|_| accepted.is_empty()).map(|entry| {
+            let id = credential.as_ref().map(|(id, _)| id.clone());
+            let credentials_missing = named.is_some() && id.is_none();
+            Trunk { entry: TrunkEntry { credential: id, credentials_missing, ..entry }, credential }
+        });
+        (key.clone(), Checked { accepted, resolved, usable })
+    });
+    checked.collect()
+}
+
+/// Values that the status shows for what the spec leaves out.
+pub(super) fn effective(spec: &SipTrunkSpec) -> Effective {
+    let transport = spec.transport.unwrap_or(Transport::Udp);
+    let is_address = parse_host(&spec.host).is_some_and(|host| host.parse::<IpAddr>().is_ok());
+    let default_port = if transport == Transport::Tls { 5061 } else { 5060 };
+    Effective::SipTrunk { transport, port: spec.port.or(is_address.then_some(default_port)) }
+}
+
+/// The Secret that a trunk names for its credentials.
+pub(super) fn secret(trunk: &ObjectKey, named: &CredentialsReference) -> ObjectKey {
+    ObjectKey::new(&trunk.namespace, &named.name)
+}
+
+fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
+    let mut problems = Problems::default();
+    let host = parse_host(&spec.host);
+    if host.is_none() {
+        let host = spec.host.escape_default();
+        problems.invalid(format!(
+            "host '{host}' is neither a host name nor an IP address; the port has its own field."
+        ));
+    }
+    let port = spec.port.and_then(|port| problems.take(fields::port("port", port)));
+    let inbound = spec.inbound.as_ref();
+    let allowed_sources = inbound.map(|inbound| sources(inbound, &mut problems)).unwrap_or_default();
+    let number_format = inbound.and_then(|inbound| problems.take(number_format(inbound)));
+    let outbound = spec.outbound.as_ref();
+    if let Some(outbound) = outbound {
+        check_prefixes(outbound, &mut problems);
+    }
+    let header = spec.caller_id.as_ref().map(|caller_id| caller_id.header);
+    match host {
+        Some(host) if problems.is_empty() => Ok(TrunkEntry {
+            host,
+            port,
+            transport: spec.transport.and_then(fields::entry).unwrap_or(TransportEntry::Udp),
+            credential: None,
+            credentials_missing: false,
+            realm: spec.realm.clone(),
+            allowed_sources,
+            number_format: number_format.unwrap_or(NumberFormatEntry::E164),
+            allowed_prefixes: sorted(outbound.map(|outbound| &outbound.allowed_prefixes)),
+            denied_prefixes: sorted(outbound.map(|outbound| &outbound.denied_prefixes)),
+            caller_id_header: match header {
+                None | Some(CallerIdHeader::PAI) => CallerIdHeaderEntry::PAI,
+                Some(CallerIdHeader::RPID) => CallerIdHeaderEntry::RPID,
+                Some(CallerIdHeader::From) => CallerIdHeaderEntry::From,
+            },
+            allowed_namespaces: Vec::new(),
+        }),
+        _ => Err(problems),
+    }
+}
+
+fn sources(inbound: &Inbound, problems: &mut Problems) -> Vec<IpNet> {
+    let mut networks: Vec<IpNet> = Vec::new();
+    for text in &inbound.allowed_sources {
+        match source(text) {
+            Some(network) => networks.push(network),
+            None => problems.invalid(format!(
+                "inbound.allowedSources has '{}', which is neither an IP address nor a CIDR; write it like \
+                 203.0.113.0/24.",
+                text.escape_default()
+            )),
+        }
+    }
+    networks.sort_unstable();
+    networks.dedup();
+    networks
+}
+
+/// A network without host bits; an IPv4 network that is written as IPv6 (`::ffff:203.0.113.0/120`) as IPv4, as which its
+/// packets are looked up.
+fn source(text: &str) -> Option<IpNet> {
+    let network = match text.parse::<IpAddr>() {
+        Ok(address) => IpNet::from(address),
+        Err(_) => text.parse::<IpNet>().ok()?,
+    };
+    let network = match (network.addr().to_canonical(), network) {
+        (IpAddr::V4(address), IpNet::V6(mapped)) => {
+            IpNet::new(address.into(), mapped.prefix_len().checked_sub(96)?).ok()?
+        }
+        _ => network,
+    };
+    Some(network.trunc())
+}
+
+fn number_format(inbound: &Inbound) -> Result<NumberFormatEntry, Problems> {
+    match (inbound.number_format.unwrap_or(NumberFormat::E164), &inbound.country_code) {
+        (NumberFormat::E164, _) => Ok(NumberFormatEntry::E164),
+        (NumberFormat::National, Some(code)) if is_digits(code, 3) && !code.starts_with('0') => {
+            Ok(NumberFormatEntry::National { country_code: code.clone() })
+        }
+        (NumberFormat::National, _) => Err(problem(
+            reason::INVALID,
+            "inbound.numberFormat: National needs inbound.countryCode, one to three digits without +, such as \"31\".",
+        )),
+    }
+}
+
+fn check_prefixes(outbound: &Outbound, problems: &mut Problems) {
+    let lists =
+        [("allowedPrefixes", &outbound.allowed_prefixes), ("deniedPrefixes", &outbound.denied_prefixes)];
+    for (field, prefixes) in lists {
+        for prefix in prefixes {
+            let digits = prefix.strip_prefix('+').unwrap_or_default();
+            if !is_digits(digits, 15) {
+                problems.invalid(format!(
+                    "outbound.{field} has '{}', which begins no E.164 number; write it like +31.",
+                    prefix.escape_default()
+                ));
+            }
+        }
+    }
+}
+
+fn is_digits(text: &str, most: usize) -> bool {
+    (1..=most).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn sorted(prefixes: Option<&Vec<String>>) -> Vec<String> {
+    let mut prefixes = prefixes.cloned().unwrap_or_default();
+    prefixes.sort_unstable();
+    prefixes.dedup();
+    prefixes
+}
+
+fn credential(
+    objects: &Objects,
+    trunk: &ObjectKey,
+    named: &CredentialsReference,
+) -> Result<(CredentialId, CredentialSource), Problems> {
+    let secret = secret(trunk, named);
+    let source = CredentialSource {
+        username_key: named.username_key.clone().unwrap_or_else(|| "username".to_owned()),
+        password_key: named.password_key.clone().unwrap_or_else(|| "password".to_owned()),
+        secret,
+    };
+    let secret = &source.secret;
+    let Some(facts) = objects.secrets.get(secret) else {
+        return Err(problem(
+            reason::REF_NOT_FOUND,
+            format!(
+                "credentialsSecretRef names Secret {secret}, which does not exist; create it with type \
+                 kubernetes.io/basic-auth. Until then no call goes out through this trunk."
+            ),
+        ));
+    };
+    let keys = [("usernameKey", &source.username_key), ("passwordKey", &source.password_key)];
+    let mut problems = Problems::default();
+    for (field, key) in keys.into_iter().filter(|(_, key)| !facts.keys.contains(*key)) {
+        problems.add(
+            reason::SECRET_KEY_MISSING,
+            format!(
+                "Secret {secret} has no value under key '{key}'; add it, or name another key in \
+                 credentialsSecretRef.{field}. Until then no call goes out through this trunk."
+            ),
+        );
+    }
+    if problems.is_empty() { Ok((credential_id(&source, facts), source)) } else { Err(problems) }
+}
+
+/// A name for this version of the credentials: over the Secret's identity and version and the keys that are read, never
+/// over a value, so that the name gives nothing away and a rotated Secret has another one.
+fn credential_id(source: &CredentialSource, facts: &SecretFacts) -> CredentialId {
+    let mut digest = Sha256::new();
+    let secret = source.secret.to_string();
+    for part in [&secret, &facts.uid, &facts.resource_version, &source.username_key, &source.password_key] {
+        digest.update((part.len() as u64).to_be_bytes());
+        digest.update(part.as_bytes());
+    }
+    CredentialId(digest.finalize().iter().take(10).map(|byte| format!("{byte:02x}")).collect())
+}
