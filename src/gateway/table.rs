@@ -288,7 +288,9 @@ async fn follow(source: &Source, holder: &mut Holder) {
             fresh = heard(source, holder, event).or(fresh);
         }
         if let Some(head) = fresh {
-            delays = self::delays();
+            if seen.as_ref().is_none_or(|seen| seen.spec != head.spec) {
+                delays = self::delays();
+            }
             seen = Some(head);
         } else if retry.is_none_or(|at| at > Instant::now()) {
             continue;
