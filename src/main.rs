@@ -7,7 +7,8 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use voicedock::{operator, resources::crds};
+use voicedock::resources::crds;
+use voicedock::{gateway, operator};
 
 /// Gives memory back after a peak of calls, which the system's allocator does not.
 #[global_allocator]
@@ -25,6 +26,8 @@ struct CommandLine {
 enum Role {
     /// Write the CustomResourceDefinitions as YAML
     Crds(crds::Args),
+    /// Run a SIP gateway: answers calls by the routing table that the operator publishes
+    Gateway(Box<gateway::Args>),
     /// Run the control plane: compile resources into routing tables, publish them, run the gateway pods
     Operator(Box<operator::Args>),
 }
@@ -43,6 +46,7 @@ async fn main() -> ExitCode {
 async fn run(role: Role) -> Result<(), Box<dyn Error>> {
     match role {
         Role::Crds(args) => Ok(crds::run(&args)?),
+        Role::Gateway(args) => Ok(gateway::run(*args).await?),
         Role::Operator(args) => Ok(operator::run(*args).await?),
     }
 }

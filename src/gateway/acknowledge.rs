@@ -2,6 +2,8 @@
 //!
 //! Written when something in it has changed, by server-side apply, so that each write is whole: what no longer holds
 //! disappears. A failed write is tried again with a growing, jittered delay and what is true then; nothing waits for it.
+//! A pod that ends leaves its Lease as draining; it goes with the pod, which owns it. So a gateway needs no right to
+//! delete Leases.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +11,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{DeleteParams, ObjectMeta, Patch, PatchParams};
+use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::{Api, Client};
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
@@ -24,8 +26,6 @@ use crate::routing::ack::{self, Acknowledgement};
 const FIELD_MANAGER: &str = "voicedock-gateway";
 /// How long one write may take.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the last write, when the process ends, may take.
-const FAREWELL_TIMEOUT: Duration = Duration::from_secs(2);
 /// A changed number of calls is written at most this often; everything else at once.
 const CALLS_EVERY: Duration = Duration::from_secs(5);
 /// The first delay after a write that failed.
@@ -81,18 +81,6 @@ pub async fn acknowledge(client: Client, config: Config, mut sources: Sources, m
             () = sources.disturbed.notified() => written = None,
             _ = calls_due.tick() => with_calls = true,
         }
-    }
-}
-
-/// Deletes this pod's Lease: the process ends. If that fails the garbage collector does it, once the pod is gone.
-pub async fn withdraw(client: Client, config: &Config) {
-    let leases: Api<Lease> = Api::namespaced(client, &config.pod.namespace);
-    let parameters = DeleteParams::default();
-    let delete = leases.delete(&config.pod.name, &parameters);
-    match tokio::time::timeout(FAREWELL_TIMEOUT, delete).await {
-        Ok(Ok(_)) => {}
-        Ok(Err(error)) => tracing::debug!("Lease {} was not deleted: {error}", config.pod.name),
-        Err(_) => tracing::debug!("Lease {} was not deleted: no answer", config.pod.name),
     }
 }
 

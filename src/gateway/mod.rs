@@ -10,9 +10,13 @@ pub mod metrics;
 pub mod peers;
 pub mod plane;
 mod plane_metrics;
+pub mod process;
 mod resolve;
 mod shard;
 pub mod snapshot;
 mod sockets;
 pub mod table;
 mod view;
+
+pub use config::Args;
+pub use process::run;

@@ -1,6 +1,7 @@
 //! How a gateway keeps its table current, on a real API server: the tests play the operator and read the pod's Lease.
 
 mod operator;
+mod process;
 mod subscription;
 #[path = "../support/mod.rs"]
 mod support;
