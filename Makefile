@@ -16,7 +16,7 @@ demo: ## Bring up a cluster and show three calls
 	@hack/demo.sh
 
 demo-down: ## Remove all that the demo brought up
-	@hack/cluster.sh down --name demo && rm -rf target/demo
+	@hack/demo.sh down
 
 tools: ## Install what the targets above need
 	@hack/tools.sh all

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use voicedock::resources::crds;
-use voicedock::{gateway, operator};
+use voicedock::{gateway, operator, simulate};
 
 /// Gives memory back after a peak of calls, which the system's allocator does not.
 #[global_allocator]
@@ -30,6 +30,8 @@ enum Role {
     Gateway(Box<gateway::Args>),
     /// Run the control plane: compile resources into routing tables, publish them, run the gateway pods
     Operator(Box<operator::Args>),
+    /// Play a caller, an assistant's agent or a PBX, for the demo and tests
+    Simulate(Box<simulate::Args>),
 }
 
 #[tokio::main]
@@ -48,5 +50,6 @@ async fn run(role: Role) -> Result<(), Box<dyn Error>> {
         Role::Crds(args) => Ok(crds::run(&args)?),
         Role::Gateway(args) => Ok(gateway::run(*args).await?),
         Role::Operator(args) => Ok(operator::run(*args).await?),
+        Role::Simulate(args) => Ok(simulate::run(*args).await?),
     }
 }

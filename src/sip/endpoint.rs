@@ -191,6 +191,14 @@ impl Endpoint {
         request
     }
 
+    /// Sends REFER to `target` (a URI, without angle brackets) inside the leg. Its outcome comes as NOTIFY requests with a
+    /// `message/sipfrag` body.
+    pub fn refer(&mut self, leg: LegId, target: &str, now: Millis) -> RequestId {
+        let request = self.core.next_request();
+        self.with(leg, |leg, core| client::refer(leg, core, request, target, now));
+        request
+    }
+
     /// Ends the leg in whatever way its state asks for: CANCEL (once a 1xx came), refusal of an unanswered INVITE (480),
     /// BYE (after the ACK), ACK + BYE for a 2xx that crosses. `reason` becomes the Reason header. The leg is over at once:
     /// `Refused` by `Cancelled` if it was our unanswered INVITE, else `Ended` by `Us`.

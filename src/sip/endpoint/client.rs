@@ -431,11 +431,24 @@ pub fn request(
     body: Option<Body>,
     now: Millis,
 ) {
+    let again = Again { headers: Lines::default(), body, max_forwards: 70 };
+    request_with(leg, core, request, method, again, now);
+}
+
+/// Sends REFER (RFC 3515) with our own identity as Referred-By (RFC 3892).
+pub fn refer(leg: &mut Leg, core: &mut Core, request: RequestId, target: &str, now: Millis) {
+    let transport = leg.dialog.next_hop().transport;
+    let lines =
+        [("Refer-To", format!("<{target}>")), ("Referred-By", format!("<sip:{}>", core.local(transport)))];
+    let again = Again { headers: Lines::collect(lines), body: None, max_forwards: 70 };
+    request_with(leg, core, request, "REFER", again, now);
+}
+
+fn request_with(leg: &mut Leg, core: &mut Core, request: RequestId, method: &str, again: Again, now: Millis) {
     if !matches!(leg.phase, Phase::Confirmed | Phase::Unacknowledged) {
         core.tell(leg, LegEvent::Response { request, code: 481 });
         return;
     }
-    let again = Again { headers: Lines::default(), body, max_forwards: 70 };
     send(leg, core, Purpose::Request(request, method.into()), again, now);
 }
 

@@ -5,5 +5,6 @@ mod digest;
 mod ending;
 mod loss;
 pub(crate) mod net;
+mod refer;
 mod setup;
 mod within;
