@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,6 +13,9 @@ use std::time::Duration;
 use super::call_id::Instance;
 use crate::sip::event::Transport;
 use crate::telemetry::LogArgs;
+
+/// The port of HTTP when nothing else is said.
+const HTTP_PORT: u16 = 8080;
 
 /// Run a SIP gateway: answers calls by the routing table that the operator publishes
 #[derive(Clone, Debug, clap::Args)]
@@ -55,9 +58,9 @@ pub struct Args {
     #[arg(long, env = "VOICEDOCK_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 3600,
         value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub drain_seconds: u32,
-    /// Where HTTP is heard: health, metrics, call control
-    #[arg(long, env = "VOICEDOCK_HTTP", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
-    pub http: SocketAddr,
+    /// Where HTTP is heard: health, metrics, call control [default: port 8080 of every address]
+    #[arg(long, env = "VOICEDOCK_HTTP", value_name = "ADDRESS")]
+    pub http: Option<SocketAddr>,
     /// Directory whose files are the bearer keys of call control, a mounted Secret; 401 to everybody if there is none
     #[arg(
         long,
@@ -198,7 +201,7 @@ impl Config {
             },
             gateway: args.gateway,
             drain: Duration::from_secs(args.drain_seconds.into()),
-            http: args.http,
+            http: args.http.unwrap_or_else(|| SocketAddr::new(every_address(args.pod_ip), HTTP_PORT)),
             api_keys: args.api_keys,
             state: args.state,
             shards: args.shards.map_or(processors, usize::from).clamp(1, 256),
@@ -225,14 +228,16 @@ impl fmt::Display for HostPort {
 impl FromStr for HostPort {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("'{text}' is not host:port (an IPv6 address in brackets)");
+        let wrong = || format!("'{text}' is not host:port such as 203.0.113.10:5060");
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
         let port = port.parse().ok().filter(|port| *port != 0).ok_or_else(wrong)?;
         let name = |host: &str| {
             !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
         };
         let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-            Some(v6) => v6.parse::<std::net::Ipv6Addr>().map_err(|_| wrong())?.to_string(),
+            Some(v6) => v6.parse::<Ipv6Addr>().map_err(|_| wrong())?.to_string(),
+            // As `$(NODE_IP):5060` comes out on a node with an IPv6 address; what follows the last colon is the port.
+            None if host.parse::<Ipv6Addr>().is_ok() => host.to_owned(),
             None if name(host) => host.to_owned(),
             None => return Err(wrong()),
         };
@@ -274,6 +279,14 @@ impl FromStr for Advertise {
             }
         }
         Ok(Self(addresses))
+    }
+}
+
+/// All addresses of the family that the pod has.
+fn every_address(pod: IpAddr) -> IpAddr {
+    match pod {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     }
 }
 
@@ -351,6 +364,15 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_with_an_ipv6_address_needs_no_other_settings() {
+        let config = config(&["--pod-ip=fd00::7", "--advertise=udp=fd00::1:30060"]).unwrap();
+        assert_eq!(config.http.to_string(), "[::]:8080");
+        assert_eq!(config.http_of_pod().to_string(), "[fd00::7]:8080");
+        let said: Vec<String> = config.listeners.iter().map(|l| l.advertise.to_string()).collect();
+        assert_eq!(said, ["[fd00::1]:30060", "[fd00::7]:5060"]);
+    }
+
+    #[test]
     fn a_wrong_setting_is_refused_with_what_to_write_instead() {
         for (setting, sentence) in [
             ("--listeners=", "udp:5060,tcp:5060"),
@@ -358,7 +380,9 @@ mod tests {
             ("--listeners=udp:0", "such as udp:5060"),
             ("--listeners=tls:5061", "it has udp and tcp"),
             ("--listeners=udp:5060,udp:5060", "named twice"),
-            ("--advertise=udp=2001:db8::1:5060", "IPv6 address in brackets"),
+            ("--advertise=udp=2001:db8::1::5060", "not host:port"),
+            ("--advertise=udp=[sip.example.com]:5060", "not host:port"),
+            ("--advertise=udp=203.0.113.10", "not host:port"),
             ("--advertise=udp=a b:5060", "not host:port"),
             ("--advertise=udp=a:1,udp=b:2", "advertised twice"),
             ("--shards=0", "1..=256"),
