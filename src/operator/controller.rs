@@ -378,12 +378,18 @@ impl Controller {
                 if verdict.generation != reported.metadata().generation.unwrap_or_default() {
                     return None;
                 }
+                if !verdict.gateways.iter().all(|gateway| self.fleet.is_verified(gateway)) {
+                    return None;
+                }
                 let hindrance = |gateway: &ObjectKey| self.fleet.publish_hindrance(gateway).cloned();
                 let mut programmed =
                     self.ledger.programmed(object, verdict, |key| self.fleet.roll(key), hindrance);
                 let mut report = None;
                 if let Reported::SipGateway(gateway) = reported {
                     if verdict.accepted.status == ConditionStatus::True {
+                        if !self.fleet.is_provisioned(&object.key) {
+                            return None;
+                        }
                         programmed = self.gateway_programmed(&object.key, programmed);
                     }
                     report = Some(self.gateway_report(gateway));

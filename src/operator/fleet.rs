@@ -68,6 +68,7 @@ struct Attempts {
     since: Option<Instant>,
     not_before: Option<Instant>,
     failures: u32,
+    succeeded_once: bool,
     hindrance: Option<Finding>,
 }
 
@@ -87,6 +88,7 @@ impl Attempts {
     }
 
     fn succeeded(&mut self) -> bool {
+        self.succeeded_once = true;
         self.failures = 0;
         self.not_before = None;
         self.hindrance.take().is_some()
@@ -192,6 +194,19 @@ impl Fleet {
     pub fn published(&self, gateway: &ObjectKey) -> Option<(i64, f64)> {
         let published = &self.gateways.get(gateway)?.published;
         Some((published.generation?, published.fullness))
+    }
+
+    /// Whether this term knows what is published of a gateway, or what keeps it from being published. Before that, a status
+    /// of what the gateway holds could only be guessed.
+    pub fn is_verified(&self, gateway: &ObjectKey) -> bool {
+        let known = self.gateways.get(gateway);
+        known.is_none_or(|known| known.published.generation.is_some() || known.publish.hindrance.is_some())
+    }
+
+    /// Whether this term has made a gateway's objects once, or knows what keeps it from that.
+    pub fn is_provisioned(&self, gateway: &ObjectKey) -> bool {
+        let known = self.gateways.get(gateway);
+        known.is_none_or(|known| known.provisioning.succeeded_once || known.provisioning.hindrance.is_some())
     }
 
     /// What keeps a gateway's table from being published.

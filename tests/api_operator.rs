@@ -1,0 +1,17 @@
+//! The operator on a real API server: every test has a namespace and operators of its own that watch only that, and
+//! gateway pods whose control side is the real one.
+#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that can't go on panics")]
+
+#[path = "operator/failover.rs"]
+mod failover;
+#[path = "operator/provisioning.rs"]
+mod provisioning;
+#[path = "operator/publishing.rs"]
+mod publishing;
+#[path = "operator/references.rs"]
+mod references;
+#[path = "operator/secrecy.rs"]
+mod secrecy;
+#[path = "operator/stage.rs"]
+mod stage;
+mod support;

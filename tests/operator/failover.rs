@@ -1,0 +1,127 @@
+//! Two operators: one leads, the other takes over, and nobody notices.
+
+use std::time::Duration;
+
+use k8s_openapi::api::coordination::v1::Lease;
+use voicedock::routing::table::DestinationTarget;
+
+use crate::stage::{Operator, Stage, eventually, found, sales};
+
+async fn leader(stage: &Stage) -> Option<String> {
+    let lease = found(&stage.api::<Lease>(), "voicedock-operator").await?;
+    lease.spec?.holder_identity.filter(|holder| !holder.is_empty())
+}
+
+async fn leads(stage: &Stage, operator: &Operator) {
+    eventually(&format!("{} leads", operator.identity), async || {
+        (leader(stage).await? == operator.identity).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn when_the_leader_is_killed_the_other_takes_over_and_writes_nothing() {
+    let (stage, first, _pod) = Stage::set("failover").await;
+    stage.office().await;
+    stage.is_ready("PhoneNumber", "main").await;
+    leads(&stage, &first).await;
+    let second = stage.operator();
+    let before = stage.settled().await;
+    let generation = stage.generation().await;
+
+    first.kill();
+    leads(&stage, &second).await;
+    assert_eq!(stage.settled().await, before, "the same objects give the same bytes");
+
+    stage.apply("TransferDestination", "sales", sales("+31687654321")).await;
+    stage.is_ready("TransferDestination", "sales").await;
+    assert_eq!(stage.generation().await, generation + 1, "generations go on where they were");
+}
+
+#[tokio::test]
+async fn a_leader_that_ends_gives_the_lease_back_at_once() {
+    let (stage, first, _pod) = Stage::set("handover").await;
+    stage.office().await;
+    stage.is_ready("PhoneNumber", "main").await;
+    let second = stage.operator();
+    stage.settled().await;
+    let started = std::time::Instant::now();
+    first.end().await;
+    leads(&stage, &second).await;
+    assert!(
+        started.elapsed() < Duration::from_secs(3),
+        "sooner than the lease runs out: {:?}",
+        started.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn an_operator_that_starts_anew_writes_nothing() {
+    let (stage, first, _pod) = Stage::set("restart").await;
+    stage.office().await;
+    stage.is_ready("PhoneNumber", "main").await;
+    let before = stage.settled().await;
+    first.end().await;
+    let again = stage.operator();
+    leads(&stage, &again).await;
+    assert_eq!(stage.settled().await, before);
+}
+
+#[tokio::test]
+async fn what_changed_while_no_operator_ran_is_made_good() {
+    let (stage, first, _pod) = Stage::set("away").await;
+    stage.office().await;
+    stage.is_ready("PhoneNumber", "main").await;
+    first.end().await;
+    stage.apply("TransferDestination", "sales", sales("+31687654321")).await;
+    stage.secret("office-pbx", &[("username", "acme"), ("password", "second-password")]).await;
+    let _again = stage.operator();
+    stage.is_ready("TransferDestination", "sales").await;
+    let table = stage.table().await.unwrap();
+    let target = &table.destinations.values().next().unwrap().target;
+    assert!(matches!(target, DestinationTarget::Number(number) if number.as_str() == "+31687654321"));
+}
+
+#[tokio::test]
+async fn a_replica_that_does_not_lead_writes_nothing() {
+    let stage = Stage::empty("follower").await;
+    // Somebody else holds the lease and renews it.
+    let hold = async {
+        loop {
+            let lease = serde_json::json!({
+                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": { "name": "voicedock-operator" },
+                "spec": { "holderIdentity": "elsewhere", "leaseDurationSeconds": 3,
+                          "renewTime": k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime(
+                              k8s_openapi::jiff::Timestamp::now()) },
+            });
+            let params = kube::api::PatchParams::apply("elsewhere").force();
+            let patch = kube::api::Patch::Apply(lease);
+            stage.api::<Lease>().patch("voicedock-operator", &params, &patch).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let test = async {
+        eventually("the lease", async || leader(&stage).await).await;
+        let follower = stage.operator();
+        stage.gateway().await;
+        stage.office().await;
+        eventually("the follower is ready", async || {
+            let url = format!("http://{}/readyz", follower.http);
+            let curl = tokio::process::Command::new("curl").args(["-sf", "--max-time", "5", &url]).output();
+            curl.await.unwrap().status.success().then_some(())
+        })
+        .await;
+        let before = stage.settled().await;
+        stage.apply("TransferDestination", "sales", sales("+31687654321")).await;
+        let mut after = stage.settled().await;
+        let mut expected = before.clone();
+        expected.remove("TransferDestination sales");
+        after.remove("TransferDestination sales");
+        assert_eq!(after, expected);
+        assert!(stage.head().await.is_none());
+    };
+    tokio::select! {
+        () = hold => {}
+        () = test => {}
+    }
+}

@@ -1,0 +1,199 @@
+//! Secrets: created later, without the right keys, rotated, gone; and that no value is ever seen where it doesn't belong.
+
+use std::io;
+use std::sync::{LazyLock, Mutex, Once};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+use tracing_subscriber::fmt::MakeWriter;
+
+use crate::stage::{CREDENTIALS, GATEWAY, Stage, eventually, found, office_trunk};
+
+static LOGS: LazyLock<Mutex<Vec<u8>>> = LazyLock::new(Mutex::default);
+static CAPTURED: Once = Once::new();
+
+struct Logs;
+
+impl io::Write for Logs {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        LOGS.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Logs {
+    type Writer = Self;
+    fn make_writer(&self) -> Self {
+        Self
+    }
+}
+
+/// Keeps every log line of the process, ours and the libraries', down to TRACE.
+pub fn capture_logs() {
+    CAPTURED.call_once(|| {
+        let filter = tracing_subscriber::EnvFilter::new(
+            "trace,h2=info,hyper=info,hyper_util=info,rustls=info,tower=info",
+        );
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(|| Logs).init();
+    });
+}
+
+/// The passwords in the published credentials Secret that the published table names, in any order.
+async fn published_passwords(stage: &Stage) -> Option<Vec<String>> {
+    let table = stage.table().await?;
+    let named: Vec<_> = table.trunks.values().filter_map(|trunk| trunk.credential.clone()).collect();
+    if named.is_empty() {
+        return Some(Vec::new());
+    }
+    let secret = found(&stage.api::<Secret>(), CREDENTIALS).await?;
+    let data = secret.data.unwrap_or_default();
+    named
+        .iter()
+        .map(|id| {
+            let login: Value = serde_json::from_slice(&data.get(&id.0)?.0).unwrap();
+            Some(login["password"].as_str().unwrap().to_owned())
+        })
+        .collect()
+}
+
+async fn gateways_use(stage: &Stage, passwords: &[&str]) {
+    eventually(&format!("the credentials {passwords:?}"), async || {
+        (published_passwords(stage).await? == passwords).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_secret_may_come_later_lack_a_key_be_rotated_and_vanish() {
+    let (stage, _operator, _pod) = Stage::set("secret").await;
+    stage.office().await;
+    stage.is_ready("SipTrunk", "office").await;
+    gateways_use(&stage, &["first-password"]).await;
+
+    stage.secret("office-pbx", &[("username", "acme"), ("password", "second-password")]).await;
+    gateways_use(&stage, &["second-password"]).await;
+    stage.is_ready("SipTrunk", "office").await;
+
+    stage.secret("office-pbx", &[("username", "acme"), ("pass", "third-password")]).await;
+    let message = stage.says("SipTrunk", "office", "ResolvedRefs", "False", "SecretKeyMissing").await;
+    assert!(message.contains("password") && !message.contains("third-password"), "{message}");
+    eventually("no credentials in the table", async || {
+        let table = stage.table().await?;
+        table.trunks.values().all(|trunk| trunk.credential.is_none()).then_some(())
+    })
+    .await;
+
+    stage.secret("office-pbx", &[("username", "acme"), ("password", "fourth-password")]).await;
+    stage.is_ready("SipTrunk", "office").await;
+    gateways_use(&stage, &["fourth-password"]).await;
+
+    stage.api::<Secret>().delete("office-pbx", &DeleteParams::default()).await.unwrap();
+    let message = stage.says("SipTrunk", "office", "ResolvedRefs", "False", "RefNotFound").await;
+    assert!(message.contains(&format!("{}/office-pbx", stage.namespace)), "{message}");
+}
+
+#[tokio::test]
+async fn a_renamed_key_is_followed() {
+    let (stage, _operator, _pod) = Stage::set("keys").await;
+    let mut trunk = office_trunk();
+    trunk["credentialsSecretRef"] = json!({ "name": "pbx", "usernameKey": "user", "passwordKey": "pin" });
+    stage.secret("pbx", &[("user", "acme"), ("pin", "renamed-password")]).await;
+    stage.office().await;
+    stage.apply("SipTrunk", "office", trunk).await;
+    stage.is_ready("SipTrunk", "office").await;
+    gateways_use(&stage, &["renamed-password"]).await;
+}
+
+#[tokio::test]
+async fn credentials_of_old_tables_do_not_stay() {
+    let (stage, _operator, pod) = Stage::set("prune").await;
+    stage.office().await;
+    stage.is_ready("SipTrunk", "office").await;
+    for password in ["a-password", "b-password", "c-password"] {
+        stage.secret("office-pbx", &[("username", "acme"), ("password", password)]).await;
+        gateways_use(&stage, &[password]).await;
+    }
+    stage.is_ready("SipTrunk", "office").await;
+    let versions = async || {
+        let secret = found(&stage.api::<Secret>(), CREDENTIALS).await?;
+        Some(secret.data.unwrap_or_default().len())
+    };
+    eventually("only the version in use", async || (versions().await? == 1).then_some(())).await;
+    drop(pod);
+}
+
+#[tokio::test]
+async fn no_value_of_a_secret_is_seen_outside_the_two_secrets() {
+    let (stage, _operator, _pod) = Stage::set("leak").await;
+    let (user, password) = ("leak-user-8b1f", "leak-password-4c2e");
+    stage.office().await;
+    stage.secret("office-pbx", &[("username", user), ("password", password)]).await;
+    gateways_use(&stage, &[password]).await;
+    // Trouble talks most: the Secret loses a key, is deleted, and comes back.
+    stage.secret("office-pbx", &[("username", user), ("pass", password)]).await;
+    stage.says("SipTrunk", "office", "ResolvedRefs", "False", "SecretKeyMissing").await;
+    stage.api::<Secret>().delete("office-pbx", &DeleteParams::default()).await.unwrap();
+    stage.says("SipTrunk", "office", "ResolvedRefs", "False", "RefNotFound").await;
+    stage.secret("office-pbx", &[("username", user), ("password", password)]).await;
+    gateways_use(&stage, &[password]).await;
+    stage.is_ready("SipTrunk", "office").await;
+    stage.settled().await;
+
+    let values = [user, password].map(|value| (value, base64(value)));
+    let leaks =
+        |text: &str| values.iter().any(|(plain, encoded)| text.contains(plain) || text.contains(encoded));
+    let all = stage.everything().await;
+    assert!(
+        all.keys().any(|name| name.starts_with("Event ")),
+        "there are events to look at: {:?}",
+        all.keys()
+    );
+    for (name, object) in all {
+        if name == "Secret office-pbx" || name == format!("Secret {CREDENTIALS}") {
+            assert!(
+                leaks(&object.to_string()) || name.contains(CREDENTIALS),
+                "the search finds what is there"
+            );
+            continue;
+        }
+        assert!(!leaks(&object.to_string()), "{name} holds a value of a Secret");
+    }
+    let logs = String::from_utf8_lossy(&LOGS.lock().unwrap()).into_owned();
+    assert!(logs.contains(&stage.namespace), "there are logs to look at");
+    assert!(!leaks(&logs), "a log line holds a value of a Secret");
+}
+
+/// The inner part of the value's base64, which doesn't depend on what stands around it.
+fn base64(value: &str) -> String {
+    use ::base64::Engine;
+    ::base64::engine::general_purpose::STANDARD.encode(value).trim_end_matches('=').to_owned()
+}
+
+#[tokio::test]
+async fn a_credentials_secret_that_somebody_changes_is_made_good() {
+    let (stage, _operator, _pod) = Stage::set("tamper").await;
+    stage.office().await;
+    stage.is_ready("SipTrunk", "office").await;
+    let api = stage.api::<Secret>();
+    let before = found(&api, CREDENTIALS).await.unwrap();
+    let generation = stage.generation().await;
+
+    api.delete(CREDENTIALS, &DeleteParams::default()).await.unwrap();
+    let again = eventually("the Secret", async || found(&api, CREDENTIALS).await).await;
+    assert_eq!(again.data, before.data);
+
+    let id = before.data.as_ref().unwrap().keys().next().unwrap().clone();
+    stage.secret_value(CREDENTIALS, &id, "{\"username\":\"acme\",\"password\":\"forged\"}").await;
+    eventually("the right value", async || {
+        let secret = found(&api, CREDENTIALS).await?;
+        (secret.data == before.data && secret.labels() == before.labels()).then_some(())
+    })
+    .await;
+    assert_eq!(stage.generation().await, generation, "the routes didn't change");
+    stage.is_ready("SipGateway", GATEWAY).await;
+}
