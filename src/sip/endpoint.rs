@@ -50,7 +50,7 @@ pub enum Output {
 pub struct EndpointConfig {
     /// Names this process among all pods: part of every tag, branch and Contact. Another one after each restart.
     pub instance: u32,
-    /// Number of the shard, below [`super::slab::MAX_SHARDS`].
+    /// Number of the shard, below [`super::identity::MAX_SHARDS`].
     pub shard: u16,
     /// Secret random bytes, the same for all shards of a process and another for each process.
     pub seed: [u8; 16],
@@ -298,7 +298,7 @@ impl Endpoint {
         let Some(id) = id else { return };
         self.with(id, |leg, core| {
             let awaited = leg.invite.is_some_and(|(_, cseq)| cseq == inbound.id.cseq);
-            if awaited && leg.dialog.is_with(&inbound.id.call_id, inbound.id.from_tag()) {
+            if awaited && leg.dialog.is_with(&inbound.id.call_id, inbound.id.sender_tag()) {
                 called::acked(leg, core, &inbound.request, now);
             }
         });

@@ -15,6 +15,7 @@ use sipx_sip::{HeaderName, Message, Request};
 
 use super::event::LegId;
 use super::read;
+pub use super::slab::MAX_SHARDS;
 use super::slab::shard_of_leg;
 
 const BRANCH_PREFIX: &str = "z9hG4bKvd";
@@ -193,6 +194,42 @@ mod tests {
             changed[i] = if changed[i] == b'0' { b'1' } else { b'0' };
             assert_eq!(ours.leg_of_token(&changed), None, "digit {i}");
         }
+    }
+
+    fn message(text: &str) -> Message {
+        sipx_sip::parse_datagram(
+            bytes::Bytes::copy_from_slice(text.as_bytes()),
+            &sipx_sip::Limits::datagram(),
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn all_messages_of_a_call_reach_its_shard_and_its_pod() {
+        let leg = LegId((3 << 54) | (1 << 22) | 9);
+        let ours = identity(7, 1);
+        let (token, branch) = (ours.token(leg), ours.branch(leg, 2));
+        let request = |method: &str, uri: &str, to_tag: &str| {
+            let text = format!(
+                "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=f\r\n\
+                 To: <sip:c@d>{to_tag}\r\nCall-ID: x\r\nCSeq: 1 {method}\r\n\r\n"
+            );
+            message(&text)
+        };
+        let tagged = format!(";tag={token}");
+        let first = shard_of(&request("INVITE", "sip:c@d", ""), 8);
+        assert_eq!(shard_of(&request("CANCEL", "sip:c@d", ""), 8), first);
+        assert_eq!(shard_of(&request("BYE", "sip:c@d", ";tag=strange"), 8), first);
+        assert_eq!(shard_of(&request("BYE", "sip:vd@h", &tagged), 8), 3);
+        let response = format!(
+            "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h;branch={branch}\r\nCall-ID: x\r\nCSeq: 1 BYE\r\n\r\n"
+        );
+        assert_eq!(shard_of(&message(&response), 8), 3);
+        let owner = |message: &Message| owner_of(message.as_request().unwrap());
+        let expected = Some(Owner { instance: 7, shard: 3, leg });
+        assert_eq!(owner(&request("BYE", "sip:vd@h", &tagged)), expected);
+        assert_eq!(owner(&request("OPTIONS", &format!("sip:vd@h;vd={token}"), "")), expected);
+        assert_eq!(owner(&request("INVITE", "sip:c@d", "")), None);
     }
 
     #[test]

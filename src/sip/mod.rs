@@ -8,18 +8,18 @@
 //! One [`endpoint::Endpoint`] per shard owns its legs, transactions and timers. It speaks [`event::LegEvent`] to the call
 //! machine: what happened on a leg, in terms of offers, answers and codes, never of retransmissions, tags or branches.
 
-pub mod dialog;
-pub mod digest;
+mod dialog;
+mod digest;
 pub mod endpoint;
 pub mod event;
 pub mod front_door;
 pub mod identity;
 pub mod proxy;
-pub mod read;
-pub mod slab;
+mod read;
+mod slab;
 pub mod time;
-pub mod timer;
-pub mod transaction;
-pub mod via;
-pub mod wheel;
-pub mod wire;
+mod timer;
+mod transaction;
+mod via;
+mod wheel;
+mod wire;

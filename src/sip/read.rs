@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use sipx_sip::headers::{CSeq, Contact, From as FromHeader, RecordRoute, To, first_hop_end};
-use sipx_sip::{Address, HeaderName, Headers, Message, Method, Request, Response, Scheme, Uri, Via};
+use sipx_sip::{Address, HeaderName, Headers, Method, Request, Response, Scheme, Uri, Via};
 
 use super::event::{Body, Party, ReferTarget};
 
@@ -51,7 +51,7 @@ impl Identified {
     }
 
     /// The From tag; empty when there is none (RFC 2543 peers).
-    pub fn from_tag(&self) -> &[u8] {
+    pub fn sender_tag(&self) -> &[u8] {
         self.from.tag().unwrap_or_default()
     }
 }
@@ -209,12 +209,4 @@ fn unescape(value: &[u8]) -> Vec<u8> {
         }
     }
     out
-}
-
-/// Whether the message is a response to INVITE with a 2xx code.
-pub fn is_answer(message: &Message) -> bool {
-    message.as_response().is_some_and(|response| {
-        response.status.is_success()
-            && matches!(response.headers.typed::<CSeq>(), Some(Ok(cseq)) if cseq.method == Method::Invite)
-    })
 }

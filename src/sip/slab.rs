@@ -75,11 +75,6 @@ impl<T> Slab<T> {
         Some(value)
     }
 
-    /// How many are in it.
-    pub fn len(&self) -> usize {
-        self.live
-    }
-
     /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.live == 0

@@ -136,7 +136,7 @@ impl ServerKey {
             branch => {
                 let (cseq, branch) = (request.cseq.to_be_bytes(), branch.unwrap_or_default());
                 let parts: [&[u8]; 8] =
-                    [b"2543", &request.call_id, request.from_tag(), &cseq, branch, &host, &port, method];
+                    [b"2543", &request.call_id, request.sender_tag(), &cseq, branch, &host, &port, method];
                 Self(identity.digest(&parts))
             }
         }
@@ -144,7 +144,12 @@ impl ServerKey {
 
     /// The key that the same INVITE has by whatever path it comes (RFC 3261 §8.2.2.2).
     pub fn merged(identity: &Identity, request: &Identified) -> Self {
-        Self(identity.digest(&[b"merged", &request.call_id, request.from_tag(), &request.cseq.to_be_bytes()]))
+        Self(identity.digest(&[
+            b"merged",
+            &request.call_id,
+            request.sender_tag(),
+            &request.cseq.to_be_bytes(),
+        ]))
     }
 
     /// The key of a forked dialog that a 2xx to an INVITE of ours makes.
@@ -250,10 +255,5 @@ impl Servers {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.table.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.table.is_empty()
     }
 }

@@ -1,7 +1,7 @@
 //! The topmost Via: where a request came from is written into it, where a response goes is read from it
 //! (RFC 3261 §18.2, RFC 3581).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use sipx_sip::headers::first_hop_end;
 use sipx_sip::{Header, HeaderName, Host, Request, Via};
@@ -89,29 +89,6 @@ pub fn response_flow(via: &Via, source: Flow) -> Flow {
             Flow { transport: Transport::Udp, peer: SocketAddr::new(source.peer.ip(), port) }
         }
     }
-}
-
-/// The flow that a stamped Via alone names; for a stateless proxy, which has nothing else to go by. `None` when the Via
-/// names a host that isn't an IP literal and no `received`.
-pub fn flow_of(via: &Via) -> Option<Flow> {
-    let transport = match via.transport.to_ascii_uppercase().as_slice() {
-        b"UDP" => Transport::Udp,
-        b"TCP" => Transport::Tcp,
-        _ => return None,
-    };
-    let text = |value: &[u8]| std::str::from_utf8(value).ok().map(str::to_owned);
-    let ip = match via.received() {
-        Some(received) => text(received)?.trim_matches(['[', ']']).parse::<IpAddr>().ok()?,
-        None => match &via.host {
-            Host::Ip(ip) => *ip,
-            Host::Name(_) => return None,
-        },
-    };
-    let port = match via.rport() {
-        Some(Some(port)) => text(port)?.parse().ok()?,
-        _ => via.port.unwrap_or(DEFAULT_PORT),
-    };
-    Some(Flow { transport, peer: SocketAddr::new(ip, port) })
 }
 
 #[cfg(test)]

@@ -55,11 +55,6 @@ impl<K> Wheel<K> {
     pub fn len(&self) -> usize {
         self.pending.len()
     }
-
-    /// Whether no timer is pending.
-    pub fn is_empty(&self) -> bool {
-        self.pending.is_empty()
-    }
 }
 
 #[cfg(test)]
@@ -78,6 +73,6 @@ mod tests {
         assert_eq!(wheel.pop_due(Millis(9)), None);
         assert_eq!(wheel.pop_due(Millis(100)), Some("a"));
         assert_eq!(wheel.pop_due(Millis(100)), Some("c"));
-        assert!(wheel.is_empty());
+        assert_eq!(wheel.len(), 0);
     }
 }

@@ -50,7 +50,7 @@ fn dialog(core: &Core, inbound: &Inbound, head: &ReplyHead, leg: crate::sip::eve
         call_id: id.call_id.clone().into_boxed_slice(),
         local: [&head.to, &b";tag="[..], token.as_bytes()].concat().into_boxed_slice(),
         remote: from.into_boxed_slice(),
-        remote_tag: id.from_tag().to_vec().into_boxed_slice(),
+        remote_tag: id.sender_tag().to_vec().into_boxed_slice(),
         local_cseq: 0,
         remote_cseq: Some(id.cseq),
         routes: read::record_route(headers).into_boxed_slice(),

@@ -34,7 +34,9 @@ pub fn send(leg: &mut Leg, core: &mut Core, purpose: Purpose, again: Again, now:
     let method = purpose.method();
     let via = core.via(flow.transport, &core.identity.branch(leg.id, seq));
     let mut w = leg.dialog.request(method, cseq, &via, again.max_forwards, None);
-    w.line("Contact", core.contact(leg.id, flow.transport));
+    if purpose.is_invite() || matches!(purpose, Purpose::Notify(_)) {
+        w.line("Contact", core.contact(leg.id, flow.transport));
+    }
     if purpose.is_invite() {
         w.line("Allow", ALLOW).line("Supported", SUPPORTED);
     }
@@ -495,9 +497,6 @@ pub fn cancel(leg: &mut Leg, core: &mut Core, reason: Option<&str>, now: Millis)
     let unanswered = |c: &Client| c.purpose == Purpose::Invite && c.state != ClientState::Acknowledged;
     let Some(index) = leg.clients.iter().position(unanswered) else { return };
     let Some(client) = leg.clients.get_mut(index) else { return };
-    if client.cancel.is_some() {
-        return;
-    }
     client.cancel = Some(Cancel { reason: reason.map(Into::into), sent: false });
     if client.state == ClientState::Proceeding {
         send_cancel(leg, core, index, now);

@@ -171,7 +171,9 @@ impl Core {
             if invite {
                 w.lines(&head.record_route);
             }
-            w.line("Contact", self.contact(leg, transport));
+            if reply.target {
+                w.line("Contact", self.contact(leg, transport));
+            }
         }
         if (200..300).contains(&code) {
             w.line("Allow", ALLOW).line("Supported", SUPPORTED);
@@ -318,6 +320,8 @@ pub struct Reply<'a> {
     pub headers: &'a [(&'a str, String)],
     /// Its body.
     pub body: Option<&'a Body>,
+    /// Whether a 2xx names our Contact: to requests that make or refresh a dialog.
+    pub target: bool,
     /// The transport that its Contact names; filled in from the transaction.
     pub transport: Transport,
 }
@@ -325,7 +329,12 @@ pub struct Reply<'a> {
 impl<'a> Reply<'a> {
     /// With a code only.
     pub fn code(code: u16, invite: bool) -> Self {
-        Self { code, invite, headers: &[], body: None, transport: Transport::Udp }
+        Self { code, invite, headers: &[], body: None, target: invite, transport: Transport::Udp }
+    }
+
+    /// With our Contact.
+    pub fn target(self) -> Self {
+        Self { target: true, ..self }
     }
 
     /// With headers.

@@ -23,7 +23,7 @@ pub fn request(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
         }
         return core.reply(inbound, 481, &[]);
     }
-    if !leg.dialog.is_with(&id.call_id, id.from_tag()) || (leg.is_over() && !bye) {
+    if !leg.dialog.is_with(&id.call_id, id.sender_tag()) || (leg.is_over() && !bye) {
         return core.reply(inbound, 481, &[]);
     }
     if leg.dialog.remote_cseq.is_some_and(|last| id.cseq < last) {
@@ -40,7 +40,7 @@ pub fn request(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
         Method::Refer => refer(leg, core, inbound, now),
         Method::Options => {
             let headers = [("Accept", ACCEPT.to_owned())];
-            core.reply_within(leg.id, inbound, &Reply::code(200, false).with(&headers), now);
+            core.reply_within(leg.id, inbound, &Reply::code(200, false).with(&headers).target(), now);
         }
         Method::Info | Method::Message | Method::Notify => {
             let method = inbound.request.method.to_string();
@@ -97,7 +97,7 @@ fn reinvite(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
 fn update(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
     let Some(body) = read::request_body(&inbound.request) else {
         leg.dialog.refresh_target(&inbound.request.headers);
-        return core.reply_within(leg.id, inbound, &Reply::code(200, false), now);
+        return core.reply_within(leg.id, inbound, &Reply::code(200, false).target(), now);
     };
     if let Some(code) = in_the_way(leg, core) {
         let headers = retry_after(code);
@@ -156,6 +156,7 @@ pub fn respond(
     let Some(pending) = leg.pending.get(index).copied() else { return };
     let invite = pending.kind == PendingKind::Reinvite;
     let mut reply = Reply::code(code, invite).body(body);
+    reply.target = pending.kind != PendingKind::Other;
     if code < 200 {
         return core.provisional(pending.key, leg.id, &reply);
     }

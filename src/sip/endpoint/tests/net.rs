@@ -65,6 +65,8 @@ pub struct Net {
     pub inbox: Vec<Message>,
     /// First lines of all that was sent, lost or not.
     pub sent: Vec<String>,
+    /// Where all of it went.
+    pub targets: Vec<Flow>,
     /// Messages for which one of these says yes are lost.
     pub lose: Vec<Filter>,
     /// Loss in percent, by a generator of its own.
@@ -85,6 +87,7 @@ impl Net {
             serial: 0,
             inbox: Vec::new(),
             sent: Vec::new(),
+            targets: Vec::new(),
             lose: Vec::new(),
             loss: 0,
             dice: 1,
@@ -178,6 +181,7 @@ impl Net {
     fn send(&mut self, from: Flow, to: Flow, bytes: Bytes) {
         let text = String::from_utf8_lossy(&bytes).into_owned();
         self.sent.push(text.lines().next().unwrap_or_default().to_owned());
+        self.targets.push(to);
         let mut lost = false;
         for filter in &mut self.lose {
             lost |= filter(&text);
@@ -214,7 +218,13 @@ impl Net {
 
     /// P sends something.
     pub fn inject(&mut self, to: &str, text: String) {
-        self.send(flow(P), flow(to), Bytes::from(text));
+        self.inject_on(to, flow(P), text);
+    }
+
+    /// The same from another address or over TCP.
+    pub fn inject_on(&mut self, to: &str, from: Flow, text: String) {
+        let to = Flow { transport: from.transport, ..flow(to) };
+        self.send(from, to, Bytes::from(text));
         self.run(DELAY);
     }
 

@@ -3,7 +3,7 @@
 use sipx_sip::HeaderName;
 
 use super::net::*;
-use crate::sip::event::{LegEvent, RefusedBy};
+use crate::sip::event::{EndedBy, Flow, LegEvent, RefusedBy, Transport};
 
 #[test]
 fn a_call_is_offered_rings_and_is_answered() {
@@ -249,4 +249,41 @@ fn requests_follow_the_record_route_on_both_sides() {
     net.inject(B, net.ack_from_p("routed", &answer));
     net.act(B, |b, now| b.hang_up(callee, None, now));
     assert_eq!(routes(&net.request("BYE")), expected);
+}
+
+#[test]
+fn over_tcp_nothing_is_repeated_and_everything_stays_on_the_connection() {
+    let mut net = Net::new();
+    let mut invite = call_to(B);
+    invite.flow = Flow { transport: Transport::Tcp, ..invite.flow };
+    let caller = net.act(A, |a, now| a.invite(invite, now));
+    net.run(20_000);
+    let (callee, LegEvent::Incoming(call)) = net.event(B) else { panic!("a call") };
+    assert_eq!(call.flow.transport, Transport::Tcp);
+    net.act(B, |b, now| b.answer(callee, sdp("answer"), now));
+    net.run(2 * DELAY);
+    net.act(B, |b, now| b.hang_up(callee, None, now));
+    net.run(2 * DELAY);
+    assert_eq!(net.events(A).pop(), Some((caller, LegEvent::Ended(EndedBy::Bye(None)))));
+    assert_eq!(net.sent.len(), 6, "{:?}", net.sent);
+    assert!(net.targets.iter().all(|flow| flow.transport == Transport::Tcp));
+    assert_eq!(net.at(A).server_transactions() + net.at(B).server_transactions(), 0, "Timer J is zero");
+    net.assert_quiet();
+}
+
+#[test]
+fn after_its_connection_was_lost_a_leg_is_reached_at_its_contact() {
+    let mut net = Net::new();
+    let ephemeral = Flow { transport: Transport::Tcp, peer: "192.0.2.3:49152".parse().unwrap() };
+    let invite = net.invite_from_p("lost").replace("192.0.2.3:5060>", "192.0.2.3:5060;transport=tcp>");
+    net.inject_on(B, ephemeral, invite);
+    let (callee, _) = net.event(B);
+    net.act(B, |b, now| b.answer(callee, None, now));
+    let answer = net.response_with(200);
+    net.inject_on(B, ephemeral, net.ack_from_p("lost", &answer));
+    net.act(B, |b, now| b.transport_failed(ephemeral, now));
+    net.run(DELAY);
+    assert_eq!(net.at(B).legs(), 1, "a lost connection ends no call");
+    net.act(B, |b, now| b.hang_up(callee, None, now));
+    assert_eq!(net.targets.last(), Some(&Flow { transport: Transport::Tcp, peer: P.parse().unwrap() }));
 }

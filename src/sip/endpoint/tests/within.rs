@@ -108,7 +108,13 @@ fn offers_wait_for_their_turn() {
     assert_eq!(net.event(A), (caller, LegEvent::ReofferAccepted { body: sdp("one") }));
     let events = net.events(B);
     assert!(matches!(events[0].1, LegEvent::Acked { .. }));
-    assert_eq!(reoffer(events[1].clone()).1, sdp("second"));
+    let (request, body) = reoffer(events[1].clone());
+    assert_eq!(body, sdp("second"));
+    net.act(A, |a, now| a.reoffer(caller, sdp("third"), now));
+    net.act(B, |b, now| b.respond(callee, request, 488, None, now));
+    net.run(2 * DELAY);
+    assert_eq!(net.event(A), (caller, LegEvent::ReofferRefused { code: 488 }));
+    assert_eq!(reoffer(net.event(B)).1, sdp("third"));
 }
 
 #[test]
