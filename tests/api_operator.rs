@@ -2,10 +2,16 @@
 //! gateway pods whose control side is the real one.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that can't go on panics")]
 
+#[path = "operator/election.rs"]
+mod election;
 #[path = "operator/failover.rs"]
 mod failover;
+#[path = "operator/logs.rs"]
+mod logs;
 #[path = "operator/provisioning.rs"]
 mod provisioning;
+#[path = "operator/proxy.rs"]
+mod proxy;
 #[path = "operator/publishing.rs"]
 mod publishing;
 #[path = "operator/references.rs"]

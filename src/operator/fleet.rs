@@ -336,9 +336,9 @@ impl Fleet {
     ) {
         let Some(gateway) = self.gateways.get_mut(key) else { return };
         let facts = state.owned.get(&(kind, object.clone()));
-        let ours = object.name == names::base(&key.name);
         // While it is being provisioned the answer isn't known; once more is cheap and writes nothing.
-        if ours && gateway.provision.as_ref().is_none_or(|provision| !provision.recognises(kind, facts)) {
+        let recognised = |provision: &Provision| provision.recognises(kind, &object.name, facts);
+        if !gateway.provision.as_ref().is_some_and(recognised) {
             gateway.provisioning.want(now);
         }
     }

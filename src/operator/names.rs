@@ -21,6 +21,11 @@ pub fn base(gateway: &str) -> String {
     format!("{gateway}-voicedock")
 }
 
+/// The Service for call control alone, never reached from outside the cluster.
+pub fn api_service(gateway: &str) -> String {
+    format!("{gateway}-voicedock-api")
+}
+
 /// The Secret with the credentials of a gateway's table.
 pub fn credentials(gateway: &str) -> String {
     format!("{gateway}-voicedock-credentials")

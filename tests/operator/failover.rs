@@ -3,9 +3,13 @@
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt;
+use kube::api::ListParams;
+use voicedock::resources::RoutingSlice;
 use voicedock::routing::table::DestinationTarget;
 
-use crate::stage::{Operator, Stage, eventually, found, sales};
+use crate::stage::{CREDENTIALS, Operator, Stage, eventually, found, sales};
 
 async fn leader(stage: &Stage) -> Option<String> {
     let lease = found(&stage.api::<Lease>(), "voicedock-operator").await?;
@@ -80,6 +84,49 @@ async fn what_changed_while_no_operator_ran_is_made_good() {
     let table = stage.table().await.unwrap();
     let target = &table.destinations.values().next().unwrap().target;
     assert!(matches!(target, DestinationTarget::Number(number) if number.as_str() == "+31687654321"));
+}
+
+/// Killed at any moment, also between two writes: the next operator converges and collects what is orphaned.
+#[tokio::test]
+async fn operators_that_are_killed_in_the_middle_leave_nothing_wrong() {
+    let (stage, first, pod) = Stage::set("crash").await;
+    stage.office().await;
+    stage.is_ready("PhoneNumber", "main").await;
+    let mut operator = first;
+    let mut generation = stage.generation().await;
+    for round in 0..8_u32 {
+        stage.apply("TransferDestination", "sales", sales(&format!("+3168765432{round}"))).await;
+        let password = format!("password-{round}");
+        stage.secret("office-pbx", &[("username", "acme"), ("password", &password)]).await;
+        // Later and later into the writes that this causes; the table is read at every step and never mixed.
+        tokio::time::sleep(Duration::from_millis(u64::from(round) * 4)).await;
+        operator.kill();
+        operator = stage.operator();
+        stage.table().await;
+        let now = stage.generation().await;
+        assert!(now >= generation, "{now} after {generation}");
+        generation = now;
+    }
+    stage.is_ready("TransferDestination", "sales").await;
+    stage.is_ready("SipTrunk", "office").await;
+    stage.table_where("the last number", |table| {
+        table.destinations.values().any(
+            |entry| matches!(&entry.target, DestinationTarget::Number(number) if number.as_str() == "+31687654327"),
+        )
+    })
+    .await;
+    eventually("no orphans", async || {
+        let head = stage.head().await?.spec;
+        let slices = stage.api::<RoutingSlice>().list(&ListParams::default()).await.unwrap();
+        let named = |name: &String| {
+            head.slices.iter().any(|slice| slice.name == *name) || head.previous_slices.contains(name)
+        };
+        let secret = found(&stage.api::<Secret>(), CREDENTIALS).await?;
+        let one = secret.data.unwrap_or_default().len() == 1;
+        (one && slices.iter().all(|slice| named(&slice.name_any()))).then_some(())
+    })
+    .await;
+    drop(pod);
 }
 
 #[tokio::test]

@@ -45,6 +45,7 @@ async fn everything_that_a_gateway_needs_is_made_and_owned_by_it() {
         let owners = [
             owner::<Deployment>(&stage, NAME).await,
             owner::<Service>(&stage, NAME).await,
+            owner::<Service>(&stage, "default-voicedock-api").await,
             owner::<ServiceAccount>(&stage, NAME).await,
             owner::<Role>(&stage, NAME).await,
             owner::<RoleBinding>(&stage, NAME).await,

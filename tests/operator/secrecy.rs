@@ -1,47 +1,12 @@
 //! Secrets: created later, without the right keys, rotated, gone; and that no value is ever seen where it doesn't belong.
 
-use std::io;
-use std::sync::{LazyLock, Mutex, Once};
-
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
-use tracing_subscriber::fmt::MakeWriter;
 
+use crate::logs;
 use crate::stage::{CREDENTIALS, GATEWAY, Stage, eventually, found, office_trunk};
-
-static LOGS: LazyLock<Mutex<Vec<u8>>> = LazyLock::new(Mutex::default);
-static CAPTURED: Once = Once::new();
-
-struct Logs;
-
-impl io::Write for Logs {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        LOGS.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl MakeWriter<'_> for Logs {
-    type Writer = Self;
-    fn make_writer(&self) -> Self {
-        Self
-    }
-}
-
-/// Keeps every log line of the process, ours and the libraries', down to TRACE.
-pub fn capture_logs() {
-    CAPTURED.call_once(|| {
-        let filter = tracing_subscriber::EnvFilter::new(
-            "trace,h2=info,hyper=info,hyper_util=info,rustls=info,tower=info",
-        );
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false).with_writer(|| Logs).init();
-    });
-}
 
 /// The passwords in the published credentials Secret that the published table names, in any order.
 async fn published_passwords(stage: &Stage) -> Option<Vec<String>> {
@@ -163,7 +128,7 @@ async fn no_value_of_a_secret_is_seen_outside_the_two_secrets() {
         }
         assert!(!leaks(&object.to_string()), "{name} holds a value of a Secret");
     }
-    let logs = String::from_utf8_lossy(&LOGS.lock().unwrap()).into_owned();
+    let logs = logs::captured();
     assert!(logs.contains(&stage.namespace), "there are logs to look at");
     assert!(!leaks(&logs), "a log line holds a value of a Secret");
 }

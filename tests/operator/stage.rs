@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::future::Future;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use k8s_openapi::{ByteString, NamespaceResourceScope};
 use kube::api::{
     ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
 };
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::discovery::{Discovery, Scope, verbs};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
@@ -52,7 +54,7 @@ pub struct Stage {
 impl Stage {
     /// An empty namespace.
     pub async fn empty(hint: &str) -> Self {
-        crate::secrecy::capture_logs();
+        crate::logs::capture();
         let server = api_server().await;
         let namespace = server.namespace(hint).await;
         Self { client: server.client.clone(), namespace, server }
@@ -132,8 +134,17 @@ impl Stage {
 
     /// Starts an operator of this namespace.
     pub fn operator(&self) -> Operator {
-        let identity = format!("operator-{}", OPERATORS.fetch_add(1, Ordering::Relaxed));
-        Operator::start(&self.server, Some(self.namespace.clone()), self.key(GATEWAY), identity)
+        Operator::start(self.config(), Some(self.namespace.clone()), self.key(GATEWAY))
+    }
+
+    /// Starts an operator of this namespace whose way to the API server is another.
+    pub fn operator_over(&self, config: kube::Config) -> Operator {
+        Operator::start(std::future::ready(config), Some(self.namespace.clone()), self.key(GATEWAY))
+    }
+
+    /// The way to the API server.
+    pub fn config(&self) -> impl Future<Output = kube::Config> + Send + 'static {
+        config(self.server.kubeconfig.clone())
     }
 
     /// A ready gateway pod.
@@ -288,11 +299,11 @@ pub struct Operator {
 impl Operator {
     /// Starts one; all namespaces are watched when `namespace` is `None`.
     pub fn start(
-        server: &ApiServer,
+        config: impl Future<Output = kube::Config> + Send + 'static,
         namespace: Option<String>,
         default_gateway: ObjectKey,
-        identity: String,
     ) -> Self {
+        let identity = format!("operator-{}", OPERATORS.fetch_add(1, Ordering::Relaxed));
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let stop = CancellationToken::new();
@@ -312,10 +323,10 @@ impl Operator {
             http,
             log: LogArgs { log: LogFormat::Text },
         };
-        let (kubeconfig, stopped) = (server.kubeconfig.clone(), stop.clone());
+        let stopped = stop.clone();
         let (tell, ended) = watch::channel(None);
         runtime.spawn(async move {
-            let client = crate::support::api_server::client(&kubeconfig).await;
+            let client = Client::try_from(config.await).unwrap();
             let result = operator::run_until(args, client, stopped).await;
             tell.send_replace(Some(result.map_err(|error| error.to_string())));
         });
@@ -452,6 +463,11 @@ impl GatewayPod {
         self.tasks.shutdown().await;
         self.api.delete(&self.name, &DeleteParams::default().grace_period(0)).await.unwrap();
     }
+}
+
+async fn config(kubeconfig: PathBuf) -> kube::Config {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
 }
 
 /// Polls until there is something; `None` after a while.

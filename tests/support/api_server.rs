@@ -138,8 +138,7 @@ fn state_directory() -> PathBuf {
     own
 }
 
-/// A client for the server of this kubeconfig, of the runtime that calls.
-pub async fn client(kubeconfig: &Path) -> Client {
+async fn client(kubeconfig: &Path) -> Client {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("the server's kubeconfig can be read");
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
     Client::try_from(config.expect("the server's kubeconfig is one")).expect("a client")

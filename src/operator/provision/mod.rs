@@ -1,4 +1,4 @@
-//! What runs a gateway: a Deployment, Service, ServiceAccount, Role, RoleBinding, PodDisruptionBudget and NetworkPolicy,
+//! What runs a gateway: a Deployment, two Services, ServiceAccount, Role, RoleBinding, PodDisruptionBudget and NetworkPolicy,
 //! owned by its SipGateway so that they are deleted with it.
 //!
 //! Server-side applied with one field manager: what somebody else adds stays, what somebody changes or deletes of ours
@@ -68,7 +68,7 @@ pub enum ProvisionError {
 /// What this leader has made for one gateway.
 #[derive(Debug, Default)]
 pub struct Provision {
-    made: BTreeMap<OwnedKind, Made>,
+    made: BTreeMap<(OwnedKind, String), Made>,
     /// The Service as the API server has it.
     pub service: Option<Service>,
 }
@@ -104,9 +104,11 @@ pub struct Job {
 }
 
 impl Provision {
-    /// Whether `facts` of an object (`None`: it is gone) are what we made of it; else it has to be applied again.
-    pub fn recognises(&self, kind: OwnedKind, facts: Option<&OwnedFacts>) -> bool {
-        let (Some(made), Some(facts)) = (self.made.get(&kind), facts) else { return false };
+    /// Whether `facts` of the object `name` (`None`: it is gone) are what we made of it, or it is none that we make; else
+    /// everything has to be applied again.
+    pub fn recognises(&self, kind: OwnedKind, name: &str, facts: Option<&OwnedFacts>) -> bool {
+        let Some(made) = self.made.get(&(kind, name.to_owned())) else { return true };
+        let Some(facts) = facts else { return false };
         let unchanged_spec = facts.generation.is_some() && facts.generation == made.generation;
         made.uid == facts.version.uid
             && (unchanged_spec || made.versions.contains(&facts.version.resource_version))
@@ -121,6 +123,7 @@ impl Provision {
         let service = self.one(job, OwnedKind::Service, network::service(gateway)).await?;
         let advertise = network::advertise(gateway, &service);
         self.service = Some(service);
+        self.one(job, OwnedKind::Service, network::api_service(gateway)).await?;
         self.one(job, OwnedKind::ServiceAccount, access::service_account(gateway)).await?;
         self.one(job, OwnedKind::Role, access::role(gateway)).await?;
         self.one(job, OwnedKind::RoleBinding, access::role_binding(gateway)).await?;
@@ -141,7 +144,7 @@ impl Provision {
         let key = names::key(&desired);
         let kind_name = K::kind(&()).into_owned();
         let api: Api<K> = Api::namespaced(job.client.clone(), &key.namespace);
-        if let Entry::Vacant(first) = self.made.entry(kind) {
+        if let Entry::Vacant(first) = self.made.entry((kind, key.name.clone())) {
             let found = read(format!("read {kind_name} {key}"), api.get_metadata_opt(&key.name)).await?;
             if let Some(found) = found {
                 if !belongs(&found, &job.gateway) {
@@ -156,7 +159,7 @@ impl Provision {
         let applied = write(&job.term, what, api.patch(&key.name, &params, &Patch::Apply(&desired))).await?;
 
         let facts = OwnedFacts::of(applied.meta());
-        let made = self.made.entry(kind).or_default();
+        let made = self.made.entry((kind, key.name.clone())).or_default();
         if made.versions.back() != Some(&facts.version.resource_version) {
             job.metrics.wrote(&kind_name);
             info!("gateway {}: {kind_name} {key} is as it should be", names::key(&*job.gateway));
@@ -244,7 +247,10 @@ mod tests {
     fn a_write_to_a_deployments_status_is_not_drift() {
         let made =
             Made { uid: "d".to_owned(), generation: Some(3), versions: VecDeque::from(["7".to_owned()]) };
-        let provision = Provision { made: BTreeMap::from([(OwnedKind::Deployment, made)]), service: None };
+        let provision = Provision {
+            made: BTreeMap::from([((OwnedKind::Deployment, "x".to_owned()), made)]),
+            service: None,
+        };
         let facts = |version: &str, generation| OwnedFacts {
             gateway: "default".to_owned(),
             version: crate::operator::watch::Version {
@@ -253,9 +259,9 @@ mod tests {
             },
             generation,
         };
-        assert!(provision.recognises(OwnedKind::Deployment, Some(&facts("9", Some(3)))));
-        assert!(!provision.recognises(OwnedKind::Deployment, Some(&facts("9", Some(4)))));
-        assert!(!provision.recognises(OwnedKind::Deployment, None));
-        assert!(!provision.recognises(OwnedKind::Service, Some(&facts("7", None))));
+        assert!(provision.recognises(OwnedKind::Deployment, "x", Some(&facts("9", Some(3)))));
+        assert!(!provision.recognises(OwnedKind::Deployment, "x", Some(&facts("9", Some(4)))));
+        assert!(!provision.recognises(OwnedKind::Deployment, "x", None));
+        assert!(provision.recognises(OwnedKind::Deployment, "not-ours", Some(&facts("7", None))));
     }
 }

@@ -54,7 +54,8 @@ pub fn protocol(transport: Transport) -> &'static str {
     }
 }
 
-/// The Service: SIP from outside by exposure, call control inside the cluster.
+/// The Service: SIP by exposure. Call control is on it too, except on a load balancer: plain HTTP with bearer keys has
+/// no business on a public address; an Ingress with TLS in front of [`api_service`] has.
 ///
 /// A pod that drains keeps answering its readiness probe, so that its EndpointSlice goes on serving the flows of its calls
 /// while new ones go elsewhere. The source address is kept (`externalTrafficPolicy: Local`): trunks are known by it.
@@ -73,13 +74,9 @@ pub fn service(gateway: &SipGateway) -> Service {
             ..ServicePort::default()
         })
         .collect();
-    ports.push(ServicePort {
-        name: Some("http".to_owned()),
-        port: HTTP_PORT,
-        target_port: Some(IntOrString::String("http".to_owned())),
-        protocol: Some("TCP".to_owned()),
-        ..ServicePort::default()
-    });
+    if exposure != Exposure::LoadBalancer {
+        ports.push(http_port());
+    }
     let type_ = match exposure {
         Exposure::LoadBalancer => "LoadBalancer",
         Exposure::NodePort => "NodePort",
@@ -100,6 +97,31 @@ pub fn service(gateway: &SipGateway) -> Service {
             ..ServiceSpec::default()
         }),
         ..Service::default()
+    }
+}
+
+/// The Service for call control, inside the cluster only.
+pub fn api_service(gateway: &SipGateway) -> Service {
+    let name = gateway.name_any();
+    Service {
+        metadata: names::owned_metadata(gateway, names::api_service(&name)),
+        spec: Some(ServiceSpec {
+            type_: Some("ClusterIP".to_owned()),
+            selector: Some(names::selector(&name)),
+            ports: Some(vec![http_port()]),
+            ..ServiceSpec::default()
+        }),
+        ..Service::default()
+    }
+}
+
+fn http_port() -> ServicePort {
+    ServicePort {
+        name: Some("http".to_owned()),
+        port: HTTP_PORT,
+        target_port: Some(IntOrString::String("http".to_owned())),
+        protocol: Some("TCP".to_owned()),
+        ..ServicePort::default()
     }
 }
 
@@ -240,6 +262,17 @@ mod tests {
         let service =
             service(json!({ "status": { "loadBalancer": { "ingress": [{ "ip": "2001:db8::7" }] } } }));
         assert_eq!(advertise(&gateway, &service), "udp=[2001:db8::7]:5060,tcp=[2001:db8::7]:5060");
+    }
+
+    #[test]
+    fn call_control_is_never_on_a_load_balancer() {
+        let has_http = |service: Service| {
+            service.spec.unwrap().ports.unwrap().iter().any(|port| port.name.as_deref() == Some("http"))
+        };
+        let balanced = gateway(json!({ "exposure": "LoadBalancer" }));
+        assert!(!has_http(super::service(&balanced)));
+        assert!(has_http(api_service(&balanced)));
+        assert!(has_http(super::service(&gateway(json!({})))));
     }
 
     #[test]
