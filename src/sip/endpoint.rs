@@ -239,6 +239,7 @@ impl Endpoint {
     fn with(&mut self, id: LegId, action: impl FnOnce(&mut Leg, &mut Core)) {
         let Some(leg) = self.legs.get_mut(id) else { return };
         action(leg, &mut self.core);
+        leg.shrink();
         if leg.is_done() {
             self.remove(id);
         }
@@ -272,12 +273,10 @@ impl Endpoint {
     /// A request with a To tag: it belongs to a leg, or to none that exists (481).
     fn on_request_within(&mut self, inbound: &Inbound, now: Millis) {
         let id = inbound.id.to.tag().and_then(|tag| self.core.identity.leg_of_token(tag));
-        let Some(leg) = id.and_then(|id| self.legs.get_mut(id)) else {
+        let Some(id) = id.filter(|id| self.legs.get_mut(*id).is_some()) else {
             return self.core.reply(inbound, 481, &[]);
         };
-        let id = leg.id;
-        inside::request(leg, &mut self.core, inbound, now);
-        self.with(id, |_, _| {});
+        self.with(id, |leg, core| inside::request(leg, core, inbound, now));
     }
 
     fn on_ack(&mut self, inbound: &Inbound, now: Millis) {

@@ -34,7 +34,8 @@ pub fn send(leg: &mut Leg, core: &mut Core, purpose: Purpose, again: Again, now:
     let method = purpose.method();
     let via = core.via(flow.transport, &core.identity.branch(leg.id, seq));
     let mut w = leg.dialog.request(method, cseq, &via, again.max_forwards, None);
-    if purpose.is_invite() || matches!(purpose, Purpose::Notify(_)) {
+    // It names the target of a dialog; BYE, INFO and MESSAGE must not have it (RFC 3261 §20.10, RFC 3428 §4).
+    if matches!(method, "INVITE" | "NOTIFY" | "REFER" | "UPDATE") {
         w.line("Contact", core.contact(leg.id, flow.transport));
     }
     if purpose.is_invite() {

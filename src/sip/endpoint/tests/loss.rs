@@ -1,4 +1,4 @@
-//! Whatever two endpoints are told to do, and whatever the network loses: every leg ends once, and nothing is left.
+//! Whatever two endpoints are told to do, and whatever the network loses or delays: every leg ends once, and nothing is left.
 
 use std::collections::{HashMap, HashSet};
 
@@ -79,9 +79,10 @@ proptest! {
         loss in prop_oneof![2 => Just(0u64), 1 => 5u64..60],
         dice in 1u64..,
         first in any::<bool>(),
+        jitter in prop_oneof![Just(0u64), 1u64..800],
     ) {
         let mut net = Net::new();
-        (net.loss, net.dice) = (loss, dice);
+        (net.loss, net.dice, net.jitter) = (loss, dice, jitter);
         let mut book = Book::default();
         let (us, them) = if first { (A, B) } else { (B, A) };
         book.legs.push((us, net.act(us, |e, now| e.invite(call_to(them), now))));

@@ -72,6 +72,8 @@ pub struct Net {
     /// Loss in percent, by a generator of its own.
     pub loss: u64,
     pub dice: u64,
+    /// Up to so many milliseconds are added to a message's delay: messages overtake each other.
+    pub jitter: u64,
 }
 
 impl Net {
@@ -91,6 +93,7 @@ impl Net {
             lose: Vec::new(),
             loss: 0,
             dice: 1,
+            jitter: 0,
         }
     }
 
@@ -191,7 +194,8 @@ impl Net {
         }
         if !lost {
             self.serial += 1;
-            self.wire.insert((Millis(self.now.0 + DELAY), self.serial), (from, to, bytes));
+            let jitter = if self.jitter > 0 { self.throw() % self.jitter } else { 0 };
+            self.wire.insert((Millis(self.now.0 + DELAY + jitter), self.serial), (from, to, bytes));
         }
     }
 
