@@ -315,7 +315,10 @@ impl Sockets {
                 let to = Flow { transport: Transport::Udp, peer: SocketAddr::new(peer.sip, port) };
                 match proxy::forward_request(request, flow, &self.our_via) {
                     Some(bytes) => self.send(to, bytes),
-                    None => self.metrics.drop("forward-loop"),
+                    None => {
+                        self.metrics.drop("forward-loop");
+                        self.send(flow, front_door::reply_stateless(request, 483, "Too Many Hops", &[]));
+                    }
                 }
                 true
             }
