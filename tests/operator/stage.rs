@@ -163,12 +163,16 @@ impl Stage {
         self.head().await.map_or(0, |head| head.spec.generation)
     }
 
-    /// The published table, put together from its slices as a gateway does.
+    /// The published table, put together from its slices as a gateway does. What a head names is there before the head is.
     pub async fn table(&self) -> Option<Table> {
         let head = self.head().await?;
         let mut pieces = Vec::new();
         for reference in &head.spec.slices {
-            let slice = self.api::<RoutingSlice>().get_opt(&reference.name).await.unwrap()?;
+            let Some(slice) = found(&self.api::<RoutingSlice>(), &reference.name).await else {
+                let now = self.generation().await;
+                assert_ne!(now, head.spec.generation, "the head names {}, which isn't there", reference.name);
+                return None;
+            };
             pieces.push((slice.spec.part, reference.hash.clone(), slice.spec.content));
         }
         let pieces = pieces.iter().map(|(part, hash, content)| (part.as_str(), hash.as_str(), content));
