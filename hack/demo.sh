@@ -2,6 +2,8 @@
 # `make demo`: a cluster, VoiceDock in it, and three calls that are shown while they happen. Run again, it uses what is
 # there. `make demo-down` (demo.sh down) removes everything.
 #
+# VOICEDOCK_BINARY is a program that is there already (static, as hack/image.sh wants it); without it, it is built.
+#
 # With KUBECONFIG set, that cluster is used instead of one of its own: it needs the image $VOICEDOCK_IMAGE, and NodePorts that
 # can be reached from here.
 set -euo pipefail
@@ -28,11 +30,10 @@ title() {
   printf '\n%s%s%s\n\n' "$bold" "$text" "$plain"
 }
 
-# shown COMMAND...: print a command as one would type it, and run it.
+# shown COMMAND: print a command as one would type it, and run just that.
 shown() {
-  printf '%s$ %s%s\n' "$dim" "$*" "$plain"
-  "$@"
-  printf '\n'
+  printf '%s$ %s%s\n' "$dim" "$1" "$plain"
+  bash -c "$1"
 }
 
 # stop SENTENCE: what is wrong in the cluster, then the sentence, which names what to do about it.
@@ -232,7 +233,7 @@ call() {
     sleep 1
     kill "${followers[@]}"
     wait "${followers[@]}" 2>/dev/null || true
-  } | "$voicedock" simulate timeline --since "$since" --indent '  '
+  } | "$voicedock" simulate timeline --since "$since"
   if [[ -s $state/failed ]]; then
     status=$(cat "$state/failed")
     curl --silent --header "Authorization: Bearer $key" "$api/api/v1/calls" | jq '.calls[:1]' >&2 || true
@@ -266,25 +267,17 @@ transfer_by_api() {
   echo "$answer" >"$state/answer"
 }
 
-outcomes() {
-  curl --silent --header "Authorization: Bearer $key" "$api/api/v1/calls" | jq -r --argjson count "$1" '
-    ["CALL", "NUMBER", "STATUS", "ENDED BY", "TRANSFER TO", "OUTCOME", "SIP"],
-    (.calls[:$count] | reverse[] | . as $call | (.transfers[-1] // {}) |
-      [$call.id, $call.assistant_phone, $call.status, $call.end_reason // "-", .destination // "-", .outcome // "-", (.sip_code // "-" | tostring)])
-    | @tsv' | column -t -s $'\t' | sed 's/^/  /'
-}
-
 # ---------------------------------------------------------------------------------------------------------------- story
 
 show_resources() {
-  title "What runs"
-  shown "$state/kubectl" get pods -n "$system" -o wide
+  title "What runs: two operators, one of them active, and two gateways"
+  shown "$state/kubectl get pods -n $system -o custom-columns=NAME:.metadata.name,NODE:.spec.nodeName,ADDRESS:.status.podIP,STATUS:.status.phase"
   title "What was asked for, and what came of it"
-  shown "$state/kubectl" get trunk,dest,asst,num -n "$office"
-  shown "$state/kubectl" get sgw,rtable -n "$system"
-  printf '%s$ %s/kubectl get num sales-line -n %s -o yaml   %s# its conditions:%s\n' "$dim" "$state" "$office" "$plain$dim" "$plain"
-  kubectl get phonenumber sales-line --namespace "$office" --output json |
-    jq -r '.status.conditions[] | [.type, .status, .reason, .message] | @tsv' | column -t -s $'\t' | sed 's/^/  /'
+  shown "$state/kubectl get trunk,dest,asst,num -n $office"
+  printf '\n'
+  shown "$state/kubectl get num sales-line -n $office -o jsonpath='{range .status.conditions[*]}{.type}={.status}: {.message}{\"\\n\"}{end}'"
+  printf '\n'
+  shown "$state/kubectl get sgw,rtable -n $system"
 }
 
 show_calls() {
@@ -295,37 +288,37 @@ show_calls() {
   rm -f "$state/command" "$state/answer"
   call +31201234568 answered,moved,ended transfer_by_api
   [[ -s $state/answer ]] || stop "the call was not in progress within 10 s"
-  printf '\n%s$ %s%s\n%s\n' "$dim" "$(cat "$state/command")" "$plain" "$(cat "$state/answer")"
+  printf '\nThis is how it was asked for:\n%s$ %s%s\n%s\n' "$dim" "$(cat "$state/command")" "$plain" "$(cat "$state/answer")"
 
   title "3. The human is busy, and the caller stays with the assistant"
   call +31201234569 answered,stayed,ended
 
   title "What became of them"
-  printf '%s$ %s%s\n' "$dim" "$(api_command "$api/api/v1/calls")" "$plain"
-  outcomes 3
+  shown "$(api_command "$api/api/v1/calls") | jq -r '.calls[:3][] | [.id, .assistant_phone, .status] + (.transfers[0] | [.destination, .outcome, .sip_code]) | @tsv'"
 }
 
 show_end() {
-  title "Now you"
+  local calls
+  calls=$(api_command "$api/api/v1/calls")
+  title "Now you, here in $root"
   cat <<END
-Call the main line yourself; the assistant answers and waits, until you hang up with Ctrl-C:
-  ${bold}$state/voicedock simulate caller --gateway $sip --to +31201234568 --hang-up-after 5m${plain}
+Call the main line; the assistant answers and waits until you hang up with Ctrl-C:
+  ${bold}$state/voicedock simulate caller --gateway $sip --to +31201234568 --hang-up-after 10m${plain}
 
-Meanwhile, in another terminal: which calls are there? (POST to …/calls/ID/control, as above, hands one over)
-  ${bold}$(api_command "$api/api/v1/calls")${plain}
+In another terminal, hand that caller over to sales:
+  ${bold}$(api_command "$api/api/v1/calls/\$($calls | jq -r '.calls[0].id')/control -d '{\"type\":\"transfer\",\"destination\":\"+31612345678\"}'")${plain}
 
-Take a number away, and watch who notices; \`make demo\` puts it back:
-  ${bold}$state/kubectl delete num sales-line -n $office && $state/kubectl get sgw,rtable -n $system${plain}
+Take a number away and call it; \`make demo\` puts it back:
+  ${bold}$state/kubectl delete num sales-line -n $office && $state/voicedock simulate caller --gateway $sip --to +31201234567${plain}
 
-Run them here, in $root. For plain kubectl, helm, voicedock and \$VOICEDOCK_API in your shell: source $state/env
-\`make demo-down\` removes everything.
+For kubectl, helm, voicedock and VOICEDOCK_* in your shell: source $state/env. \`make demo-down\` removes everything.
 END
 }
 
 up() {
   install_tools
-  "$root/hack/image.sh"
-  voicedock=$root/$(binary)
+  "$root/hack/image.sh" ${VOICEDOCK_BINARY:+"$VOICEDOCK_BINARY"}
+  voicedock=$(realpath --quiet "${VOICEDOCK_BINARY:-$(binary)}")
   [[ -x $voicedock ]] || fail "hack/image.sh left no program at $voicedock: remove target/image and try again"
   start_cluster
   write_state

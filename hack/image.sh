@@ -43,7 +43,7 @@ mkdir -p "$out" "$work/build/out" "$work/context"
 install -m 755 "$binary" "$work/build/out/voicedock"
 
 with_docker() {
-  DOCKER_BUILDKIT=1 docker build --quiet --file Dockerfile --tag "$image" --build-context "build=$work/build" "$work/context" &&
+  DOCKER_BUILDKIT=1 docker build --quiet --file Dockerfile --tag "$image" --build-context "build=$work/build" "$work/context" >/dev/null &&
     docker save --output "$archive.new" "$image"
 }
 
@@ -52,7 +52,7 @@ with_buildah() {
   echo '{"default": [{"type": "insecureAcceptAnything"}]}' >"$work/policy.json"
   local buildah=(buildah --root "$work/storage" --runroot "$work/run" --storage-driver vfs)
   "${buildah[@]}" bud --quiet --isolation chroot --signature-policy "$work/policy.json" --timestamp 0 \
-    --file Dockerfile --tag "$image" --build-context "build=$work/build" "$work/context" &&
+    --file Dockerfile --tag "$image" --build-context "build=$work/build" "$work/context" >/dev/null &&
     "${buildah[@]}" push --quiet --signature-policy "$work/policy.json" "$image" "docker-archive:$archive.new:$image"
 }
 

@@ -12,7 +12,7 @@ use super::phone::{Happening, Phone};
 use super::report::{Form, Report};
 use super::rules;
 use super::sdp::{self, Audio, Heard};
-use super::{SimulateError, told_to_stop};
+use super::{SimulateError, in_words, told_to_stop};
 use crate::sip::event::{
     Body, Credentials, EndedBy, Flow, LegEvent, LegId, OutgoingInvite, Party, RefusedBy, Transport,
 };
@@ -408,6 +408,7 @@ impl Caller<'_> {
                 match by {
                     EndedBy::Bye(None) => self.tell(leg, "ended", format!("{with} hung up")),
                     EndedBy::Bye(Some(reason)) => {
+                        let reason = in_words(&reason);
                         self.tell(leg, "ended", format!("the gateway ends the call with {with}: {reason}"));
                     }
                     EndedBy::Timeout => self.tell(leg, "lost", format!("has lost {with}")),

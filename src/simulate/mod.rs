@@ -100,5 +100,11 @@ async fn told_to_stop() -> Result<(), SimulateError> {
     Ok(())
 }
 
+/// What a Reason header says to people (RFC 3326): its text, else all of it.
+fn in_words(reason: &str) -> &str {
+    let text = reason.split_once("text=\"").and_then(|(_, rest)| rest.split_once('"'));
+    text.map_or(reason, |(text, _)| text)
+}
+
 #[cfg(test)]
 mod tests;

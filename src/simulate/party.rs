@@ -10,7 +10,7 @@ use super::phone::{Happening, Phone};
 use super::report::{Form, Report};
 use super::rules::{self, Behaviour, PickUp, Rule};
 use super::sdp::{self, Audio, Heard};
-use super::{SimulateError, told_to_stop};
+use super::{SimulateError, in_words, told_to_stop};
 use crate::sip::event::{Body, EndedBy, IncomingCall, LegEvent, LegId, RequestId};
 
 /// Who is called.
@@ -346,7 +346,7 @@ impl Called {
         let Some(call) = self.calls.get(&leg) else { return };
         let unknown = call.refer.is_some() && !call.concluded;
         let text = match by {
-            EndedBy::Bye(Some(reason)) => format!("is hung up on: {reason}"),
+            EndedBy::Bye(Some(reason)) => format!("is hung up on: {}", in_words(reason)),
             EndedBy::Bye(None) => "is hung up on".to_owned(),
             EndedBy::Cancel => "stops ringing: the caller or the gateway gave up (CANCEL)".to_owned(),
             EndedBy::Timeout => "has lost the other side".to_owned(),

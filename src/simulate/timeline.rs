@@ -45,10 +45,12 @@ pub async fn run(args: &Args) -> Result<(), SimulateError> {
                 },
                 None => break,
             },
-            () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => timeline.release(args, args.late),
+            () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => {
+                print(args, timeline.take(Timestamp::now() - args.late));
+            }
         }
     }
-    timeline.release(args, Duration::ZERO);
+    print(args, timeline.take(Timestamp::MAX));
     Ok(())
 }
 
@@ -64,16 +66,37 @@ impl Timeline {
         self.held.insert((line.at, self.serial), line);
     }
 
-    /// Prints what has waited for long enough.
-    fn release(&mut self, args: &Args, late: Duration) {
-        let until = Timestamp::now() - late;
-        while let Some(entry) = self.held.first_entry()
-            && (entry.key().0 <= until || late.is_zero())
-        {
-            let line = entry.remove();
-            let began = *self.began.get_or_insert(line.at);
-            // Whoever reads may be gone.
-            let _ = writeln!(std::io::stdout(), "{}{}", args.indent, for_people(&line, began));
+    /// The lines that happened until then, in order, as people read them.
+    fn take(&mut self, until: Timestamp) -> Vec<String> {
+        let later = self.held.split_off(&(until, u64::MAX));
+        let lines = std::mem::replace(&mut self.held, later).into_values();
+        lines.map(|line| for_people(&line, *self.began.get_or_insert(line.at))).collect()
+    }
+}
+
+/// Whoever reads may be gone: that is no reason to fail.
+fn print(args: &Args, lines: Vec<String>) {
+    for line in lines {
+        let _ = writeln!(std::io::stdout(), "{}{line}", args.indent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_arrives_late_still_comes_in_its_place() {
+        let mut timeline = Timeline { began: None, held: BTreeMap::new(), serial: 0 };
+        let at = |second: i64| Timestamp::from_second(second).unwrap();
+        for (second, who) in [(10, "caller"), (12, "caller"), (11, "human"), (20, "agent")] {
+            let (call, event, text) = (String::new(), "word".into(), "does".into());
+            timeline.hold(Line { at: at(second), who: who.into(), call, event, text });
         }
+        let expected = ["   0.00 s  caller              does", "   1.00 s  human               does"];
+        assert_eq!(timeline.take(at(11)), expected);
+        assert_eq!(timeline.take(at(12)), ["   2.00 s  caller              does"]);
+        assert_eq!(timeline.take(at(19)), Vec::<String>::new(), "held back: an earlier one may still come");
+        assert_eq!(timeline.take(Timestamp::MAX), ["  10.00 s  agent               does"]);
     }
 }
