@@ -49,14 +49,10 @@ async fn a_leader_that_ends_gives_the_lease_back_at_once() {
     stage.is_ready("PhoneNumber", "main").await;
     let second = stage.operator();
     stage.settled().await;
-    let started = std::time::Instant::now();
+    let holder = first.identity.clone();
     first.end().await;
+    assert_ne!(leader(&stage).await, Some(holder), "it is free, or the other's already");
     leads(&stage, &second).await;
-    assert!(
-        started.elapsed() < Duration::from_secs(3),
-        "sooner than the lease runs out: {:?}",
-        started.elapsed()
-    );
 }
 
 #[tokio::test]

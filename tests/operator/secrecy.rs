@@ -78,7 +78,7 @@ async fn a_renamed_key_is_followed() {
 async fn credentials_of_old_tables_do_not_stay() {
     let (stage, _operator, pod) = Stage::set("prune").await;
     stage.office().await;
-    stage.is_ready("SipTrunk", "office").await;
+    stage.is_ready("PhoneNumber", "main").await;
     for password in ["a-password", "b-password", "c-password"] {
         stage.secret("office-pbx", &[("username", "acme"), ("password", password)]).await;
         gateways_use(&stage, &[password]).await;
@@ -143,7 +143,7 @@ fn base64(value: &str) -> String {
 async fn a_credentials_secret_that_somebody_changes_is_made_good() {
     let (stage, _operator, _pod) = Stage::set("tamper").await;
     stage.office().await;
-    stage.is_ready("SipTrunk", "office").await;
+    stage.is_ready("PhoneNumber", "main").await;
     let api = stage.api::<Secret>();
     let before = found(&api, CREDENTIALS).await.unwrap();
     let generation = stage.generation().await;
