@@ -22,9 +22,11 @@ export VOICEDOCK_IMAGE_TAR=$root/target/image/voicedock.tar
 readonly name=test
 
 alone=() clustered=()
-for file in tests/*.rs; do
+for file in tests/*.rs tests/*/main.rs; do
   [[ -f $file ]] || continue
-  target=$(basename "$file" .rs)
+  target=${file#tests/}
+  target=${target%/main.rs}
+  target=${target%.rs}
   case $target in
     cluster_*) clustered+=(--test "$target") ;;
     *) alone+=(--test "$target") ;;
