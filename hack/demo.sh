@@ -237,7 +237,7 @@ call() {
   if [[ -s $state/failed ]]; then
     status=$(cat "$state/failed")
     curl --silent --header "Authorization: Bearer $key" "$api/api/v1/calls" | jq '.calls[:1]' >&2 || true
-    stop "the call did not go as it should: ${status#voicedock: }"
+    stop "the call did not go as it should (${status#voicedock: }): the parties' lines and the gateways' log above say where it went wrong"
   fi
 }
 

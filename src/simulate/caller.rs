@@ -210,7 +210,12 @@ pub async fn call(args: Args, report: &mut Report) -> Result<Vec<Experience>, Si
     let mut caller = Caller { args, gateway, phone, calls: BTreeMap::new(), over: Vec::new(), report };
     tokio::select! {
         result = caller.run() => result?,
-        result = told_to_stop() => result?,
+        result = told_to_stop() => {
+            result?;
+            for leg in caller.calls.keys().copied().collect::<Vec<_>>() {
+                caller.tell(leg, "hung-up", "hangs up");
+            }
+        }
     }
     let Caller { phone, calls, mut over, .. } = caller;
     let (left, unfinished): (Vec<_>, Vec<_>) =
