@@ -36,8 +36,8 @@ const RETRY_AFTER: &str = "5";
 
 /// What a shard is told.
 pub(super) enum ShardInput {
-    /// A message that the front door let in.
-    Message(Box<sipx_sip::Message>, Flow),
+    /// A message that the front door let in: who sent it, and its last hop.
+    Message { source: Flow, message: Box<sipx_sip::Message>, flow: Flow },
     /// Nothing can be sent to this peer.
     TransportFailed(Flow),
     /// A name was looked up for a leg that is to be dialled.
@@ -137,7 +137,10 @@ impl Shard {
     fn input(&mut self, input: ShardInput) {
         let now = self.now();
         match input {
-            ShardInput::Message(message, flow) => self.endpoint.receive(*message, flow, now),
+            ShardInput::Message { source, message, flow } => {
+                self.endpoint.set_draining(self.shared.draining.load(Ordering::Relaxed));
+                self.endpoint.receive_from(source, *message, flow, now);
+            }
             ShardInput::TransportFailed(flow) => self.endpoint.transport_failed(flow, now),
             ShardInput::Resolved { call, leg, result } => self.resolved(call, leg, result),
             ShardInput::Cut => {
@@ -181,6 +184,14 @@ impl Shard {
             let Some(output) = self.endpoint.poll() else { return };
             match output {
                 Output::Transmit { flow, bytes } => self.shared.sockets.send(flow, bytes),
+                Output::Elsewhere { request, flow } => {
+                    // Calls arrive here as long as somebody's packets are pinned to this pod, which may be for the whole
+                    // drain: behind a load balancer the caller has no other pod to turn to.
+                    if !self.shared.sockets.hand_on(&request, flow) {
+                        self.shared.metrics.refuse("draining");
+                        self.endpoint.turn_away(*request, flow);
+                    }
+                }
                 Output::Leg(leg, LegEvent::Incoming(incoming)) => self.incoming(leg, *incoming),
                 Output::Leg(leg, LegEvent::Response { request, code }) => {
                     if let Some((origin, request)) = self.relayed.remove(&(leg, request)) {
@@ -206,8 +217,7 @@ impl Shard {
         let now = self.now();
         let shared = Arc::clone(&self.shared);
         let snapshot = shared.snapshot.load();
-        if shared.draining.load(Ordering::Relaxed) || shared.live.load(Ordering::Relaxed) >= shared.max_calls
-        {
+        if shared.live.load(Ordering::Relaxed) >= shared.max_calls {
             shared.metrics.refuse("overload");
             return self.endpoint.refuse(leg, 503, &[("Retry-After", RETRY_AFTER.into())], now);
         }

@@ -3,6 +3,7 @@
 //! Every queue is bounded. A shard that can't keep up loses requests, which their senders repeat; sending never waits.
 
 use std::collections::HashMap;
+use std::hash::Hasher;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +11,8 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
-use sipx_sip::{Limits, Message};
+use siphasher::sip::SipHasher24;
+use sipx_sip::{HeaderName, Limits, Message, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
@@ -285,8 +287,9 @@ impl Sockets {
                 if self.is_forwarded(&message, flow) {
                     return;
                 }
+                let source = self.source_of(&message, flow);
                 let shard = identity::shard_of(&message, self.shards.len());
-                if self.shards[shard].try_send(ShardInput::Message(message, flow)).is_err() {
+                if self.shards[shard].try_send(ShardInput::Message { source, message, flow }).is_err() {
                     self.metrics.drop("shard-full");
                 }
             }
@@ -299,27 +302,28 @@ impl Sockets {
         }
     }
 
-    /// Behind a load balancer a request inside a dialog can reach any pod: it goes on to the one that owns the dialog.
+    /// Who sent a message: what another pod says of the requests that it passes on, else whoever they came from.
+    fn source_of(&self, message: &Message, flow: Flow) -> Flow {
+        match message {
+            Message::Request(request) => {
+                proxy::source_of(request).filter(|_| self.is_peer(flow)).unwrap_or(flow)
+            }
+            Message::Response(_) => flow,
+        }
+    }
+
+    fn is_peer(&self, flow: Flow) -> bool {
+        self.peers.load().0.values().any(|peer| peer.sip == flow.peer.ip().to_canonical())
+    }
+
+    /// Behind a load balancer a message inside a dialog can reach any pod: it goes on to the one that owns the dialog.
     fn is_forwarded(&self, message: &Message, flow: Flow) -> bool {
         match message {
             Message::Request(request) => {
-                let owner = identity::owner_of(request).map(|owner| Instance(owner.instance));
-                let (Some(owner), Some(port)) =
-                    (owner.filter(|owner| *owner != self.instance), self.udp_port)
-                else {
-                    return false;
-                };
-                let peers = self.peers.load();
+                let Some(owner) = self.other(identity::owner_of(request)) else { return false };
                 // An owner that is gone can't be asked: the endpoint here answers 481.
-                let Some(peer) = peers.get(owner) else { return false };
-                let to = Flow { transport: Transport::Udp, peer: SocketAddr::new(peer.sip, port) };
-                match proxy::forward_request(request, flow, &self.our_via) {
-                    Some(bytes) => self.send(to, bytes),
-                    None => {
-                        self.metrics.drop("forward-loop");
-                        self.send(flow, front_door::reply_stateless(request, 483, "Too Many Hops", &[]));
-                    }
-                }
+                let Some(to) = self.flow_to(owner) else { return false };
+                self.forward(request, flow, to);
                 true
             }
             Message::Response(response) if proxy::is_for_proxy(response) => {
@@ -329,7 +333,58 @@ impl Sockets {
                 }
                 true
             }
-            Message::Response(_) => false,
+            // To a request of another pod, from a peer that answers to the address that all pods share.
+            Message::Response(response) => {
+                let Some(owner) = self.other(identity::owner_of_response(response)) else { return false };
+                let Some(to) = self.flow_to(owner) else { return false };
+                // What came from a pod is not passed on again: that pod knew the owner no better.
+                if self.is_peer(flow) {
+                    self.metrics.drop("forward-loop");
+                } else {
+                    self.send(to, message.to_bytes());
+                }
+                true
+            }
+        }
+    }
+
+    fn other(&self, owner: Option<identity::Owner>) -> Option<Instance> {
+        owner.map(|owner| Instance(owner.instance)).filter(|owner| *owner != self.instance)
+    }
+
+    fn flow_to(&self, pod: Instance) -> Option<Flow> {
+        let ip = self.peers.load().get(pod)?.sip;
+        Some(Flow { transport: Transport::Udp, peer: SocketAddr::new(ip, self.udp_port?) })
+    }
+
+    /// Passes a request that begins something new on to a pod that doesn't drain: always the same for one Call-ID, so
+    /// that an INVITE, its repetitions and its CANCEL meet. False if there is none, or if another pod passed it on
+    /// already.
+    pub(super) fn hand_on(&self, request: &Request, flow: Flow) -> bool {
+        let call_id = request.headers.value(&HeaderName::CallId).unwrap_or_default();
+        let peers = self.peers.load();
+        let taker = peers.0.iter().filter(|(_, peer)| !peer.draining).max_by_key(|(instance, _)| {
+            let mut hasher = SipHasher24::new();
+            hasher.write(&call_id);
+            hasher.write_u32(instance.0);
+            hasher.finish()
+        });
+        match taker.and_then(|(instance, _)| self.flow_to(*instance)) {
+            Some(to) if !self.is_peer(flow) => {
+                self.forward(request, flow, to);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn forward(&self, request: &Request, flow: Flow, to: Flow) {
+        match proxy::forward_request(request, flow, &self.our_via) {
+            Some(bytes) => self.send(to, bytes),
+            None => {
+                self.metrics.drop("forward-loop");
+                self.send(flow, front_door::reply_stateless(request, 483, "Too Many Hops", &[]));
+            }
         }
     }
 }

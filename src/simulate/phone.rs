@@ -154,6 +154,8 @@ impl<T> Phone<T> {
             match output {
                 Output::Transmit { flow, bytes } => self.send(flow, bytes),
                 Output::Leg(leg, event) => return Some(Happening::Leg(leg, event)),
+                // A phone never drains.
+                Output::Elsewhere { request, flow } => self.endpoint.turn_away(*request, flow),
             }
         }
         None

@@ -43,6 +43,14 @@ pub enum Output {
     },
     /// Something happened on a leg.
     Leg(LegId, LegEvent),
+    /// While draining: a request that would begin something here (INVITE, OPTIONS), or a CANCEL of what was not begun
+    /// here. Nothing was done with it and nothing is remembered: another pod takes it, or [`Endpoint::turn_away`] does.
+    Elsewhere {
+        /// The request as it came.
+        request: Box<Request>,
+        /// Where it came from.
+        flow: Flow,
+    },
 }
 
 /// What an endpoint is told at its start.
@@ -95,8 +103,14 @@ impl Endpoint {
 
     /// Takes in a message that the front door admitted.
     pub fn receive(&mut self, message: Message, flow: Flow, now: Millis) {
+        self.receive_from(flow, message, flow, now);
+    }
+
+    /// Takes in a message that came from `source` and that another pod of ours may have passed on: `flow` is its last hop.
+    /// Whoever calls this vouches for `source`.
+    pub fn receive_from(&mut self, source: Flow, message: Message, flow: Flow, now: Millis) {
         match message {
-            Message::Request(request) => self.on_request(request, flow, now),
+            Message::Request(request) => self.on_request(source, request, flow, now),
             Message::Response(response) => self.on_response(response, flow, now),
         }
     }
@@ -113,9 +127,19 @@ impl Endpoint {
         }
     }
 
-    /// Whether new calls and OPTIONS are answered 503 (Retry-After: 5), while what is there goes on.
+    /// Whether new calls and OPTIONS go elsewhere ([`Output::Elsewhere`]), while what is there goes on.
     pub fn set_draining(&mut self, draining: bool) {
         self.core.draining = draining;
+    }
+
+    /// Answers a request of [`Output::Elsewhere`] that nobody else takes: 503 (Retry-After: 5), or 481 if it is a CANCEL.
+    pub fn turn_away(&mut self, request: Request, flow: Flow) {
+        if let Some(inbound) = self.inbound(flow, request, flow) {
+            match inbound.request.method {
+                Method::Cancel => self.core.reply(&inbound, 481, &[]),
+                _ => self.core.reply(&inbound, 503, &[("Retry-After", "5".into())]),
+            }
+        }
     }
 
     /// Legs that are not over.
@@ -255,15 +279,19 @@ impl Endpoint {
         }
     }
 
-    fn on_request(&mut self, request: Request, flow: Flow, now: Millis) {
-        let Some(id) = Identified::of(&request.headers) else { return };
+    fn inbound(&self, source: Flow, request: Request, flow: Flow) -> Option<Inbound> {
+        let id = Identified::of(&request.headers)?;
         let key = ServerKey::of(&self.core.identity, &id, &request.method);
         let reply_to = via::response_flow(&id.via, flow);
-        let inbound = Inbound { request, id, key, flow, reply_to };
+        Some(Inbound { request, id, key, source, flow, reply_to })
+    }
+
+    fn on_request(&mut self, source: Flow, request: Request, flow: Flow, now: Millis) {
+        let Some(inbound) = self.inbound(source, request, flow) else { return };
         match inbound.request.method {
             Method::Ack => self.on_ack(&inbound, now),
             Method::Cancel => self.on_cancel(&inbound, now),
-            _ if self.core.servers.get_mut(key).is_some() => self.core.repeated(key),
+            _ if self.core.servers.get_mut(inbound.key).is_some() => self.core.repeated(inbound.key),
             _ if inbound.id.to.tag().is_some() => self.on_request_within(&inbound, now),
             Method::Invite => called::invite(&mut self.legs, &mut self.core, &inbound, now),
             _ => called::outside(&mut self.core, &inbound),
@@ -306,6 +334,9 @@ impl Endpoint {
     fn on_cancel(&mut self, inbound: &Inbound, now: Millis) {
         let key = ServerKey::of(&self.core.identity, &inbound.id, &Method::Invite);
         let Some(server) = self.core.servers.get_mut(key) else {
+            if self.core.draining {
+                return self.core.elsewhere(inbound);
+            }
             return self.core.reply(inbound, 481, &[]);
         };
         let (leg, waiting) = (server.leg, server.waiting());

@@ -11,7 +11,7 @@
 use std::hash::Hasher;
 
 use siphasher::sip::SipHasher24;
-use sipx_sip::{HeaderName, Message, Request};
+use sipx_sip::{HeaderName, Message, Request, Response};
 
 use super::event::LegId;
 use super::read;
@@ -39,12 +39,18 @@ pub fn owner_of(request: &Request) -> Option<Owner> {
         .or_else(|| read_token(request.uri.params()?.value("vd")?))
 }
 
+/// The owner of the request that a response answers, if that was one of ours (of this or of another process). Not checked.
+pub fn owner_of_response(response: &Response) -> Option<Owner> {
+    let via = read::top_via(&response.headers)?;
+    Some(read_branch(via.branch()?)?.0)
+}
+
 /// The shard, below `shards`, that a message belongs to: that of its leg, else one chosen by Call-ID and From tag, so that
 /// an INVITE, its retransmissions, its CANCEL and its ACK meet.
 pub fn shard_of(message: &Message, shards: usize) -> usize {
     let owner = match message {
         Message::Request(r) => read::tag(&r.headers, &HeaderName::To).and_then(|tag| read_token(&tag)),
-        Message::Response(r) => read::top_via(&r.headers).and_then(|via| Some(read_branch(via.branch()?)?.0)),
+        Message::Response(r) => owner_of_response(r),
     };
     let shards = shards.max(1);
     match owner {

@@ -1,5 +1,6 @@
-//! Stateless forwarding between pods: a request that reaches a pod which doesn't own its dialog goes on to the owner, and
-//! the owner's response comes back the same way (RFC 3261 §16.11).
+//! Stateless forwarding between pods: a request that reaches a pod which doesn't own its dialog goes on to the owner, a new
+//! one that reaches a pod which drains goes on to one that doesn't, and the response comes back the same way (RFC 3261
+//! §16.11).
 //!
 //! Our Via carries the source of the request, so nothing has to be remembered; its branch is a keyed digest of the source
 //! and of the branch below it, so that a retransmission, a CANCEL and an ACK get the same one, and nobody can make us send
@@ -39,6 +40,13 @@ pub fn is_forwarded(via: &Via) -> bool {
 /// Whether a response belongs to [`forward_response`] rather than to an endpoint.
 pub fn is_for_proxy(response: &Response) -> bool {
     read::top_via(&response.headers).is_some_and(|via| is_forwarded(&via))
+}
+
+/// Where a request that another pod passed on came from before, as that pod says; believe it only when the request came
+/// from a pod.
+pub fn source_of(request: &Request) -> Option<Flow> {
+    let via = read::top_via(&request.headers).filter(is_forwarded)?;
+    flow(std::str::from_utf8(via.param("vd-from")?).ok()?)
 }
 
 /// The request as it goes on to its owner. `source` is where it came from. `None` when its Max-Forwards are used up (answer

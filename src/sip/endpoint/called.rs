@@ -23,7 +23,10 @@ pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, inbound: &Inbound, now
     if core.servers.is_merged(merged, inbound.key) {
         return core.reply(inbound, 482, &[]);
     }
-    if core.draining || core.live >= core.config.max_legs {
+    if core.draining {
+        return core.elsewhere(inbound);
+    }
+    if core.live >= core.config.max_legs {
         return core.reply(inbound, 503, &[("Retry-After", "5".into())]);
     }
     let head = ReplyHead::of(&inbound.request);
@@ -41,7 +44,7 @@ pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, inbound: &Inbound, now
 
 /// The dialog that our answer will make (RFC 3261 §12.1.1).
 fn dialog(core: &Core, inbound: &Inbound, head: &ReplyHead, leg: crate::sip::event::LegId) -> Dialog {
-    let Inbound { request, id, flow, .. } = inbound;
+    let Inbound { request, id, source, .. } = inbound;
     let headers = &request.headers;
     let from = headers.value(&sipx_sip::HeaderName::From).unwrap_or_default().into_owned();
     let target = read::contact(headers).unwrap_or_else(|| id.from.uri.to_bytes().to_vec());
@@ -55,20 +58,20 @@ fn dialog(core: &Core, inbound: &Inbound, head: &ReplyHead, leg: crate::sip::eve
         remote_cseq: Some(id.cseq),
         routes: read::record_route(headers).into_boxed_slice(),
         target: target.into_boxed_slice(),
-        flow: *flow,
+        flow: *source,
         flow_lost: false,
     }
 }
 
 fn incoming_call(inbound: &Inbound) -> IncomingCall {
-    let Inbound { request, id, flow, .. } = inbound;
+    let Inbound { request, id, source, .. } = inbound;
     let headers = &request.headers;
     let max_forwards = match headers.typed::<sipx_sip::headers::MaxForwards>() {
         Some(Ok(max)) => max.0,
         _ => 70,
     };
     IncomingCall {
-        flow: *flow,
+        flow: *source,
         called: read::user_of(&request.uri),
         from: read::party(&id.from),
         to: read::party(&id.to),
@@ -85,7 +88,7 @@ fn incoming_call(inbound: &Inbound) -> IncomingCall {
 pub fn outside(core: &mut Core, inbound: &Inbound) {
     let allow = ("Allow", ALLOW.to_owned());
     match inbound.request.method {
-        Method::Options if core.draining => core.reply(inbound, 503, &[("Retry-After", "5".into())]),
+        Method::Options if core.draining => core.elsewhere(inbound),
         Method::Options => {
             let headers = [allow, ("Accept", ACCEPT.to_owned()), ("Supported", SUPPORTED.to_owned())];
             core.reply(inbound, 200, &headers);

@@ -68,6 +68,8 @@ pub struct Inbound {
     pub id: Identified,
     /// Its transaction.
     pub key: ServerKey,
+    /// Who sent it; another than `flow` when a pod of ours passed it on.
+    pub source: Flow,
     /// Where it came from.
     pub flow: Flow,
     /// Where responses go.
@@ -93,6 +95,12 @@ impl Core {
     /// Sends bytes.
     pub fn transmit(&mut self, flow: Flow, bytes: Bytes) {
         self.out.push_back(Output::Transmit { flow, bytes });
+    }
+
+    /// Leaves a request to somebody else.
+    pub fn elsewhere(&mut self, inbound: &Inbound) {
+        let request = Box::new(inbound.request.clone());
+        self.out.push_back(Output::Elsewhere { request, flow: inbound.flow });
     }
 
     /// Tells the call machine, unless the leg is over.

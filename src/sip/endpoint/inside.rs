@@ -30,8 +30,8 @@ pub fn request(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
         return core.reply(inbound, 500, &[("Retry-After", "1".into())]);
     }
     leg.dialog.remote_cseq = Some(id.cseq);
-    if !crate::sip::proxy::is_forwarded(&id.via) {
-        leg.dialog.seen_on(inbound.flow);
+    if inbound.source != inbound.flow || !crate::sip::proxy::is_forwarded(&id.via) {
+        leg.dialog.seen_on(inbound.source);
     }
     match inbound.request.method {
         Method::Bye => ended_by_peer(leg, core, inbound, now),

@@ -63,6 +63,8 @@ pub struct Net {
     serial: u64,
     /// What P received.
     pub inbox: Vec<Message>,
+    /// What draining endpoints left to others.
+    pub elsewhere: Vec<(SocketAddr, Request, Flow)>,
     /// First lines of all that was sent, lost or not.
     pub sent: Vec<String>,
     /// Where all of it went.
@@ -88,6 +90,7 @@ impl Net {
             wire: BTreeMap::new(),
             serial: 0,
             inbox: Vec::new(),
+            elsewhere: Vec::new(),
             sent: Vec::new(),
             targets: Vec::new(),
             lose: Vec::new(),
@@ -177,6 +180,7 @@ impl Net {
                     self.send(Flow { transport: flow.transport, peer: address }, flow, bytes);
                 }
                 Output::Leg(leg, event) => self.events.entry(address).or_default().push((leg, event)),
+                Output::Elsewhere { request, flow } => self.elsewhere.push((address, *request, flow)),
             }
         }
     }

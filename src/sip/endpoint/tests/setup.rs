@@ -1,9 +1,11 @@
 //! How calls come about.
 
-use sipx_sip::HeaderName;
+use sipx_sip::{HeaderName, Limits, Message, Method};
 
 use super::net::*;
+use crate::sip::endpoint::{Endpoint, Output};
 use crate::sip::event::{EndedBy, Flow, LegEvent, RefusedBy, Transport};
+use crate::sip::front_door::{Verdict, admit};
 
 #[test]
 fn a_call_is_offered_rings_and_is_answered() {
@@ -143,16 +145,59 @@ fn a_lost_answer_or_ack_is_repeated() {
 }
 
 #[test]
-fn too_many_legs_and_draining_refuse_calls_but_not_what_is_there() {
+fn draining_leaves_new_calls_to_others_but_not_what_is_there() {
     let mut net = Net::new();
     let (caller, callee) = net.connected();
     net.at(B).set_draining(true);
     let refused = net.act(A, |a, now| a.invite(call_to(B), now));
-    net.run(2 * DELAY);
+    net.run(DELAY);
+    let (_, invite, from) = net.elsewhere.pop().unwrap();
+    assert_eq!((invite.method.clone(), from), (Method::Invite, flow(A)));
+    assert!(net.events(B).is_empty(), "nothing was begun");
+    // Nobody else takes it.
+    net.act(B, |b, _| b.turn_away(invite, from));
+    net.run(DELAY);
     assert!(matches!(net.event(A), (leg, LegEvent::Refused { code: 503, .. }) if leg == refused));
     net.act(A, |a, now| a.reoffer(caller, sdp("hold"), now));
     net.run(DELAY);
     assert!(matches!(net.event(B), (leg, LegEvent::Reoffer { .. }) if leg == callee));
+}
+
+#[test]
+fn a_call_that_a_draining_pod_passed_on_is_the_callers_and_not_that_pods() {
+    let mut net = Net::new();
+    net.at(B).set_draining(true);
+    net.act(A, |a, now| a.invite(call_to(B), now));
+    net.run(DELAY);
+    let (_, invite, from) = net.elsewhere.pop().unwrap();
+    let mut taker = Endpoint::new(config(P, 3));
+    let now = net.now;
+    taker.receive_from(from, Message::Request(invite), flow(B), now);
+    let mut outputs = std::iter::from_fn(|| taker.poll()).collect::<Vec<_>>();
+    let Some(Output::Leg(callee, LegEvent::Incoming(incoming))) = outputs.pop() else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!(incoming.flow, flow(A), "the caller is who called");
+    taker.answer(callee, sdp("answer"), now);
+    taker.hang_up(callee, None, now);
+    let Some(Output::Transmit { flow: back, .. }) = taker.poll() else { panic!("no answer") };
+    assert_eq!(back, flow(B), "the answer goes the way that the INVITE came");
+}
+
+#[test]
+fn draining_leaves_the_cancel_of_a_call_that_was_passed_on_to_others() {
+    let mut net = Net::new();
+    net.at(B).set_draining(true);
+    let text = format!(
+        "CANCEL sip:+4930123@{B} SIP/2.0\r\nVia: SIP/2.0/UDP {P};branch=z9hG4bKp\r\nMax-Forwards: 70\r\n\
+         From: <sip:p@{P}>;tag=p\r\nTo: <sip:+4930123@{B}>\r\nCall-ID: p\r\nCSeq: 1 CANCEL\r\n\r\n"
+    );
+    let Verdict::Message(cancel) = admit(text.into(), flow(P), &Limits::datagram()) else {
+        panic!("it is valid")
+    };
+    net.act(B, |b, now| b.receive(*cancel, flow(P), now));
+    assert_eq!(net.elsewhere.len(), 1);
+    assert!(net.sent.is_empty(), "no 481: {:?}", net.sent);
 }
 
 #[test]
