@@ -55,6 +55,10 @@ pub(super) struct Transfer {
 pub(super) enum Phase {
     /// INVITE sent.
     Dialling,
+    /// The party answered, and a change between caller and peer is concluded before the caller is asked to move: a phone
+    /// takes one change at a time (RFC 3261 §14.1), what it is shown must come in the order of its versions, and each of
+    /// its answers belongs to one question.
+    AwaitingCaller,
     /// The party answered, and the caller has been asked to move over to it.
     MovingCaller {
         /// The party is gone meanwhile: the caller must be moved back if it accepts.

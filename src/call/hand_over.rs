@@ -24,15 +24,31 @@ impl Call {
     /// The party answered: the caller, who is already talking or waiting, is asked to move over.
     pub(super) fn move_caller(&mut self, out: &mut Vec<Effect>) {
         let Some(attempt) = &mut self.attempt else { return };
+        out.push(Effect::SetTimer(Timer::HandOver, HAND_OVER_DEADLINE));
+        if self.exchange.is_some() {
+            attempt.phase = Phase::AwaitingCaller;
+            return;
+        }
         attempt.phase = Phase::MovingCaller { lost: None };
         let shown = self.caller.origin.show(attempt.answer.clone());
-        out.push(Effect::SetTimer(Timer::HandOver, HAND_OVER_DEADLINE));
         out.push(Effect::Reoffer(LegKey::Caller, shown));
+    }
+
+    /// Whatever else was asked of the caller, or by it, is concluded: now it can be asked to move.
+    pub(super) fn move_caller_who_is_free(&mut self, out: &mut Vec<Effect>) {
+        let waiting = |attempt: &Attempt| matches!(attempt.phase, Phase::AwaitingCaller);
+        if self.exchange.is_none() && self.attempt.as_ref().is_some_and(waiting) {
+            self.move_caller(out);
+        }
     }
 
     /// The caller answered a re-INVITE of ours.
     pub(super) fn caller_moved(&mut self, event: LegEvent, context: Context<'_>, out: &mut Vec<Effect>) {
         if std::mem::take(&mut self.catching_up) {
+            if matches!(event, LegEvent::ReofferRefused { .. }) {
+                // Its party has moved on already: from now on the caller would talk to nobody.
+                self.end("hand-over-failed", "SIP;cause=488;text=\"Caller could not follow\"", out);
+            }
             return;
         }
         let Some(attempt) = &mut self.attempt else { return };
@@ -136,6 +152,10 @@ impl Call {
             }
             Phase::Settling => self.roll_back(failure, context, out),
             Phase::RollingBack(_) => {}
+            Phase::AwaitingCaller => {
+                out.push(Effect::ClearTimer(Timer::HandOver));
+                self.attempt_failed(failure, context, out);
+            }
             Phase::Dialling => {
                 out.push(Effect::ClearTimer(Timer::Ring));
                 self.attempt_failed(failure, context, out);
@@ -153,6 +173,10 @@ impl Call {
             Phase::MovingCaller { lost } if lost.is_none() => {
                 *lost = Some(failure);
                 self.hang_up(leg, "SIP;cause=408;text=\"Caller could not be joined\"", out);
+            }
+            Phase::AwaitingCaller => {
+                self.hang_up(leg, "SIP;cause=408;text=\"Caller could not be joined\"", out);
+                self.attempt_failed(failure, context, out);
             }
             Phase::Settling => {
                 self.hang_up(leg, "SIP;cause=408;text=\"Caller could not be joined\"", out);
@@ -176,7 +200,7 @@ impl Call {
             self.report(transfer, &attempt, answered, out);
         }
         if let Some(old) = old {
-            self.exchange_lost(old.leg, out);
+            self.exchange_lost(old.leg, old.sdp, out);
             if refer_leg == Some(old.leg) {
                 self.releasing = Some(old.leg);
                 out.push(Effect::SetTimer(Timer::ReleaseAgent, RELEASE_AGENT_AFTER));

@@ -138,7 +138,10 @@ impl Call {
     pub fn step(&mut self, input: Input, context: Context<'_>) -> Vec<Effect> {
         let mut out = Vec::new();
         match input {
-            Input::Leg(leg, event) => self.leg_event(leg, event, context, &mut out),
+            Input::Leg(leg, event) => {
+                self.leg_event(leg, event, context, &mut out);
+                self.move_caller_who_is_free(&mut out);
+            }
             Input::Timer(timer) => self.timer(timer, context, &mut out),
             Input::Command(command) => {
                 let result = self.command(command, context, &mut out);
@@ -288,7 +291,7 @@ impl Call {
             }
             LegEvent::Ended(by) => {
                 let Some(peer) = self.peer.take() else { return };
-                self.exchange_lost(peer.leg, out);
+                self.exchange_lost(peer.leg, peer.sdp, out);
                 if self.attempt.is_some() {
                     // An agent that hangs up after it asked for a transfer doesn't end its caller's call.
                     return;

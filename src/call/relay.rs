@@ -16,6 +16,9 @@ pub struct Exchange {
     offer: Option<Body>,
     /// The other side offered, and the ACK of `from` brings the answer.
     awaits_ack: bool,
+    /// `from` has left, and the caller's answer is still on its way: it must not be taken for the answer to anything else.
+    /// Holds what `from` described last.
+    orphaned: Option<Option<Body>>,
 }
 
 impl Call {
@@ -36,7 +39,8 @@ impl Call {
             }
             Some(to) => {
                 let shown = self.show(to, body.clone());
-                self.exchange = Some(Exchange { from, request, to, offer: body, awaits_ack: false });
+                self.exchange =
+                    Some(Exchange { from, request, to, offer: body, awaits_ack: false, orphaned: None });
                 out.push(Effect::Reoffer(to, shown));
             }
             // A caller whose agent left while a human is being dialled: it will be moved soon.
@@ -68,6 +72,16 @@ impl Call {
     /// The other side answered, or refused.
     pub(super) fn exchange_concluded(&mut self, event: LegEvent, out: &mut Vec<Effect>) {
         let Some(mut exchange) = self.exchange.take() else { return };
+        if let Some(last) = exchange.orphaned {
+            if let LegEvent::ReofferAccepted { body } = event {
+                self.remember(exchange.to, body);
+                if exchange.offer.is_none() {
+                    let shown = self.show(exchange.to, last);
+                    out.push(Effect::Ack(exchange.to, shown));
+                }
+            }
+            return;
+        }
         match event {
             LegEvent::ReofferAccepted { body } => {
                 let shown = self.show(exchange.from, body.clone());
@@ -99,14 +113,21 @@ impl Call {
         true
     }
 
-    /// A party left: an exchange with it can't be concluded.
-    pub(super) fn exchange_lost(&mut self, leg: LegKey, out: &mut Vec<Effect>) {
-        let lost = self.exchange.take_if(|exchange| exchange.from == leg || exchange.to == leg);
-        if let Some(exchange) = lost
-            && exchange.to == leg
-            && !exchange.awaits_ack
-        {
-            out.push(Effect::Respond(exchange.from, exchange.request, 491, None));
+    /// The caller's peer left, having described `last`: what the caller waits for is answered, what the caller owes is
+    /// still awaited.
+    pub(super) fn exchange_lost(&mut self, leg: LegKey, last: Option<Body>, out: &mut Vec<Effect>) {
+        let Some(mut exchange) = self.exchange.take() else { return };
+        if exchange.to == leg {
+            if !exchange.awaits_ack {
+                out.push(Effect::Respond(exchange.from, exchange.request, 491, None));
+            }
+        } else if exchange.awaits_ack {
+            // The caller's offer has no answer yet.
+            let shown = self.show(exchange.to, last);
+            out.push(Effect::Ack(exchange.to, shown));
+        } else {
+            exchange.orphaned = Some(last);
+            self.exchange = Some(exchange);
         }
     }
 

@@ -370,3 +370,59 @@ fn the_end_of_a_drain_tells_every_leg() {
     world.settle();
     assert!(world.call.is_gone());
 }
+
+#[test]
+fn a_caller_whose_own_change_is_under_way_moves_after_it() {
+    let mut world = World::ringing();
+    let request = world.request_id();
+    world.on(CALLER, LegEvent::Reoffer { request, body: sdp("caller-new") });
+    world.on(HUMAN, LegEvent::Answered { body: sdp("human") });
+    assert!(world.leg(CALLER).reoffers.is_empty(), "one change at a time");
+    world.on(AGENT, accepted("agent-new"));
+    assert!(world.responses.contains(&(CALLER, request, 200)));
+    assert_eq!(world.hears(CALLER), "human", "asked to move after the answer to its own change");
+    world.on(CALLER, accepted("caller-new"));
+    assert_eq!(world.hears(HUMAN), "caller-new");
+    world.on(HUMAN, accepted("human"));
+    assert_eq!(world.outcomes(), ["answered"]);
+}
+
+#[test]
+fn a_callers_answer_to_an_agent_that_left_is_not_taken_for_its_answer_to_the_hand_over() {
+    let mut world = World::ringing();
+    let request = world.request_id();
+    world.on(AGENT, LegEvent::Reoffer { request, body: sdp("agent-new") });
+    world.on(HUMAN, LegEvent::Answered { body: sdp("human") });
+    world.on(AGENT, LegEvent::Ended(EndedBy::Bye(None)));
+    assert_eq!(world.hears(CALLER), "agent-new");
+    world.on(CALLER, accepted("caller"));
+    assert!(world.outcomes().is_empty(), "the caller has only answered the agent");
+    assert_eq!(world.hears(CALLER), "human");
+    world.on(CALLER, accepted("caller"));
+    assert_eq!(world.outcomes(), ["answered"]);
+}
+
+#[test]
+fn a_human_who_leaves_before_the_caller_could_be_asked_to_move_changes_nothing() {
+    let mut world = World::ringing();
+    let request = world.request_id();
+    world.on(CALLER, LegEvent::Reoffer { request, body: sdp("caller-new") });
+    world.on(HUMAN, LegEvent::Answered { body: sdp("human") });
+    world.on(HUMAN, LegEvent::Ended(EndedBy::Bye(None)));
+    assert_eq!(world.outcomes(), ["rejected"]);
+    world.on(AGENT, accepted("agent-new"));
+    assert_eq!(world.hears(CALLER), "agent-new");
+    assert!(world.leg(CALLER).reoffers.is_empty() && world.timers.is_empty());
+}
+
+#[test]
+fn a_caller_who_can_not_follow_the_human_is_not_left_in_silence() {
+    let mut world = World::moving();
+    world.on(CALLER, accepted("caller-elsewhere"));
+    world.on(HUMAN, accepted("human-elsewhere"));
+    assert_eq!(world.hears(CALLER), "human-elsewhere");
+    world.on(CALLER, LegEvent::ReofferRefused { code: 488 });
+    assert_eq!(world.call.end_reason(), Some("hand-over-failed"));
+    world.settle();
+    assert!(world.call.is_gone());
+}
