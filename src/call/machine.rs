@@ -14,8 +14,8 @@ use super::sdp::Origin;
 
 /// Text of the Reason header (RFC 3326) on legs that end because the call does.
 const NORMAL: &str = "SIP;cause=200;text=\"Call ended\"";
-/// Text of the Reason header on a leg whose caller went away before the answer.
-const CALLER_GONE: &str = "SIP;cause=487;text=\"Caller hung up\"";
+/// Text of the Reason header on legs that end because the caller left: right for a BYE and for a CANCEL.
+const CALLER_GONE: &str = "Q.850;cause=16;text=\"Caller hung up\"";
 
 /// What a call starts with.
 #[derive(Clone, Debug)]
