@@ -1,0 +1,235 @@
+//! From `kubectl apply` to calls: numbers come, credentials change, everything goes, and a table that is wrong is refused.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::harness::cluster::{items, text};
+use crate::harness::installation::{NAMESPACE, NODE_PORT};
+use crate::harness::probe::Probe;
+use crate::harness::process::{say, succeed};
+use crate::harness::scene::{Office, Pod, SALES, Scene, pod_per_node, voicedock_id, voicedock_ids};
+use crate::harness::trunk::{AFTER, BEFORE, Trunk};
+use crate::harness::wait::{SOON, until};
+
+/// Port of the nodes for a gateway of a test's own.
+const OWN_PORT: u16 = 30562;
+
+/// What every namespace has without anybody's doing.
+const GIVEN: [&str; 2] = ["configmap/kube-root-ca.crt", "serviceaccount/default"];
+/// Kinds of which nothing may be left.
+const KINDS: &str = "deployments,replicasets,pods,services,endpointslices,serviceaccounts,configmaps,secrets,roles,rolebindings,\
+     leases,networkpolicies,poddisruptionbudgets,assistants,phonenumbers,siptrunks,transferdestinations,sipgateways,\
+     routingtables,routingslices";
+
+#[test]
+fn a_new_number_works_on_every_gateway_within_two_seconds_of_kubectl_apply() {
+    let scene = Scene::new("new-number");
+    let agent = scene.party("agent", "agent", None);
+    scene.open(&Office { agent: agent.port, ..Office::default() });
+    let pods = pod_per_node(&scene);
+    let probes = pods.each_ref().map(|pod| Probe::new(scene.cluster(), pod.node, NODE_PORT));
+
+    let number = scene.number.replacen("+312", "+317", 1);
+    for probe in &probes {
+        assert_eq!(probe.call(&number), Some(404), "nobody has the number yet");
+    }
+    let line = format!(
+        "apiVersion: voicedock.dev/v1alpha1\nkind: PhoneNumber\nmetadata: {{name: second-line}}\n\
+         spec: {{number: \"{number}\", assistantRef: {{name: support}}}}\n"
+    );
+    scene.apply(&line);
+    let applied = Instant::now();
+    for probe in &probes {
+        until("the new number is answered", Duration::from_secs(2).saturating_sub(applied.elapsed()), || {
+            match probe.call(&number) {
+                Some(200) => Ok(()),
+                other => Err(format!("the answer is {other:?}")),
+            }
+        });
+    }
+    println!("a new number is answered on both nodes {:?} after kubectl apply returned", applied.elapsed());
+    scene.ready("phonenumber/second-line");
+}
+
+#[test]
+fn credentials_are_rotated_without_a_pod_restart_and_without_losing_a_call() {
+    let scene = Scene::new("rotation");
+    let pods = pod_per_node(&scene);
+    let agent = scene.party("agent", "agent", None);
+    let human = scene.party("human", "human", None);
+    let trunk = Trunk::start(&scene.directory, scene.host(), human.port);
+    let login = |(username, password): (&str, &str)| {
+        format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: office}}\ntype: kubernetes.io/basic-auth\n\
+             stringData: {{username: {username}, password: {password}}}\n"
+        )
+    };
+    scene.apply(&login(BEFORE));
+    let trunk_spec = "  credentialsSecretRef: {name: office}\n";
+    scene.open(&Office { agent: agent.port, trunk: trunk.port, trunk_spec, ..Office::default() });
+
+    // One call that was transferred with the old credentials, one that is with the assistant.
+    let mut callers =
+        scene.callers("held", "caller", &pods[0], NODE_PORT, &["-m", "2", "-l", "2", "-r", "10"]);
+    let ids: Vec<String> = until("two calls are answered", SOON, || {
+        let log = agent.log();
+        let ids: Vec<_> = voicedock_ids(&log).collect();
+        if ids.len() == 2 { Ok(ids) } else { Err(log) }
+    });
+    let control = scene.control(&pods[0]);
+    control.transfer(&ids[0], SALES);
+    let first = human.call_id(&["ringing", "authenticated as before"]);
+    human.go_on(&first);
+    callers.sees(&["moved"]);
+
+    let before = acknowledged(&scene).into_iter().max().expect("there are pods");
+    scene.apply(&login(AFTER));
+    let rotated = until("every pod has acknowledged a newer table", SOON, || {
+        let held = acknowledged(&scene);
+        if held.iter().all(|generation| *generation > before) {
+            Ok(held)
+        } else {
+            Err(format!("{held:?}, after {before}"))
+        }
+    });
+    println!("table {before} before the rotation, {rotated:?} after");
+    control.transfer(&ids[1], SALES);
+    let second = human.call_id(&["ringing", "authenticated as after"]);
+    human.go_on(&second);
+    until("both callers have moved", SOON, || {
+        let log = callers.log();
+        if log.matches("moved").count() == 2 { Ok(()) } else { Err(log) }
+    });
+
+    for call in 1..=2 {
+        callers.go_on(&callers.placed(call));
+    }
+    callers.ends_well();
+    assert_eq!(pod_per_node(&scene), pods, "no pod was replaced");
+    for pod in &pods {
+        let pod = scene.cluster().get(&["--namespace", NAMESPACE, "pod", &pod.name]);
+        assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
+    }
+}
+
+/// The table generations that the default gateway's pods route by, as their Leases say.
+fn acknowledged(scene: &Scene) -> Vec<i64> {
+    let pods = scene.pods();
+    let lease = |pod: &Pod| scene.cluster().get(&["--namespace", NAMESPACE, "lease", &pod.name]);
+    let generation =
+        |lease: serde_json::Value| text(&lease["metadata"]["annotations"]["voicedock.dev/generation"]);
+    pods.iter().map(|pod| generation(lease(pod)).parse().expect("a generation is a number")).collect()
+}
+
+#[test]
+fn kubectl_delete_leaves_no_object_behind() {
+    let scene = Scene::new("delete");
+    let agent = scene.party("agent", "agent", None);
+    let login = "---\napiVersion: v1\nkind: Secret\nmetadata: {name: office}\ntype: kubernetes.io/basic-auth\n\
+                 stringData: {username: someone, password: something}\n";
+    let trunk_spec = "  credentialsSecretRef: {name: office}\n";
+    let office = Office { agent: agent.port, trunk_spec, ..Office::default() };
+    let manifests = format!("{}{login}", scene.secluded(&office, OWN_PORT));
+    scene.apply(&manifests);
+    scene.secluded_pod(OWN_PORT);
+    let there = left_over(&scene);
+    for kind in ["deployment", "service", "role", "lease", "routingtable", "routingslice"] {
+        assert!(there.iter().any(|object| object.starts_with(kind)), "there is a {kind}: {there:?}");
+    }
+
+    let file = scene.write("everything.yaml", &manifests);
+    succeed(&mut scene.kubectl(&["delete", "--filename", &file, "--timeout=60s"]));
+    until("nothing is left", Duration::from_secs(60), || match left_over(&scene) {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("{left:?} is left")),
+    });
+}
+
+fn left_over(scene: &Scene) -> BTreeSet<String> {
+    let list = scene.cluster().get(&["--namespace", &scene.namespace, KINDS]);
+    let name = |object: &serde_json::Value| {
+        format!("{}/{}", text(&object["kind"]).to_lowercase(), text(&object["metadata"]["name"]))
+    };
+    items(&list).map(name).filter(|name| !GIVEN.contains(&name.as_str())).collect()
+}
+
+#[test]
+fn a_slice_that_is_not_what_its_hash_says_is_refused_and_the_status_says_so() {
+    let scene = Scene::new("wrong-slice");
+    let agent = scene.party("agent", "agent", None);
+    scene.apply(&scene.secluded(&Office { agent: agent.port, ..Office::default() }, OWN_PORT));
+    let pod = scene.secluded_pod(OWN_PORT);
+    let probe = Probe::new(scene.cluster(), pod.node, OWN_PORT);
+
+    // A slice that the table had and will have again, with the same name because it will have the same content.
+    let number = scene.number.replacen("+312", "+317", 1);
+    let line = format!(
+        "apiVersion: voicedock.dev/v1alpha1\nkind: PhoneNumber\nmetadata: {{name: second-line}}\n\
+         spec: {{number: \"{number}\", assistantRef: {{name: support}}, gatewayRef: {{name: own}}}}\n"
+    );
+    let slices = || -> BTreeSet<String> {
+        let table = scene.cluster().get(&["--namespace", &scene.namespace, "routingtable", "own"]);
+        table["spec"]["slices"].as_array().into_iter().flatten().map(|slice| text(&slice["name"])).collect()
+    };
+    let before = slices();
+    scene.apply(&line);
+    scene.ready("phonenumber/second-line");
+    let slice = slices().difference(&before).next().expect("a new number makes a new slice").clone();
+    succeed(&mut scene.kubectl(&["delete", "phonenumber", "second-line"]));
+    until("the number is gone", SOON, || match probe.call(&number) {
+        Some(404) => Ok(()),
+        other => Err(format!("the answer is {other:?}")),
+    });
+
+    // Somebody who may write slices puts another content under that name.
+    let mut forged = scene.cluster().get(&["--namespace", &scene.namespace, "routingslice", &slice]);
+    let content = forged["spec"]["content"].to_string().replace(&number, &number.replacen("+317", "+318", 1));
+    forged["spec"]["content"] = serde_json::from_str(&content).expect("it is JSON still");
+    let metadata = forged["metadata"].as_object_mut().expect("it has metadata");
+    metadata.retain(|field, _| ["name", "namespace", "labels", "ownerReferences"].contains(&field.as_str()));
+    let file = scene.write("forged.json", &forged.to_string());
+    let _ = say(&mut scene.kubectl(&["delete", "routingslice", &slice]));
+    succeed(&mut scene.kubectl(&["create", "--filename", &file]));
+
+    scene.apply(&line);
+    let refused = until("the status says that the table is refused", SOON, || {
+        let (status, reason, message) = scene.condition("phonenumber/second-line", "Programmed");
+        if reason == "Rejected" {
+            Ok((status, message))
+        } else {
+            Err(format!("{status} {reason}: {message}"))
+        }
+    });
+    assert_eq!(refused.0, "False");
+    assert!(refused.1.contains(&slice), "the message names the slice: {}", refused.1);
+    assert_eq!(probe.call(&number), Some(404), "the table that was refused is not served");
+    assert_eq!(probe.call(&scene.number), Some(200), "the one before is");
+
+    // With the forgery gone, the operator publishes the slice again and the gateways follow.
+    succeed(&mut scene.kubectl(&["delete", "routingslice", &slice]));
+    scene.ready("phonenumber/second-line");
+    assert_eq!(probe.call(&number), Some(200));
+    scene.ready("sipgateway/own");
+}
+
+#[test]
+fn a_number_moves_to_another_assistant_while_its_calls_go_on() {
+    let scene = Scene::new("moves");
+    let mut first = scene.party("first", "agent", Some(1));
+    let mut second = scene.party("second", "agent", Some(1));
+    scene.open(&Office { agent: first.port, ..Office::default() });
+    let [pod, _] = pod_per_node(&scene);
+    let mut early = scene.callers("early", "caller", &pod, NODE_PORT, &["-m", "1"]);
+    early.sees(&["answered", &format!("m=audio {}", first.media)]);
+    voicedock_id(&first);
+
+    scene.open(&Office { agent: second.port, ..Office::default() });
+    let mut late = scene.callers("late", "caller", &pod, NODE_PORT, &["-m", "1"]);
+    late.sees(&["answered", &format!("m=audio {}", second.media)]);
+
+    for (caller, agent) in [(&mut early, &mut first), (&mut late, &mut second)] {
+        caller.go_on(&caller.placed(1));
+        caller.ends_well();
+        agent.ends_well();
+    }
+}

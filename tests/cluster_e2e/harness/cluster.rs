@@ -1,0 +1,181 @@
+//! The cluster under test: the one that `KUBECONFIG` names, one test at a time.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
+use std::{env, fs};
+
+use serde_json::Value;
+
+use super::installation;
+use super::process::{run, say, succeed};
+
+/// The program of `tests/cluster`.
+const PROGRAM: &str = "VOICEDOCK_CLUSTER_BIN";
+
+static CLUSTER: LazyLock<Cluster> = LazyLock::new(Cluster::start);
+static TURN: Mutex<()> = Mutex::new(());
+
+/// A cluster with voicedock on it.
+pub struct Cluster {
+    /// How `kubectl` reaches it.
+    pub kubeconfig: PathBuf,
+    /// This machine, as nodes and pods see it.
+    pub host: Ipv4Addr,
+    /// The nodes: name and address, by name.
+    pub nodes: Vec<(String, Ipv4Addr)>,
+    /// Whoever stops its parts; absent for a cluster of somebody else.
+    own: Option<Own>,
+}
+
+struct Own {
+    program: PathBuf,
+    state: PathBuf,
+    name: String,
+}
+
+/// The cluster, for one test at a time.
+pub struct Turn {
+    /// The cluster.
+    pub cluster: &'static Cluster,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// Waits for this test's turn with the cluster, on which the first test installs voicedock.
+pub fn take_turn() -> Turn {
+    // A test that fails while it has its turn poisons nothing: it cleared up behind itself.
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    Turn { cluster: LazyLock::force(&CLUSTER), _turn: turn }
+}
+
+/// Where this run keeps its files.
+pub fn directory() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("e2e")
+}
+
+impl Cluster {
+    fn start() -> Self {
+        for program in ["kubectl", "helm", "sipp", "kamailio", "curl", "setpriv", "ip"] {
+            let there = say(Command::new("sh").args(["-c", &format!("command -v {program}")])).success;
+            assert!(
+                there,
+                "{program} is missing: run `make tools`, and put ~/.cache/voicedock/bin on the PATH"
+            );
+        }
+        let kubeconfig = env::var_os("KUBECONFIG").filter(|path| !path.is_empty()).unwrap_or_else(|| {
+            panic!("KUBECONFIG isn't set: run `make test`, which brings a cluster up, or set it to your own cluster's")
+        });
+        let cluster = Self::adopt(kubeconfig.into());
+        installation::install(&cluster);
+        cluster
+    }
+
+    /// One of `tests/cluster` is known by the file beside its kubeconfig.
+    fn adopt(kubeconfig: PathBuf) -> Self {
+        let program = env::var_os(PROGRAM).map(PathBuf::from);
+        let beside = kubeconfig.parent().filter(|directory| directory.join("cluster.json").exists());
+        if let (Some(directory), Some(program)) = (beside, program) {
+            let config =
+                fs::read(directory.join("cluster.json")).expect("the cluster's addresses can be read");
+            let config: Value = serde_json::from_slice(&config).expect("cluster.json is JSON");
+            let own = Own {
+                name: text(&config["name"]),
+                state: directory.parent().expect("a cluster's directory is in one").to_owned(),
+                program,
+            };
+            let host = address(&config["hostAddress"]);
+            return Self { kubeconfig, host, nodes: Vec::new(), own: Some(own) }.with_nodes();
+        }
+        let unknown = Self { kubeconfig, host: Ipv4Addr::UNSPECIFIED, nodes: Vec::new(), own: None };
+        let cluster = unknown.with_nodes();
+        let route = run("ip", &["-json", "route", "get", &cluster.nodes[0].1.to_string()]);
+        let route: Value = serde_json::from_str(&route).expect("ip prints JSON");
+        Self { host: address(&route[0]["prefsrc"]), ..cluster }
+    }
+
+    fn with_nodes(mut self) -> Self {
+        let nodes = self.get(&["nodes"]);
+        self.nodes = items(&nodes)
+            .map(|node| {
+                let addresses = node["status"]["addresses"].as_array().expect("a node has addresses");
+                let internal = addresses.iter().find(|address| address["type"] == "InternalIP");
+                (
+                    text(&node["metadata"]["name"]),
+                    address(&internal.expect("a node has an InternalIP")["address"]),
+                )
+            })
+            .collect();
+        self.nodes.sort();
+        assert_eq!(self.nodes.len(), 2, "the tests need a cluster with two nodes");
+        self
+    }
+
+    /// `kubectl` for this cluster.
+    pub fn kubectl(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command.env("KUBECONFIG", &self.kubeconfig).args(args);
+        command
+    }
+
+    /// What `kubectl get` finds, as JSON.
+    pub fn get(&self, what: &[&str]) -> Value {
+        let json = succeed(self.kubectl(&["get", "--output=json"]).args(what));
+        serde_json::from_str(&json).expect("kubectl prints JSON")
+    }
+
+    /// Kills the API server; everything else runs on. It is started again when the guard is dropped.
+    pub fn stop_api(&self) -> StoppedApi<'_> {
+        succeed(&mut self.own("stopping the API server").command("stop-api"));
+        StoppedApi(self)
+    }
+
+    /// Kills the only container of a pod with SIGKILL, without asking Kubernetes.
+    pub fn kill_container(&self, namespace: &str, pod: &str) {
+        let own = self.own("killing a container from outside");
+        succeed(own.command("kill-container").args(["--namespace", namespace, "--pod", pod]));
+    }
+
+    fn own(&self, what: &str) -> &Own {
+        self.own.as_ref().unwrap_or_else(|| {
+            panic!(
+                "{what} needs a cluster of tests/cluster: unset KUBECONFIG, or set it to the kubeconfig that \
+                 `cluster up` wrote and {PROGRAM} to that program"
+            )
+        })
+    }
+}
+
+impl Own {
+    fn command(&self, command: &str) -> Command {
+        let mut result = Command::new(&self.program);
+        result.args([command, "--name", &self.name]).env("VOICEDOCK_STATE", &self.state);
+        result
+    }
+}
+
+/// An API server that is stopped.
+pub struct StoppedApi<'a>(&'a Cluster);
+
+impl Drop for StoppedApi<'_> {
+    fn drop(&mut self) {
+        let said = say(&mut self.0.own("starting the API server").command("start-api"));
+        if !said.success {
+            eprintln!("the API server doesn't start again:\n{}{}", said.output, said.errors);
+        }
+    }
+}
+
+/// The items of a list.
+pub fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list["items"].as_array().expect("a list has items").iter()
+}
+
+/// A field that is a text.
+pub fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_else(|| panic!("{value} is not a text")).to_owned()
+}
+
+fn address(value: &Value) -> Ipv4Addr {
+    text(value).parse().unwrap_or_else(|_| panic!("{value} is not an IPv4 address"))
+}

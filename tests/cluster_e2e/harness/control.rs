@@ -1,0 +1,78 @@
+//! Call control as a client uses it: `curl` with a bearer key, at one pod or another.
+
+use std::net::Ipv4Addr;
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use super::process::succeed;
+
+/// A client of one gateway pod.
+pub struct Control {
+    base: String,
+    key: String,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// HTTP status.
+    pub status: u16,
+    /// The body, or null if it wasn't JSON.
+    pub body: Value,
+}
+
+impl Control {
+    /// For the pod with this address.
+    pub fn new(pod: Ipv4Addr, key: &str) -> Self {
+        Self { base: format!("http://{pod}:8080/api/v1"), key: key.to_owned() }
+    }
+
+    /// With another key.
+    pub fn with_key(&self, key: &str) -> Self {
+        Self { base: self.base.clone(), key: key.to_owned() }
+    }
+
+    /// GET below `/api/v1`.
+    pub fn get(&self, path: &str) -> Answer {
+        self.ask(path, &[])
+    }
+
+    /// A call by its id.
+    pub fn call(&self, id: &str) -> Answer {
+        self.get(&format!("/calls/{id}"))
+    }
+
+    /// A command to a call.
+    pub fn command(&self, id: &str, command: &Value) -> Answer {
+        self.ask(&format!("/calls/{id}/control"), &["--json", &command.to_string()])
+    }
+
+    /// Asks for a transfer, which has to be taken.
+    pub fn transfer(&self, id: &str, destination: &str) {
+        let answer = self.command(id, &json!({ "type": "transfer", "destination": destination }));
+        assert_eq!(answer.status, 200, "the transfer of {id} to {destination} is refused: {}", answer.body);
+        assert_eq!(answer.body["success"], true, "{}", answer.body);
+    }
+
+    fn ask(&self, path: &str, rest: &[&str]) -> Answer {
+        let mut curl = Command::new("curl");
+        curl.args([
+            "--silent",
+            "--show-error",
+            "--noproxy",
+            "*",
+            "--max-time",
+            "10",
+            "--write-out",
+            "\n%{http_code}",
+        ]);
+        curl.args(["--header", &format!("Authorization: Bearer {}", self.key)]).args(rest);
+        let said = succeed(curl.arg(format!("{}{path}", self.base)));
+        let (body, status) = said.rsplit_once('\n').expect("curl writes the status on a line of its own");
+        Answer {
+            status: status.trim().parse().expect("a status is a number"),
+            body: serde_json::from_str(body).unwrap_or(Value::Null),
+        }
+    }
+}

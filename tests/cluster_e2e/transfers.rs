@@ -1,0 +1,242 @@
+//! Handing a caller to a human, in all ways, and what becomes of a caller whom nobody takes.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::harness::scene::{
+    CALLER, Office, Pod, SALES, Scene, call_is, call_is_within, pod_per_node, voicedock_id,
+};
+use crate::harness::sipp::Sipp;
+use crate::harness::trunk::{BEFORE, Trunk};
+
+/// A call that an assistant has answered.
+struct Call {
+    /// The pod that has it.
+    pod: Pod,
+    /// The one that hasn't.
+    other: Pod,
+    agent: Sipp,
+    caller: Sipp,
+    id: String,
+    scene: Scene,
+}
+
+impl Call {
+    /// A caller with an assistant in an office whose trunk is a phone on `trunk`'s port.
+    fn start(scene: Scene, office: Office<'_>) -> Self {
+        let agent = scene.party("agent", "agent", Some(1));
+        scene.open(&Office { agent: agent.port, ..office });
+        let [pod, other] = pod_per_node(&scene);
+        let caller = scene.caller(&pod);
+        caller.sees(&["answered", &format!("m=audio {}", agent.media)]);
+        let id = voicedock_id(&agent);
+        Self { pod, other, agent, caller, id, scene }
+    }
+
+    /// The call's only transfer, once its outcome is known.
+    fn outcome(&self) -> Value {
+        let decided =
+            |call: &Value| call["transfers"].as_array().is_some_and(|transfers| transfers.len() == 1);
+        let control = self.scene.control(&self.pod);
+        call_is_within(&control, &self.id, "has an outcome", Duration::from_secs(45), decided)["transfers"][0]
+            .clone()
+    }
+
+    /// The caller is with the human; the agent is gone; then the caller leaves.
+    fn ends_with(mut self, mut human: Sipp) {
+        self.caller.sees(&["moved", &format!("m=audio {}", human.media)]);
+        self.agent.ends_well();
+        let outcome = self.outcome();
+        assert_eq!(outcome["outcome"], "answered", "{outcome}");
+        assert_eq!(outcome["trunk"], format!("{}/office", self.scene.namespace), "{outcome}");
+        self.caller.go_on(&self.caller.placed(1));
+        self.caller.ends_well();
+        human.ends_well();
+        let control = self.scene.control(&self.pod);
+        call_is(&control, &self.id, "is over", |call| call["status"] == "ended");
+    }
+
+    /// Nobody took the caller, who is still with the assistant; then the caller leaves.
+    fn ends_with_the_assistant(mut self, outcome: &str, code: Option<u16>) {
+        let transfer = self.outcome();
+        assert_eq!(transfer["outcome"], outcome, "{transfer}");
+        if let Some(code) = code {
+            assert_eq!(transfer["sip_code"], code, "{transfer}");
+        }
+        let call = call_is(&self.scene.control(&self.other), &self.id, "goes on", |call| {
+            call["status"] == "in-progress"
+        });
+        assert_eq!(call["ended_at"], Value::Null);
+        assert!(!self.caller.log().contains("moved"), "the caller was left alone:\n{}", self.caller.log());
+        self.caller.go_on(&self.caller.placed(1));
+        self.caller.ends_well();
+        self.agent.ends_well();
+    }
+}
+
+#[test]
+fn the_api_transfers_a_call_at_the_pod_that_has_it() {
+    let scene = Scene::new("transfer-here");
+    let human = scene.party("human", "human", Some(1));
+    let trunk = human.port;
+    let call = Call::start(scene, Office { trunk, ..Office::default() });
+    call.scene.control(&call.pod).transfer(&call.id, SALES);
+    let shown = human.sees(&["ringing"]);
+    assert!(shown.contains(CALLER), "the human sees who calls: {shown}");
+    human.go_on(&human.call_id(&["ringing"]));
+    call.ends_with(human);
+}
+
+#[test]
+fn the_api_transfers_a_call_at_a_pod_that_does_not_have_it() {
+    let scene = Scene::new("transfer-there");
+    let human = scene.party("human", "human", Some(1));
+    let trunk = human.port;
+    let call = Call::start(scene, Office { trunk, ..Office::default() });
+    call.scene.control(&call.other).transfer(&call.id, SALES);
+    human.go_on(&human.call_id(&["ringing"]));
+    call.ends_with(human);
+}
+
+#[test]
+fn the_agent_transfers_a_call_with_refer_and_hears_the_outcome() {
+    let scene = Scene::new("transfer-refer");
+    let human = scene.party("human", "human", Some(1));
+    let trunk = human.port;
+    let call = Call::start(scene, Office { trunk, ..Office::default() });
+    let leg = call.agent.call_id(&["answered"]);
+    call.agent.ask_for_transfer(&leg, "sip:sales@gateway.invalid");
+    call.agent.sees(&["told", "SIP/2.0 100", "active"]);
+    human.go_on(&human.call_id(&["ringing"]));
+    call.agent.sees(&["told", "SIP/2.0 200", "terminated"]);
+    call.ends_with(human);
+}
+
+#[test]
+fn a_human_behind_a_trunk_that_demands_digest_is_reached() {
+    let scene = Scene::new("digest");
+    let human = scene.party("human", "human", Some(1));
+    let trunk = Trunk::start(&scene.directory, scene.host(), human.port);
+    let (username, password) = BEFORE;
+    scene.apply(&format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: office}}\ntype: kubernetes.io/basic-auth\n\
+         stringData: {{username: {username}, password: {password}}}\n"
+    ));
+    let office = Office {
+        trunk: trunk.port,
+        trunk_spec: "  credentialsSecretRef: {name: office}\n  realm: trunk.example\n",
+        ..Office::default()
+    };
+    let call = Call::start(scene, office);
+    call.scene.control(&call.pod).transfer(&call.id, SALES);
+    human.sees(&["ringing", &format!("authenticated as {username}")]);
+    human.go_on(&human.call_id(&["ringing"]));
+    call.ends_with(human);
+}
+
+#[test]
+fn a_human_who_hangs_up_ends_the_transferred_call() {
+    let scene = Scene::new("human-leaves");
+    let mut human = scene.party("human", "human", Some(1));
+    let trunk = human.port;
+    let mut call = Call::start(scene, Office { trunk, ..Office::default() });
+    call.scene.control(&call.pod).transfer(&call.id, SALES);
+    let leg = human.call_id(&["ringing"]);
+    human.go_on(&leg);
+    call.caller.sees(&["moved"]);
+    call.agent.ends_well();
+    human.go_on(&leg);
+    human.ends_well();
+    call.caller.sees(&["the other side hung up"]);
+    call.caller.ends_well();
+}
+
+#[test]
+fn a_caller_whose_human_is_busy_stays_with_the_assistant() {
+    let scene = Scene::new("busy");
+    let mut human = scene.party("human", "busy-human", Some(1));
+    let trunk = human.port;
+    let call = Call::start(scene, Office { trunk, ..Office::default() });
+    call.scene.control(&call.pod).transfer(&call.id, SALES);
+    human.ends_well();
+    call.ends_with_the_assistant("busy", Some(486));
+}
+
+#[test]
+fn an_agent_that_asked_with_refer_hears_that_the_human_is_busy() {
+    let scene = Scene::new("busy-refer");
+    let mut human = scene.party("human", "busy-human", Some(1));
+    let trunk = human.port;
+    let call = Call::start(scene, Office { trunk, ..Office::default() });
+    let leg = call.agent.call_id(&["answered"]);
+    call.agent.ask_for_transfer(&leg, "sip:sales@gateway.invalid");
+    call.agent.sees(&["told", "SIP/2.0 486", "terminated"]);
+    human.ends_well();
+    call.ends_with_the_assistant("busy", Some(486));
+}
+
+#[test]
+fn a_caller_whose_human_does_not_answer_stays_with_the_assistant() {
+    let scene = Scene::new("no-answer");
+    let mut human = scene.party("human", "human", Some(1));
+    let trunk = human.port;
+    let call = Call::start(scene, Office { trunk, ring_seconds: 2, ..Office::default() });
+    call.scene.control(&call.pod).transfer(&call.id, SALES);
+    human.sees(&["ringing"]);
+    human.sees(&["cancelled"]);
+    human.ends_well();
+    call.ends_with_the_assistant("no-answer", None);
+}
+
+#[test]
+fn a_caller_whose_trunk_refuses_connections_stays_with_the_assistant() {
+    let scene = Scene::new("trunk-refuses");
+    // Nothing listens there.
+    let trunk = crate::harness::sipp::free_port(scene.host());
+    let call = Call::start(scene, Office { trunk, transport: "TCP", ..Office::default() });
+    call.scene.control(&call.pod).transfer(&call.id, SALES);
+    call.ends_with_the_assistant("unreachable", None);
+}
+
+#[test]
+fn a_caller_whose_trunk_is_silent_stays_with_the_assistant() {
+    let scene = Scene::new("trunk-silent");
+    let silent = std::net::UdpSocket::bind((scene.host(), 0)).expect("this machine's address can be bound");
+    let trunk = silent.local_addr().expect("the socket is bound").port();
+    let call = Call::start(scene, Office { trunk, ring_seconds: 2, ..Office::default() });
+    call.scene.control(&call.pod).transfer(&call.id, SALES);
+    call.ends_with_the_assistant("unreachable", None);
+}
+
+#[test]
+fn a_caller_who_hangs_up_while_the_human_rings_takes_the_human_along() {
+    let scene = Scene::new("hangs-up");
+    let mut human = scene.party("human", "human", Some(1));
+    let trunk = human.port;
+    let mut call = Call::start(scene, Office { trunk, ..Office::default() });
+    call.scene.control(&call.pod).transfer(&call.id, SALES);
+    human.sees(&["ringing"]);
+    call.caller.go_on(&call.caller.placed(1));
+    call.caller.ends_well();
+    human.sees(&["cancelled"]);
+    human.ends_well();
+    call.agent.ends_well();
+    assert_eq!(call.outcome()["outcome"], "caller-hung-up");
+}
+
+#[test]
+fn a_human_who_answers_in_the_moment_in_which_the_caller_hangs_up_is_let_go() {
+    let scene = Scene::new("crossing");
+    let mut human = scene.party("human", "late-human", Some(1));
+    let trunk = human.port;
+    let mut call = Call::start(scene, Office { trunk, ..Office::default() });
+    call.scene.control(&call.pod).transfer(&call.id, SALES);
+    human.sees(&["ringing"]);
+    call.caller.go_on(&call.caller.placed(1));
+    call.caller.ends_well();
+    human.sees(&["let go"]);
+    human.ends_well();
+    call.agent.ends_well();
+    assert_eq!(call.outcome()["outcome"], "caller-hung-up");
+}
