@@ -41,6 +41,8 @@ pub struct Credentials {
     published: Option<BTreeSet<CredentialId>>,
     /// Bytes of the Secret's data.
     pub bytes: usize,
+    /// Whether the Secret, once created, has been there for others to see: the watch lags behind its creation.
+    seen: bool,
 }
 
 #[derive(Debug)]
@@ -56,8 +58,11 @@ impl Credentials {
     pub fn observe(&mut self, watched: Option<&Version>) -> bool {
         let Some(known) = &self.known else { return true };
         match watched {
-            Some(version) if self.ours.contains(&version.resource_version) => true,
-            None if known.resource_version.is_none() => true,
+            Some(version) if self.ours.contains(&version.resource_version) => {
+                self.seen = true;
+                true
+            }
+            None if known.resource_version.is_none() || !self.seen => true,
             _ => {
                 self.known = None;
                 self.spoiled = true;
@@ -132,6 +137,7 @@ impl Credentials {
         };
         let resource_version = secret.resource_version().unwrap_or_default();
         self.remember(resource_version.clone());
+        self.seen = true;
         let owned = secret.owner_references() == [names::owner(&job.gateway)];
         let sizes =
             secret.data.unwrap_or_default().into_iter().map(|(id, value)| (CredentialId(id), value.0.len()));
@@ -164,6 +170,7 @@ impl Credentials {
         let what = format!("write Secret {}/{name}", gateway.namespace);
         let outcome = match known.resource_version {
             None => {
+                self.seen = false;
                 let secret = Secret {
                     metadata,
                     type_: Some("voicedock.dev/credentials".to_owned()),

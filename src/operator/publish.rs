@@ -114,6 +114,8 @@ pub struct Publication {
     pub fullness: f64,
     /// The newest generation that this leader has seen; survives the loss of the head.
     newest: i64,
+    /// Whether the head, once created, has been there for others to see: the watch lags behind its creation.
+    seen: bool,
 }
 
 impl Publication {
@@ -136,8 +138,10 @@ impl Publication {
             (Some(head), Some(watched)) if watched.spec.generation < head.spec.generation => true,
             (Some(head), Some(watched)) if watched.spec == head.spec && watched.uid() == head.uid() => {
                 self.head = Some((**watched).clone());
+                self.seen = true;
                 true
             }
+            (Some(_), None) if !self.seen => true,
             _ => {
                 self.head = None;
                 false
@@ -155,6 +159,7 @@ impl Publication {
 
         if self.head.is_none() {
             self.head = read(format!("read RoutingTable {key}"), heads(job).get_opt(&key.name)).await?;
+            self.seen = self.head.is_some();
         }
         self.ensure_slices(job, &slices).await?;
         self.credentials.ensure(job, &key).await?;
@@ -262,6 +267,7 @@ impl Publication {
                 }
                 Err(error) if error.is_conflict() || error.is_already_exists() || error.is_not_found() => {
                     self.head = read(format!("read RoutingTable {key}"), api.get_opt(&key.name)).await?;
+                    self.seen = self.head.is_some();
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -341,4 +347,41 @@ async fn create_slice(job: &Job, name: String, slice: &Slice) -> Result<(), Publ
 
 fn bytes(value: &impl serde::Serialize) -> usize {
     serde_json::to_vec(value).map_or(usize::MAX, |json| json.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(uid: &str, generation: i64) -> RoutingTable {
+        let spec = RoutingTableSpec {
+            generation,
+            hash: "h".to_owned(),
+            slices: Vec::new(),
+            previous_slices: Vec::new(),
+            credentials_secret: None,
+            counts: TableCounts { numbers: 0, assistants: 0, destinations: 0, trunks: 0 },
+        };
+        let mut head = RoutingTable::new("default", spec);
+        head.metadata.uid = Some(uid.to_owned());
+        head
+    }
+
+    #[test]
+    fn a_watch_that_lags_behind_our_own_writes_is_not_somebody_else() {
+        let mut publication = Publication { head: Some(head("a", 1)), ..Publication::default() };
+        assert!(publication.observe(None), "the head that was just created isn't in the watch yet");
+        assert!(publication.observe(Some(&head("a", 1).into())));
+        publication.head = Some(head("a", 2));
+        assert!(publication.observe(Some(&head("a", 1).into())));
+        assert_eq!(publication.generation(), Some(2));
+    }
+
+    #[test]
+    fn a_head_that_somebody_deleted_or_replaced_is_noticed() {
+        let seen = || Publication { head: Some(head("a", 1)), seen: true, ..Publication::default() };
+        assert!(!seen().observe(None));
+        assert!(!seen().observe(Some(&head("b", 1).into())));
+        assert!(!seen().observe(Some(&head("a", 7).into())));
+    }
 }
