@@ -40,9 +40,15 @@ const UDP_BUFFER: usize = 4 << 20;
 /// The largest datagram that IP can carry.
 const MAX_DATAGRAM: usize = 65_535;
 
+/// A socket for datagrams, and which kind of address it is bound to.
+struct Datagrams {
+    udp: Arc<UdpSocket>,
+    v6: bool,
+}
+
 /// The sockets of the process.
 pub(super) struct Sockets {
-    udp: Vec<Arc<UdpSocket>>,
+    udp: Vec<Datagrams>,
     streams: Mutex<HashMap<SocketAddr, mpsc::Sender<Bytes>>>,
     shards: Vec<mpsc::Sender<ShardInput>>,
     metrics: PlaneMetrics,
@@ -60,7 +66,7 @@ pub(super) struct Sockets {
 
 /// Sockets that are bound but not yet read from.
 pub(super) struct Bound {
-    udp: Vec<Arc<UdpSocket>>,
+    udp: Vec<Datagrams>,
     tcp: Vec<TcpListener>,
 }
 
@@ -86,7 +92,8 @@ pub(super) async fn bind(listeners: &[Listener]) -> io::Result<Bound> {
                 let _ = socket.set_send_buffer_size(UDP_BUFFER);
                 socket.set_nonblocking(true)?;
                 socket.bind(&listener.bind.into())?;
-                bound.udp.push(Arc::new(UdpSocket::from_std(socket.into())?));
+                let udp = Arc::new(UdpSocket::from_std(socket.into())?);
+                bound.udp.push(Datagrams { udp, v6: listener.bind.is_ipv6() });
             }
             Transport::Tcp => bound.tcp.push(TcpListener::bind(listener.bind).await?),
         }
@@ -103,7 +110,7 @@ impl Sockets {
         pod: PodAddress,
         closing: CancellationToken,
     ) -> Arc<Self> {
-        let udp_port = bound.udp.first().and_then(|socket| Some(socket.local_addr().ok()?.port()));
+        let udp_port = bound.udp.first().and_then(|socket| Some(socket.udp.local_addr().ok()?.port()));
         let sent_by = SocketAddr::new(pod.ip, udp_port.unwrap_or(0)).to_string();
         let our_via = proxy::OurVia { sent_by, transport: Transport::Udp, key: rand::random() };
         let sockets = Arc::new_cyclic(|this| Self {
@@ -119,7 +126,7 @@ impl Sockets {
             this: this.clone(),
         });
         for socket in &sockets.udp {
-            tokio::spawn(Arc::clone(&sockets).read_datagrams(Arc::clone(socket)));
+            tokio::spawn(Arc::clone(&sockets).read_datagrams(Arc::clone(&socket.udp)));
         }
         for listener in bound.tcp {
             tokio::spawn(Arc::clone(&sockets).accept(listener));
@@ -131,12 +138,9 @@ impl Sockets {
     pub(super) fn send(&self, flow: Flow, bytes: Bytes) {
         match flow.transport {
             Transport::Udp => {
-                let socket = self.udp.iter().find(|socket| {
-                    socket
-                        .local_addr()
-                        .is_ok_and(|local| local.is_ipv4() == flow.peer.is_ipv4() || local.is_ipv6())
-                });
-                let sent = socket.map(|socket| socket.try_send_to(&bytes, flow.peer));
+                let v6 = flow.peer.is_ipv6();
+                let socket = self.udp.iter().find(|socket| socket.v6 == v6).or(self.udp.first());
+                let sent = socket.map(|socket| socket.udp.try_send_to(&bytes, flow.peer));
                 match sent {
                     Some(Ok(_)) => {}
                     // A full socket buffer is a lost datagram: SIP repeats it.
