@@ -44,7 +44,7 @@ fn the_pure_parts_do_no_io_read_no_clock_and_throw_no_dice() {
         "hyper",
         "axum",
         "kube::",
-        "k8s_openapi::api",
+        "k8s_openapi::api::",
         "std::fs",
         "std::io",
         "std::net::Udp",
