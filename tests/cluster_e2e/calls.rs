@@ -2,7 +2,13 @@
 
 use serde_json::json;
 
-use crate::harness::scene::{CALLER, Office, Scene, call_is, pod_per_node, voicedock_id};
+use crate::harness::control::{call_is, voicedock_id};
+use crate::harness::installation::NODE_PORT;
+use crate::harness::office::Office;
+use crate::harness::parties::CALLER;
+use crate::harness::pods::pod_per_node;
+use crate::harness::probe::Probe;
+use crate::harness::scene::Scene;
 
 #[test]
 fn an_assistant_answers_a_call_and_the_caller_hangs_up() {
@@ -106,5 +112,17 @@ fn a_call_over_tcp_reaches_an_agent_over_tcp() {
     let [pod, _] = pod_per_node(&scene);
     let mut caller = scene.tcp_caller("short-caller", &pod);
     caller.ends_well();
+    agent.ends_well();
+}
+
+#[test]
+fn a_request_inside_a_call_may_reach_any_pod() {
+    let scene = Scene::new("any-pod");
+    let mut agent = scene.party("agent", "agent", Some(1));
+    scene.open(&Office { agent: agent.port, ..Office::default() });
+    let [pod, other] = pod_per_node(&scene);
+    let probe = Probe::new(scene.cluster(), pod.node, NODE_PORT);
+    assert_eq!(probe.call_across(&scene.number, other.node), Some(200));
+    agent.sees(&["the other side hung up"]);
     agent.ends_well();
 }

@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::harness::cluster::{items, text};
+use crate::harness::control::{voicedock_id, voicedock_ids};
 use crate::harness::installation::{NAMESPACE, NODE_PORT};
+use crate::harness::office::{Office, SALES};
+use crate::harness::pods::{Pod, pod_per_node};
 use crate::harness::probe::Probe;
 use crate::harness::process::{say, succeed};
-use crate::harness::scene::{Office, Pod, SALES, Scene, pod_per_node, voicedock_id, voicedock_ids};
+use crate::harness::scene::Scene;
 use crate::harness::trunk::{AFTER, BEFORE, Trunk};
 use crate::harness::wait::{SOON, until};
-
-/// Port of the nodes for a gateway of a test's own.
-const OWN_PORT: u16 = 30562;
 
 /// What every namespace has without anybody's doing.
 const GIVEN: [&str; 2] = ["configmap/kube-root-ca.crt", "serviceaccount/default"];
@@ -112,6 +112,40 @@ fn credentials_are_rotated_without_a_pod_restart_and_without_losing_a_call() {
     }
 }
 
+#[test]
+fn a_trunk_whose_credentials_vanish_carries_no_call_out() {
+    let scene = Scene::new("vanished");
+    let mut agent = scene.party("agent", "agent", Some(1));
+    let human = scene.party("human", "human", None);
+    scene.apply(
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: office}\ntype: kubernetes.io/basic-auth\n\
+         stringData: {username: someone, password: something}\n",
+    );
+    let trunk_spec = "  credentialsSecretRef: {name: office}\n";
+    scene.open(&Office { agent: agent.port, trunk: human.port, trunk_spec, ..Office::default() });
+    let [pod, _] = pod_per_node(&scene);
+    let mut caller = scene.caller(&pod);
+    caller.sees(&["answered"]);
+    let id = voicedock_id(&agent);
+
+    let before = acknowledged(&scene).into_iter().max().expect("there are pods");
+    succeed(&mut scene.kubectl(&["delete", "secret", "office"]));
+    until("every pod knows", SOON, || {
+        let held = acknowledged(&scene);
+        if held.iter().all(|generation| *generation > before) { Ok(()) } else { Err(format!("{held:?}")) }
+    });
+    let transfer = serde_json::json!({ "type": "transfer", "destination": SALES });
+    let answer = scene.control(&pod).command(&id, &transfer);
+    assert_eq!(answer.status, 400, "{}", answer.body);
+    let message = answer.body["message"].as_str().unwrap_or_default();
+    assert!(message.contains(&format!("{}/office", scene.namespace)), "it names the trunk: {message}");
+    assert_eq!(human.log(), "", "nobody was called");
+
+    caller.go_on(&caller.placed(1));
+    caller.ends_well();
+    agent.ends_well();
+}
+
 /// The table generations that the default gateway's pods route by, as their Leases say.
 fn acknowledged(scene: &Scene) -> Vec<i64> {
     let pods = scene.pods();
@@ -129,9 +163,9 @@ fn kubectl_delete_leaves_no_object_behind() {
                  stringData: {username: someone, password: something}\n";
     let trunk_spec = "  credentialsSecretRef: {name: office}\n";
     let office = Office { agent: agent.port, trunk_spec, ..Office::default() };
-    let manifests = format!("{}{login}", scene.secluded(&office, OWN_PORT));
+    let manifests = format!("{}{login}", scene.secluded(&office));
     scene.apply(&manifests);
-    scene.secluded_pod(OWN_PORT);
+    scene.secluded_pod();
     let there = left_over(&scene);
     for kind in ["deployment", "service", "role", "lease", "routingtable", "routingslice"] {
         assert!(there.iter().any(|object| object.starts_with(kind)), "there is a {kind}: {there:?}");
@@ -157,9 +191,9 @@ fn left_over(scene: &Scene) -> BTreeSet<String> {
 fn a_slice_that_is_not_what_its_hash_says_is_refused_and_the_status_says_so() {
     let scene = Scene::new("wrong-slice");
     let agent = scene.party("agent", "agent", None);
-    scene.apply(&scene.secluded(&Office { agent: agent.port, ..Office::default() }, OWN_PORT));
-    let pod = scene.secluded_pod(OWN_PORT);
-    let probe = Probe::new(scene.cluster(), pod.node, OWN_PORT);
+    scene.apply(&scene.secluded(&Office { agent: agent.port, ..Office::default() }));
+    let pod = scene.secluded_pod();
+    let probe = Probe::new(scene.cluster(), pod.node, scene.node_port);
 
     // A slice that the table had and will have again, with the same name because it will have the same content.
     let number = scene.number.replacen("+312", "+317", 1);

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use crate::harness::cluster::items;
+use crate::harness::control::voicedock_id;
 use crate::harness::installation::{GATEWAY, NAMESPACE, NODE_PORT};
+use crate::harness::office::{Office, SALES};
+use crate::harness::pods::{Pod, pod_per_node};
 use crate::harness::probe::Probe;
 use crate::harness::process::succeed;
-use crate::harness::scene::{Office, Pod, SALES, Scene, pod_per_node, voicedock_id};
+use crate::harness::scene::Scene;
 use crate::harness::sipp::Sipp;
 use crate::harness::wait::{SOON, until, until_true};
 
@@ -149,4 +152,18 @@ fn no_call_fails_while_the_gateways_are_restarted_one_by_one() {
         let selector = format!("voicedock.dev/gateway={GATEWAY}");
         items(&scene.cluster().get(&["--namespace", NAMESPACE, "pods", "--selector", &selector])).count() == 2
     });
+}
+
+#[test]
+fn a_call_that_outlives_the_drain_is_told_goodbye_with_the_reason() {
+    let scene = Scene::new("outlives");
+    let mut agent = scene.party("agent", "agent", Some(1));
+    scene.apply(&scene.secluded(&Office { agent: agent.port, ..Office::default() }));
+    let pod = scene.secluded_pod();
+    let mut caller = scene.callers("caller", "caller", &pod, scene.node_port, &["-m", "1"]);
+    caller.sees(&["answered"]);
+    succeed(&mut scene.kubectl(&["delete", "pod", &pod.name, "--wait=false"]));
+    caller.sees(&["the other side hung up", "cause=503"]);
+    caller.ends_well();
+    agent.ends_well();
 }

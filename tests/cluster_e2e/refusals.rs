@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::harness::control::voicedock_id;
 use crate::harness::installation::NODE_PORT;
+use crate::harness::office::Office;
+use crate::harness::parties::CALLER;
+use crate::harness::pods::pod_per_node;
 use crate::harness::probe::Probe;
-use crate::harness::scene::{CALLER, Office, Scene, pod_per_node, voicedock_id};
+use crate::harness::scene::Scene;
 
 /// Nothing comes within this time: nothing will.
 const SILENCE: Duration = Duration::from_millis(700);
@@ -49,8 +53,7 @@ fn a_malformed_message_gets_400_or_silence_and_calls_go_on() {
     caller.sees(&["answered"]);
 
     let probe = Probe::new(scene.cluster(), pod.node, NODE_PORT);
-    let valid =
-        String::from_utf8(probe.request("INVITE", &scene.number, "").bytes(&probe)).expect("it is text");
+    let valid = String::from_utf8(probe.request("INVITE", &scene.number, "").bytes()).expect("it is text");
     let without = |header: &str| {
         let lines = valid.split_inclusive("\r\n").filter(|line| !line.starts_with(header));
         lines.collect::<String>()

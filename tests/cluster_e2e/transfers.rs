@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::harness::scene::{
-    CALLER, Office, Pod, SALES, Scene, call_is, call_is_within, pod_per_node, voicedock_id,
-};
+use crate::harness::control::{call_is, call_is_within, voicedock_id};
+use crate::harness::office::{Office, SALES};
+use crate::harness::parties::CALLER;
+use crate::harness::pods::{Pod, pod_per_node};
+use crate::harness::scene::Scene;
 use crate::harness::sipp::Sipp;
 use crate::harness::trunk::{BEFORE, Trunk};
 

@@ -118,6 +118,15 @@ impl Cluster {
         command
     }
 
+    /// `kubectl apply` of cluster-wide or fully named objects.
+    pub fn apply(&self, manifests: &str) {
+        let directory = directory();
+        fs::create_dir_all(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        let file = directory.join("manifests.yaml");
+        fs::write(&file, manifests).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        succeed(self.kubectl(&["apply", "--filename"]).arg(file));
+    }
+
     /// What `kubectl get` finds, as JSON.
     pub fn get(&self, what: &[&str]) -> Value {
         let json = succeed(self.kubectl(&["get", "--output=json"]).args(what));
@@ -134,6 +143,17 @@ impl Cluster {
     pub fn kill_container(&self, namespace: &str, pod: &str) {
         let own = self.own("killing a container from outside");
         succeed(own.command("kill-container").args(["--namespace", namespace, "--pod", pod]));
+    }
+
+    /// Makes one UDP packet in twenty from or to a pod get lost on its node, at random, until the guard is dropped.
+    pub fn lose_packets(&self, node: Ipv4Addr, pod: Ipv4Addr) -> LostPackets<'_> {
+        let number =
+            self.nodes.iter().position(|(_, address)| *address == node).expect("it is a node's address");
+        let lossy = LostPackets { cluster: self, node: number.to_string(), pod: pod.to_string() };
+        for direction in ["--source", "--destination"] {
+            succeed(&mut lossy.rule("--insert", direction));
+        }
+        lossy
     }
 
     fn own(&self, what: &str) -> &Own {
@@ -162,6 +182,40 @@ impl Drop for StoppedApi<'_> {
         let said = say(&mut self.0.own("starting the API server").command("start-api"));
         if !said.success {
             eprintln!("the API server doesn't start again:\n{}{}", said.output, said.errors);
+        }
+    }
+}
+
+/// A pod whose packets get lost.
+pub struct LostPackets<'a> {
+    cluster: &'a Cluster,
+    node: String,
+    pod: String,
+}
+
+impl LostPackets<'_> {
+    fn rule(&self, action: &str, direction: &str) -> Command {
+        let mut command = self.cluster.own("losing packets").command("exec");
+        command.args(["--node", &self.node, "--", "iptables", action, "FORWARD", direction, &self.pod]);
+        command.args([
+            "--protocol",
+            "udp",
+            "--match",
+            "statistic",
+            "--mode",
+            "random",
+            "--probability",
+            "0.05",
+        ]);
+        command.args(["--jump", "DROP"]);
+        command
+    }
+}
+
+impl Drop for LostPackets<'_> {
+    fn drop(&mut self) {
+        for direction in ["--source", "--destination"] {
+            let _ = say(&mut self.rule("--delete", direction));
         }
     }
 }

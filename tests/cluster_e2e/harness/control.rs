@@ -2,10 +2,13 @@
 
 use std::net::Ipv4Addr;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::process::succeed;
+use super::sipp::Sipp;
+use super::wait::{SOON, until};
 
 /// A client of one gateway pod.
 pub struct Control {
@@ -75,4 +78,38 @@ impl Control {
             body: serde_json::from_str(body).unwrap_or(Value::Null),
         }
     }
+}
+
+/// The id of the call that an agent answered, from the header that the gateway gave it.
+pub fn voicedock_id(agent: &Sipp) -> String {
+    let line = agent.sees(&["answered: ", ", call call_"]);
+    voicedock_ids(&line).next().expect("the line names the call")
+}
+
+/// The ids of the calls in an agent's log.
+pub fn voicedock_ids(log: &str) -> impl Iterator<Item = String> {
+    log.split(", call ").skip(1).filter_map(|rest| Some(rest.split_once(',')?.0.to_owned()))
+}
+
+/// Waits until a call is as it should be and returns it as the API shows it.
+pub fn call_is(control: &Control, id: &str, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    call_is_within(control, id, what, SOON, wanted)
+}
+
+/// As [`call_is`], with a time-out of your own.
+pub fn call_is_within(
+    control: &Control,
+    id: &str,
+    what: &str,
+    limit: Duration,
+    wanted: impl Fn(&Value) -> bool,
+) -> Value {
+    until(&format!("call {id} {what}"), limit, || {
+        let answer = control.call(id);
+        if answer.status == 200 && wanted(&answer.body) {
+            Ok(answer.body)
+        } else {
+            Err(format!("{} {}", answer.status, answer.body))
+        }
+    })
 }

@@ -3,6 +3,9 @@
 pub mod cluster;
 pub mod control;
 pub mod installation;
+pub mod office;
+pub mod parties;
+pub mod pods;
 pub mod probe;
 pub mod process;
 pub mod scene;

@@ -76,7 +76,7 @@ impl Probe {
         let call = format!("probe-{}-{serial}", std::process::id());
         Request {
             method: method.to_owned(),
-            user: user.to_owned(),
+            uri: format!("sip:{user}@{}:{}", self.target.0, self.target.1),
             own: own.to_string(),
             call,
             rest: rest.to_owned(),
@@ -85,18 +85,31 @@ impl Probe {
 
     /// Sends an INVITE to a number, lets go of whoever answers, and returns the final status. `None`: no answer.
     pub fn call(&self, number: &str) -> Option<u16> {
+        self.call_across(number, self.target.0)
+    }
+
+    /// As [`Self::call`], but what follows the answer to the INVITE goes by way of another node.
+    pub fn call_across(&self, number: &str, node: Ipv4Addr) -> Option<u16> {
         let invite = self.request("INVITE", number, "");
+        let onward = |bytes: &[u8]| {
+            self.socket.send_to(bytes, (node, self.target.1)).expect("a datagram can be sent");
+        };
         let end = Instant::now() + ANSWER;
         while Instant::now() < end {
-            self.send(&invite.text(self.target, "INVITE", 1, None));
+            self.send(&invite.bytes());
             let Some(response) = self.first(REPEAT, |response| response.code >= 200) else { continue };
-            let to = response.header("To").expect("a response has To").to_owned();
-            self.send(&invite.text(self.target, "ACK", 1, Some(&to)));
-            if response.code < 300 {
-                self.send(&invite.text(self.target, "BYE", 2, Some(&to)));
-                let gone = self.first(ANSWER, |response| response.header("CSeq") == Some("2 BYE"));
-                assert!(gone.is_some(), "the BYE of a call that was answered is answered");
+            let to = response.header("To").expect("a response has To");
+            if response.code >= 300 {
+                onward(&invite.text(&invite.uri, "ACK", 1, to));
+                return Some(response.code);
             }
+            let contact = response.header("Contact").expect("a 200 has a Contact");
+            let contact = contact.trim_matches(['<', '>']);
+            onward(&invite.text(contact, "ACK", 1, to));
+            onward(&invite.text(contact, "BYE", 2, to));
+            let gone = self.first(ANSWER, |response| response.header("CSeq") == Some("2 BYE"));
+            let code = gone.expect("the BYE of a call that was answered is answered").code;
+            assert_eq!(code, 200, "the BYE of a call that was answered");
             return Some(response.code);
         }
         None
@@ -106,7 +119,7 @@ impl Probe {
 /// A request that a probe writes.
 pub struct Request {
     method: String,
-    user: String,
+    uri: String,
     own: String,
     call: String,
     rest: String,
@@ -114,14 +127,12 @@ pub struct Request {
 
 impl Request {
     /// The request as bytes.
-    pub fn bytes(&self, probe: &Probe) -> Vec<u8> {
-        self.text(probe.target, &self.method, 1, None)
+    pub fn bytes(&self) -> Vec<u8> {
+        self.text(&self.uri, &self.method, 1, &format!("<{}>", self.uri))
     }
 
-    fn text(&self, target: (Ipv4Addr, u16), method: &str, sequence: u32, to: Option<&str>) -> Vec<u8> {
-        let Self { user, own, call, rest, .. } = self;
-        let uri = format!("sip:{user}@{}:{}", target.0, target.1);
-        let to = to.map_or_else(|| format!("<{uri}>"), str::to_owned);
+    fn text(&self, uri: &str, method: &str, sequence: u32, to: &str) -> Vec<u8> {
+        let Self { own, call, rest, .. } = self;
         // ACK to a failure belongs to the INVITE's transaction; everybody forgives one to a 2xx that does the same.
         let branch = if method == "ACK" { "INVITE" } else { method };
         format!(
@@ -142,6 +153,6 @@ impl Request {
 /// Whether SIP is answered there, with any answer.
 pub fn options(cluster: &Cluster, node: Ipv4Addr, port: u16) -> Result<(), String> {
     let probe = Probe::new(cluster, node, port);
-    probe.send(&probe.request("OPTIONS", "ping", "").bytes(&probe));
+    probe.send(&probe.request("OPTIONS", "ping", "").bytes());
     probe.response(REPEAT).map(|_| ()).ok_or_else(|| format!("no answer from {node}:{port}"))
 }

@@ -1,0 +1,53 @@
+//! The gateway's pods.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::cluster::{Cluster, items, text};
+use super::scene::Scene;
+use super::wait::until;
+
+/// A gateway pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name.
+    pub name: String,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// The address of its node.
+    pub node: Ipv4Addr,
+}
+
+/// The pods of a gateway that take calls, by name.
+pub fn pods(cluster: &Cluster, namespace: &str, gateway: &str) -> Vec<Pod> {
+    let selector = format!("voicedock.dev/gateway={gateway}");
+    let list = cluster.get(&["--namespace", namespace, "pods", "--selector", &selector]);
+    let ready = |pod: &Value| {
+        let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        pod["metadata"]["deletionTimestamp"].is_null()
+            && conditions
+                .iter()
+                .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+    };
+    let address = |value: &Value| text(value).parse().expect("an IPv4 address");
+    let mut pods: Vec<_> = items(&list)
+        .filter(|pod| ready(pod))
+        .map(|pod| Pod {
+            name: text(&pod["metadata"]["name"]),
+            address: address(&pod["status"]["podIP"]),
+            node: address(&pod["status"]["hostIP"]),
+        })
+        .collect();
+    pods.sort_by(|a, b| a.name.cmp(&b.name));
+    pods
+}
+
+/// A pod of each node, once both nodes have one.
+pub fn pod_per_node(scene: &Scene) -> [Pod; 2] {
+    until("a gateway pod is ready on each node", Duration::from_secs(60), || match &scene.pods()[..] {
+        [a, b] if a.node != b.node => Ok([a.clone(), b.clone()]),
+        other => Err(format!("{other:?}")),
+    })
+}
