@@ -1,12 +1,14 @@
 //! Programs that a test runs: they end with the test, and say what they said when the test fails.
 
 use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// A program in the background. Dropping it kills it; so does the end of the thread that started it, by the kernel's hand.
+/// A program in the background, with a process group of its own. Dropping it kills the group; the end of the thread that
+/// started it ends the program, by the kernel's hand: with SIGTERM, on which programs end their own children as well.
 pub struct Process {
     name: String,
     child: Child,
@@ -19,12 +21,13 @@ impl Process {
         let output = directory.join(format!("{name}.out"));
         let file = File::create(&output).unwrap_or_else(|error| panic!("{}: {error}", output.display()));
         let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--", program])
+            .args(["--pdeathsig", "TERM", "--", program])
             .args(args)
             .current_dir(directory)
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("a file can be shared"))
             .stderr(file)
+            .process_group(0)
             .spawn()
             .unwrap_or_else(|error| {
                 panic!("setpriv {program}: {error}; `make tools` installs what tests need")
@@ -61,7 +64,9 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         let running = matches!(self.child.try_wait(), Ok(None));
-        let _ = self.child.kill();
+        // Kamailio is a dozen processes: killing the first one only would leave the others behind.
+        let group = format!("-{}", self.child.id());
+        let _ = Command::new("kill").args(["-s", "KILL", "--", &group]).stderr(Stdio::null()).status();
         let _ = self.child.wait();
         if thread::panicking() {
             eprintln!("---- {}{}", self.name, if running { " (was still running)" } else { "" });
