@@ -12,7 +12,8 @@ use super::verdict::{Checked, Problems, problem};
 use super::{Kind, Objects, fields, grants, not_implemented};
 
 /// An assistant that can answer.
-pub(super) struct Assistant {
+#[derive(PartialEq)]
+pub(in crate::routing) struct Assistant {
     /// How the AI is reached; absent: as the gateway's default agent.
     pub agent: Option<AgentEntry>,
     /// The name that the assistant uses → the destination; only those of use.
@@ -21,26 +22,42 @@ pub(super) struct Assistant {
     pub inline: BTreeMap<ObjectKey, Arc<DestinationEntry>>,
 }
 
-/// Checks every Assistant. A destination that is of no use is left out and named in `ResolvedRefs`; the assistant
-/// answers all the same.
-pub(super) fn check(
+/// Checks every Assistant.
+pub(in crate::routing) fn check(
     objects: &Objects,
     destinations: &BTreeMap<ObjectKey, Checked<Arc<DestinationEntry>>>,
 ) -> BTreeMap<ObjectKey, Checked<Assistant>> {
-    let checked = objects.assistants.iter().map(|(key, assistant)| {
-        let spec = &assistant.spec;
-        let mut accepted = not_implemented::check(not_implemented::ASSISTANT, Kind::Assistant, key, spec);
-        let agent = spec.agent.as_ref().and_then(|agent| accepted.take(fields::agent("agent", agent)));
-        let mut resolved = Problems::default();
-        let (listed, inline) = listed(key, spec, destinations, &mut resolved);
-        let usable = accepted.is_empty().then_some(Assistant { agent, destinations: listed, inline });
-        (key.clone(), Checked { accepted, resolved, usable })
-    });
-    checked.collect()
+    let all = objects.assistants.iter();
+    all.map(|(key, object)| (key.clone(), check_one(destinations, key, &object.spec))).collect()
+}
+
+/// Checks one Assistant. A destination that is of no use is left out and named in `ResolvedRefs`; the assistant
+/// answers all the same.
+pub(in crate::routing) fn check_one(
+    destinations: &BTreeMap<ObjectKey, Checked<Arc<DestinationEntry>>>,
+    key: &ObjectKey,
+    spec: &AssistantSpec,
+) -> Checked<Assistant> {
+    let mut accepted = not_implemented::check(not_implemented::ASSISTANT, Kind::Assistant, key, spec);
+    let agent = spec.agent.as_ref().and_then(|agent| accepted.take(fields::agent("agent", agent)));
+    let mut resolved = Problems::default();
+    let (listed, inline) = listed(key, spec, destinations, &mut resolved);
+    let usable = accepted.is_empty().then_some(Assistant { agent, destinations: listed, inline });
+    Checked { accepted, resolved, usable }
+}
+
+/// The destinations that an Assistant names by reference.
+pub(in crate::routing) fn named(spec: &AssistantSpec) -> impl Iterator<Item = &str> {
+    transfers(spec).filter_map(|destination| Some(destination.destination_ref.as_ref()?.name.as_str()))
+}
+
+fn transfers(spec: &AssistantSpec) -> impl Iterator<Item = &ToolDestination> {
+    let tools = spec.llm_config.iter().flat_map(|llm_config| &llm_config.tools);
+    tools.filter(|tool| tool.type_ == ToolType::TransferCall).flat_map(|tool| &tool.destinations)
 }
 
 /// How the status names the agent.
-pub(super) fn agent_name(spec: &AssistantSpec) -> Option<&'static str> {
+pub(in crate::routing) fn agent_name(spec: &AssistantSpec) -> Option<&'static str> {
     match &spec.agent {
         None => Some("default"),
         Some(agent) if agent.openai.is_some() => Some("openai"),
@@ -58,9 +75,7 @@ fn listed(
     problems: &mut Problems,
 ) -> Listed {
     let (mut listed, mut inline) = Listed::default();
-    let tools = spec.llm_config.iter().flat_map(|llm_config| &llm_config.tools);
-    let transfers = tools.filter(|tool| tool.type_ == ToolType::TransferCall);
-    for (index, destination) in transfers.flat_map(|tool| &tool.destinations).enumerate() {
+    for (index, destination) in transfers(spec).enumerate() {
         if let Some(named) = &destination.destination_ref {
             let target = ObjectKey::new(&key.namespace, &named.name);
             match grants::local(known, &target) {
@@ -80,12 +95,22 @@ fn listed(
             ));
             continue;
         }
-        // No object's name can hold a '#'.
-        let own = ObjectKey::new(&key.namespace, format!("{}#{index}", key.name));
+        let own = inline_key(key, index);
         listed.insert(name, own.clone());
         inline.insert(own, Arc::new(entry));
     }
     (listed, inline)
+}
+
+/// The key of the `index`-th destination that `assistant` lists. No object's name can hold a '#'.
+fn inline_key(assistant: &ObjectKey, index: usize) -> ObjectKey {
+    ObjectKey::new(&assistant.namespace, format!("{}#{index}", assistant.name))
+}
+
+/// The assistant that a destination with this key is written in; `None` for an object of its own.
+pub(in crate::routing) fn holder_of_inline(destination: &ObjectKey) -> Option<ObjectKey> {
+    let (assistant, _) = destination.name.split_once('#')?;
+    Some(ObjectKey::new(&destination.namespace, assistant))
 }
 
 /// The product's inline form; its number is its name.

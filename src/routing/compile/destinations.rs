@@ -15,35 +15,42 @@ use super::{Effective, Kind, Objects, fields, grants, not_implemented};
 use crate::resources::conditions::reason;
 
 /// Seconds that a destination may ring.
-pub(super) const DEFAULT_RING_TIMEOUT_SECONDS: i32 = 30;
+pub(in crate::routing) const DEFAULT_RING_TIMEOUT_SECONDS: i32 = 30;
 
-/// Checks every TransferDestination. One whose own trunk can't be used is of no use: it must not go out over another.
-pub(super) fn check(
+/// Checks every TransferDestination.
+pub(in crate::routing) fn check(
     objects: &Objects,
     trunks: &BTreeMap<ObjectKey, Checked<Trunk>>,
 ) -> BTreeMap<ObjectKey, Checked<Arc<DestinationEntry>>> {
-    let checked = objects.destinations.iter().map(|(key, destination)| {
-        let spec = &destination.spec;
-        let gaps = not_implemented::TRANSFER_DESTINATION;
-        let mut accepted = not_implemented::check(gaps, Kind::TransferDestination, key, spec);
-        let entry = accepted.take(entry(spec));
-        let mut resolved = Problems::default();
-        let trunk = spec.trunk_ref.as_ref().map(|named| grants::target(&key.namespace, named));
-        if let Some(trunk) = &trunk
-            && let Err(failure) = grants::resolve::<SipTrunk, _>(objects, trunks, &key.namespace, trunk)
-        {
-            resolved.extend(failure.of("trunkRef", Kind::SipTrunk, trunk));
-        }
-        let usable = entry
-            .filter(|_| accepted.is_empty() && resolved.is_empty())
-            .map(|entry| Arc::new(DestinationEntry { trunk, ..entry }));
-        (key.clone(), Checked { accepted, resolved, usable })
-    });
-    checked.collect()
+    let all = objects.destinations.iter();
+    all.map(|(key, object)| (key.clone(), check_one(objects, trunks, key, &object.spec))).collect()
+}
+
+/// Checks one TransferDestination. One whose own trunk can't be used is of no use: it must not go out over another.
+pub(in crate::routing) fn check_one(
+    objects: &Objects,
+    trunks: &BTreeMap<ObjectKey, Checked<Trunk>>,
+    key: &ObjectKey,
+    spec: &TransferDestinationSpec,
+) -> Checked<Arc<DestinationEntry>> {
+    let gaps = not_implemented::TRANSFER_DESTINATION;
+    let mut accepted = not_implemented::check(gaps, Kind::TransferDestination, key, spec);
+    let entry = accepted.take(entry(spec));
+    let mut resolved = Problems::default();
+    let trunk = spec.trunk_ref.as_ref().map(|named| grants::target(&key.namespace, named));
+    if let Some(trunk) = &trunk
+        && let Err(failure) = grants::resolve::<SipTrunk, _>(objects, trunks, &key.namespace, trunk)
+    {
+        resolved.extend(failure.of("trunkRef", Kind::SipTrunk, trunk));
+    }
+    let usable = entry
+        .filter(|_| accepted.is_empty() && resolved.is_empty())
+        .map(|entry| Arc::new(DestinationEntry { trunk, ..entry }));
+    Checked { accepted, resolved, usable }
 }
 
 /// Values that the status shows for what the spec leaves out.
-pub(super) fn effective(spec: &TransferDestinationSpec) -> Effective {
+pub(in crate::routing) fn effective(spec: &TransferDestinationSpec) -> Effective {
     Effective::TransferDestination {
         target: spec.number.clone().or_else(|| spec.uri.clone()).unwrap_or_default(),
         method: spec.method.unwrap_or(TransferMethod::Bridge),

@@ -12,7 +12,7 @@ use super::Objects;
 use super::verdict::{Checked, Failure};
 
 /// Objects that grant references across namespaces.
-pub(super) trait Grants {
+pub(in crate::routing) trait Grants {
     fn of(objects: &Objects) -> &BTreeMap<ObjectKey, Arc<Self>>;
     fn allowed_namespaces(&self) -> Option<&AllowedNamespaces>;
 }
@@ -36,12 +36,12 @@ impl Grants for SipGateway {
 }
 
 /// The key that a reference in `namespace` names.
-pub(super) fn target(namespace: &str, reference: &ObjectReference) -> ObjectKey {
+pub(in crate::routing) fn target(namespace: &str, reference: &ObjectReference) -> ObjectKey {
     ObjectKey::new(reference.namespace.as_deref().unwrap_or(namespace), &reference.name)
 }
 
 /// Whether objects in `namespace` may refer to `target`. An object that doesn't exist grants nothing.
-pub(super) fn permitted<T: Grants>(objects: &Objects, namespace: &str, target: &ObjectKey) -> bool {
+pub(in crate::routing) fn permitted<T: Grants>(objects: &Objects, namespace: &str, target: &ObjectKey) -> bool {
     if namespace == target.namespace {
         return true;
     }
@@ -61,7 +61,7 @@ pub(super) fn permitted<T: Grants>(objects: &Objects, namespace: &str, target: &
 }
 
 /// The object that a reference from `namespace` leads to, if it is permitted, there and of use.
-pub(super) fn resolve<'a, T: Grants, C>(
+pub(in crate::routing) fn resolve<'a, T: Grants, C>(
     objects: &Objects,
     checked: &'a BTreeMap<ObjectKey, Checked<C>>,
     namespace: &str,
@@ -74,7 +74,7 @@ pub(super) fn resolve<'a, T: Grants, C>(
 }
 
 /// The object that a reference within one namespace leads to, if it is there and of use.
-pub(super) fn local<'a, C>(
+pub(in crate::routing) fn local<'a, C>(
     checked: &'a BTreeMap<ObjectKey, Checked<C>>,
     target: &ObjectKey,
 ) -> Result<&'a C, Failure> {

@@ -2,18 +2,22 @@
 //!
 //! A pure function: the same objects in any order give the same bytes. One broken destination never takes its assistant
 //! down: it is left out of the table and named in the verdict.
+//!
+//! [`compile`] takes all objects at once: it is the definition of what they mean, and what tests read. The operator runs
+//! [`super::index`], which shares every rule below (each checks one object) and does again only what a change concerns; a
+//! property test holds the two equal, byte for byte.
 
-mod assistants;
-mod destinations;
+pub(super) mod assistants;
+pub(super) mod destinations;
 mod fields;
-mod gateways;
-mod grants;
+pub(super) mod gateways;
+pub(super) mod grants;
 mod not_implemented;
-mod numbers;
-mod tables;
-mod trunks;
-mod verdict;
-mod verdicts;
+pub(super) mod numbers;
+pub(super) mod tables;
+pub(super) mod trunks;
+pub(super) mod verdict;
+pub(super) mod verdicts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -22,6 +26,8 @@ use crate::resources::conditions::ConditionStatus;
 use crate::resources::{Assistant, PhoneNumber, SipGateway, SipTrunk, TransferDestination};
 
 use super::table::{CredentialId, ObjectKey, Table};
+
+pub use trunks::credential_id;
 
 /// Everything that the compiler looks at.
 #[derive(Clone, Debug, Default)]

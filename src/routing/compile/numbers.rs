@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
 use crate::resources::conditions::reason;
 use crate::resources::{PhoneNumber, SipGateway, SipTrunk};
 use crate::routing::table::{DestinationEntry, E164, NumberEntry, ObjectKey};
@@ -14,63 +16,78 @@ use super::verdict::{Checked, Failure, Problems, problem};
 use super::{Kind, Objects, fields, grants};
 
 /// A number that a gateway answers.
-pub(super) struct Number {
+#[derive(PartialEq)]
+pub(in crate::routing) struct Number {
     /// The gateway.
     pub gateway: ObjectKey,
     /// The number.
     pub number: E164,
     /// Who answers.
-    pub entry: NumberEntry,
+    pub entry: Arc<NumberEntry>,
 }
 
 /// What PhoneNumbers refer to.
-pub(super) struct Targets<'a> {
+pub(in crate::routing) struct Targets<'a> {
     pub gateways: &'a BTreeMap<ObjectKey, Checked<Gateway>>,
     pub assistants: &'a BTreeMap<ObjectKey, Checked<Assistant>>,
     pub destinations: &'a BTreeMap<ObjectKey, Checked<Arc<DestinationEntry>>>,
     pub trunks: &'a BTreeMap<ObjectKey, Checked<Trunk>>,
 }
 
-/// Checks every PhoneNumber. Only the gateway is essential: with anything else missing the number stays in the table and
-/// calls go to what is left.
-pub(super) fn check(objects: &Objects, targets: &Targets<'_>) -> BTreeMap<ObjectKey, Checked<Number>> {
+/// Checks every PhoneNumber.
+pub(in crate::routing) fn check(objects: &Objects, targets: &Targets<'_>) -> BTreeMap<ObjectKey, Checked<Number>> {
     let holders = holders(objects);
     let checked = objects.numbers.iter().map(|(key, object)| {
-        let mut accepted = Problems::default();
-        let mut resolved = Problems::default();
-        let number = accepted.take(fields::number("number", &object.spec.number));
-        let gateway = resolved.take(gateway(objects, targets, key, object));
-        if let (Some(number), Some(attached)) = (&number, attached(objects, key, object))
-            && let Some(holder) = holders.get(&(attached, number.clone()))
-            && holder.key != key
-        {
-            accepted.add(
-                reason::CONFLICT,
-                format!(
-                    "PhoneNumber {} holds {} on this gateway, because the older object keeps a number; delete one of the \
-                     two, or attach this one to another gateway.",
-                    holder.key, object.spec.number
-                ),
-            );
-        }
-        let entry = entry(objects, targets, key, object, gateway.as_ref(), &mut resolved);
-        let usable = number
-            .zip(gateway)
-            .filter(|_| accepted.is_empty())
-            .map(|(number, gateway)| Number { gateway, number, entry });
-        (key.clone(), Checked { accepted, resolved, usable })
+        let slot = attached(objects, key, object).and_then(|gateway| slot(gateway, object));
+        let holder = slot.and_then(|slot| holders.get(&slot)).map(|claim| claim.key);
+        (key.clone(), check_one(objects, targets, holder, key, object))
     });
     checked.collect()
 }
 
+/// Checks one PhoneNumber; `holder` holds its number on its gateway. Only the gateway is essential: with anything else
+/// missing the number stays in the table and calls go to what is left.
+pub(in crate::routing) fn check_one(
+    objects: &Objects,
+    targets: &Targets<'_>,
+    holder: Option<&ObjectKey>,
+    key: &ObjectKey,
+    object: &PhoneNumber,
+) -> Checked<Number> {
+    let mut accepted = Problems::default();
+    let mut resolved = Problems::default();
+    let number = accepted.take(fields::number("number", &object.spec.number));
+    let gateway = resolved.take(gateway(objects, targets, key, object));
+    if let Some(holder) = holder.filter(|holder| *holder != key) {
+        accepted.add(
+            reason::CONFLICT,
+            format!(
+                "PhoneNumber {holder} holds {} on this gateway, because the older object keeps a number; delete one of the \
+                 two, or attach this one to another gateway.",
+                object.spec.number
+            ),
+        );
+    }
+    let entry = entry(objects, targets, key, object, gateway.as_ref(), &mut resolved);
+    let usable = number
+        .zip(gateway)
+        .filter(|_| accepted.is_empty())
+        .map(|(number, gateway)| Number { gateway, number, entry: Arc::new(entry) });
+    Checked { accepted, resolved, usable }
+}
+
 /// The gateway that the object attaches to: named, or the operator's default.
-fn named_gateway(objects: &Objects, key: &ObjectKey, object: &PhoneNumber) -> Option<ObjectKey> {
+pub(in crate::routing) fn named_gateway(
+    objects: &Objects,
+    key: &ObjectKey,
+    object: &PhoneNumber,
+) -> Option<ObjectKey> {
     let named = object.spec.gateway_ref.as_ref().map(|named| grants::target(&key.namespace, named));
     named.or_else(|| objects.default_gateway.clone())
 }
 
 /// The gateway that the object attaches to, if it exists and lets the namespace in.
-pub(super) fn attached(objects: &Objects, key: &ObjectKey, object: &PhoneNumber) -> Option<ObjectKey> {
+pub(in crate::routing) fn attached(objects: &Objects, key: &ObjectKey, object: &PhoneNumber) -> Option<ObjectKey> {
     named_gateway(objects, key, object).filter(|gateway| {
         grants::permitted::<SipGateway>(objects, &key.namespace, gateway)
             && objects.gateways.contains_key(gateway)
@@ -78,22 +95,36 @@ pub(super) fn attached(objects: &Objects, key: &ObjectKey, object: &PhoneNumber)
 }
 
 /// An object in the order in which numbers are given: older first, then by key. One without a time is the youngest.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Claim<'a> {
-    created: (bool, Option<&'a k8s_openapi::apimachinery::pkg::apis::meta::v1::Time>),
-    key: &'a ObjectKey,
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::routing) struct Claim<K> {
+    created: (bool, Option<Time>),
+    pub key: K,
 }
 
-/// Who holds each number of each gateway. Only objects that may attach compete: nobody can block a number on a gateway
-/// that doesn't let them in.
-fn holders(objects: &Objects) -> BTreeMap<(ObjectKey, E164), Claim<'_>> {
-    let mut holders: BTreeMap<(ObjectKey, E164), Claim<'_>> = BTreeMap::new();
+impl<K> Claim<K> {
+    pub(in crate::routing) fn new(key: K, object: &PhoneNumber) -> Self {
+        let created = object.metadata.creation_timestamp.clone();
+        Self { created: (created.is_none(), created), key }
+    }
+}
+
+/// What objects compete for: one number of one gateway. Only objects that may attach compete: nobody can block a number on
+/// a gateway that doesn't let them in.
+pub(in crate::routing) type Slot = (ObjectKey, E164);
+
+/// What an object that is attached to `gateway` claims; nothing if its number can't be read.
+pub(in crate::routing) fn slot(gateway: ObjectKey, object: &PhoneNumber) -> Option<Slot> {
+    Some((gateway, object.spec.number.parse().ok()?))
+}
+
+/// Who holds each number of each gateway.
+fn holders(objects: &Objects) -> BTreeMap<Slot, Claim<&ObjectKey>> {
+    let mut holders: BTreeMap<Slot, Claim<&ObjectKey>> = BTreeMap::new();
     for (key, object) in &objects.numbers {
-        let Ok(number) = object.spec.number.parse::<E164>() else { continue };
         let Some(gateway) = attached(objects, key, object) else { continue };
-        let created = object.metadata.creation_timestamp.as_ref();
-        let claim = Claim { created: (created.is_none(), created), key };
-        match holders.entry((gateway, number)) {
+        let Some(slot) = slot(gateway, object) else { continue };
+        let claim = Claim::new(key, object);
+        match holders.entry(slot) {
             std::collections::btree_map::Entry::Vacant(vacant) => {
                 vacant.insert(claim);
             }
@@ -184,7 +215,7 @@ fn answering(
 }
 
 /// Whether the assistant can be reached from a gateway: by its own agent or by the gateway's default.
-pub(super) fn has_agent(
+pub(in crate::routing) fn has_agent(
     gateways: &BTreeMap<ObjectKey, Checked<Gateway>>,
     assistant: &Assistant,
     gateway: &ObjectKey,
@@ -194,7 +225,7 @@ pub(super) fn has_agent(
 }
 
 /// Assistants that name no agent though a gateway that answers for them has no default one.
-pub(super) fn without_agent(
+pub(in crate::routing) fn without_agent(
     objects: &Objects,
     gateways: &BTreeMap<ObjectKey, Checked<Gateway>>,
     assistants: &BTreeMap<ObjectKey, Checked<Assistant>>,
@@ -204,16 +235,30 @@ pub(super) fn without_agent(
         let Some(named) = &number.spec.assistant_ref else { continue };
         let assistant = ObjectKey::new(&key.namespace, &named.name);
         let Some(gateway) = attached(objects, key, number) else { continue };
-        let usable = assistants.get(&assistant).and_then(|checked| checked.usable.as_ref());
-        let accepted = gateways.get(&gateway).is_some_and(Checked::is_accepted);
-        if usable.is_some_and(|usable| accepted && !has_agent(gateways, usable, &gateway)) {
-            without.entry(assistant).or_default().insert(gateway);
-        }
+        without.entry(assistant).or_default().insert(gateway);
     }
-    let mut problems: BTreeMap<ObjectKey, Problems> = BTreeMap::new();
-    for (assistant, gateways) in without {
-        for gateway in gateways {
-            problems.entry(assistant.clone()).or_default().add(
+    let problems = without.into_iter().map(|(assistant, attached)| {
+        let checked = assistants.get(&assistant);
+        let problems = without_agent_on(gateways, &assistant, checked, &attached);
+        (assistant, problems)
+    });
+    problems.collect()
+}
+
+/// What is wrong with an assistant that names no agent, on those of the gateways that have no default one.
+/// `attached` are the gateways that answer a PhoneNumber of it.
+pub(in crate::routing) fn without_agent_on<'a>(
+    gateways: &BTreeMap<ObjectKey, Checked<Gateway>>,
+    assistant: &ObjectKey,
+    checked: Option<&Checked<Assistant>>,
+    attached: impl IntoIterator<Item = &'a ObjectKey>,
+) -> Problems {
+    let mut problems = Problems::default();
+    let Some(usable) = checked.and_then(|checked| checked.usable.as_ref()) else { return problems };
+    for gateway in attached {
+        let accepted = gateways.get(gateway).is_some_and(Checked::is_accepted);
+        if accepted && !has_agent(gateways, usable, gateway) {
+            problems.add(
                 reason::REF_NOT_FOUND,
                 format!(
                     "Assistant {assistant} names no agent, and SipGateway {gateway}, which answers a PhoneNumber of it, has \

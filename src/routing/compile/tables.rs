@@ -14,7 +14,7 @@ use super::verdict::Checked;
 use super::{CredentialSource, Objects, grants};
 
 /// What tables are made of. Everything usable was validated: nothing here can fail.
-pub(super) struct Parts<'a> {
+pub(in crate::routing) struct Parts<'a> {
     pub objects: &'a Objects,
     pub gateways: &'a BTreeMap<ObjectKey, Checked<Gateway>>,
     pub trunks: &'a BTreeMap<ObjectKey, Checked<Trunk>>,
@@ -24,10 +24,10 @@ pub(super) struct Parts<'a> {
 }
 
 /// Where the credentials of a table are.
-pub(super) type Credentials = BTreeMap<CredentialId, CredentialSource>;
+pub(in crate::routing) type Credentials = BTreeMap<CredentialId, CredentialSource>;
 
 /// The table of each accepted gateway, with its credentials.
-pub(super) fn build(parts: &Parts<'_>) -> BTreeMap<ObjectKey, (Table, Credentials)> {
+pub(in crate::routing) fn build(parts: &Parts<'_>) -> BTreeMap<ObjectKey, (Table, Credentials)> {
     let mut attached: BTreeMap<&ObjectKey, Vec<&Number>> = BTreeMap::new();
     for number in parts.numbers.values().filter_map(|checked| checked.usable.as_ref()) {
         attached.entry(&number.gateway).or_default().push(number);
@@ -43,13 +43,14 @@ pub(super) fn build(parts: &Parts<'_>) -> BTreeMap<ObjectKey, (Table, Credential
 
 fn table(parts: &Parts<'_>, key: &ObjectKey, gateway: &Gateway, numbers: &[&Number]) -> (Table, Credentials) {
     let mut table = Table::default();
-    let mut namespaces = BTreeSet::new();
+    let mut namespaces = Counts::default();
     let mut wanted = Wanted::default();
     for number in numbers {
-        table.numbers.insert(number.number.clone(), Arc::new(number.entry.clone()));
-        namespaces.insert(number.entry.object.namespace.as_str());
+        let namespace = &number.entry.object.namespace;
+        table.numbers.insert(number.number.clone(), number.entry.clone());
+        namespaces.add(namespace);
         if let Some(trunk) = &number.entry.transfer_trunk {
-            wanted.add(trunk, &number.entry.object.namespace);
+            wanted.add(trunk, namespace);
         }
         if let Some(destination) = &number.entry.fallback {
             add_destination(parts, destination, &mut table, &mut wanted);
@@ -62,13 +63,75 @@ fn table(parts: &Parts<'_>, key: &ObjectKey, gateway: &Gateway, numbers: &[&Numb
     (table, credentials)
 }
 
+/// How often each thing is there: it is gone when it was taken as often as it was added.
+#[derive(Debug)]
+pub(in crate::routing) struct Counts<K>(BTreeMap<K, usize>);
+
+impl<K> Default for Counts<K> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord + Clone> Counts<K> {
+    /// Whether it is there now and wasn't before.
+    pub(in crate::routing) fn add(&mut self, thing: &K) -> bool {
+        match self.0.get_mut(thing) {
+            Some(count) => {
+                *count += 1;
+                false
+            }
+            None => self.0.insert(thing.clone(), 1).is_none(),
+        }
+    }
+
+    /// Whether it isn't there any more and was before.
+    pub(in crate::routing) fn take(&mut self, thing: &K) -> bool {
+        match self.0.get_mut(thing) {
+            Some(1) => self.0.remove(thing).is_some(),
+            Some(count) => {
+                *count -= 1;
+                false
+            }
+            None => false,
+        }
+    }
+
+    pub(in crate::routing) fn contains(&self, thing: &K) -> bool {
+        self.0.contains_key(thing)
+    }
+
+    pub(in crate::routing) fn iter(&self) -> impl Iterator<Item = &K> {
+        self.0.keys()
+    }
+
+    pub(in crate::routing) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 /// Trunks that objects of the table name, and the namespaces of those objects.
-#[derive(Default)]
-struct Wanted(BTreeMap<ObjectKey, BTreeSet<String>>);
+#[derive(Debug, Default)]
+pub(in crate::routing) struct Wanted(BTreeMap<ObjectKey, Counts<String>>);
 
 impl Wanted {
-    fn add(&mut self, trunk: &ObjectKey, namespace: &str) {
-        self.0.entry(trunk.clone()).or_default().insert(namespace.to_owned());
+    /// Whether that is new.
+    pub(in crate::routing) fn add(&mut self, trunk: &ObjectKey, namespace: &String) -> bool {
+        self.0.entry(trunk.clone()).or_default().add(namespace)
+    }
+
+    /// Whether that was the last time.
+    pub(in crate::routing) fn take(&mut self, trunk: &ObjectKey, namespace: &String) -> bool {
+        let Some(namespaces) = self.0.get_mut(trunk) else { return false };
+        let last = namespaces.take(namespace);
+        if namespaces.is_empty() {
+            self.0.remove(trunk);
+        }
+        last
+    }
+
+    pub(in crate::routing) fn by(&self, trunk: &ObjectKey) -> Option<&Counts<String>> {
+        self.0.get(trunk)
     }
 }
 
@@ -85,8 +148,7 @@ fn add_assistant(
     let Some(assistant) = parts.assistants.get(key).and_then(|checked| checked.usable.as_ref()) else {
         return;
     };
-    let Some(agent) = assistant.agent.as_ref().or(gateway.default_agent.as_ref()) else { return };
-    let entry = AssistantEntry { agent: agent.clone(), destinations: assistant.destinations.clone() };
+    let Some(entry) = assistant_entry(gateway, assistant) else { return };
     table.assistants.insert(key.clone(), Arc::new(entry));
     for destination in assistant.destinations.values() {
         match assistant.inline.get(destination) {
@@ -96,6 +158,12 @@ fn add_assistant(
             None => add_destination(parts, destination, table, wanted),
         }
     }
+}
+
+/// The entry of an assistant; `None` when it has no agent on this gateway.
+pub(in crate::routing) fn assistant_entry(gateway: &Gateway, assistant: &Assistant) -> Option<AssistantEntry> {
+    let agent = assistant.agent.as_ref().or(gateway.default_agent.as_ref())?.clone();
+    Some(AssistantEntry { agent, destinations: assistant.destinations.clone() })
 }
 
 fn add_destination(parts: &Parts<'_>, key: &ObjectKey, table: &mut Table, wanted: &mut Wanted) {
@@ -110,24 +178,36 @@ fn add_destination(parts: &Parts<'_>, key: &ObjectKey, table: &mut Table, wanted
 fn add_trunks(
     parts: &Parts<'_>,
     gateway: &ObjectKey,
-    namespaces: &BTreeSet<&str>,
+    namespaces: &Counts<String>,
     wanted: &Wanted,
     table: &mut Table,
 ) -> Credentials {
     let mut credentials = Credentials::new();
     for (key, checked) in parts.trunks {
         let Some(trunk) = &checked.usable else { continue };
-        let wanted = wanted.0.get(key);
-        let allowed = allowed_namespaces(parts.objects, gateway, key, namespaces, wanted);
-        let brings_calls_in = !trunk.entry.allowed_sources.is_empty() && !allowed.is_empty();
-        if wanted.is_none() && !brings_calls_in {
-            continue;
+        let wanted = wanted.by(key);
+        if let Some(entry) = trunk_entry(parts.objects, gateway, key, trunk, namespaces, wanted) {
+            table.trunks.insert(key.clone(), Arc::new(entry));
+            credentials.extend(trunk.credential.clone());
         }
-        let entry = TrunkEntry { allowed_namespaces: allowed, ..trunk.entry.clone() };
-        table.trunks.insert(key.clone(), Arc::new(entry));
-        credentials.extend(trunk.credential.clone());
     }
     credentials
+}
+
+/// The entry of a trunk; `None` when a gateway with numbers of `namespaces` has no use for it. `wanted` are the namespaces
+/// whose objects name it.
+pub(in crate::routing) fn trunk_entry(
+    objects: &Objects,
+    gateway: &ObjectKey,
+    key: &ObjectKey,
+    trunk: &Trunk,
+    namespaces: &Counts<String>,
+    wanted: Option<&Counts<String>>,
+) -> Option<TrunkEntry> {
+    let allowed = allowed_namespaces(objects, gateway, key, namespaces, wanted);
+    let brings_calls_in = !trunk.entry.allowed_sources.is_empty() && !allowed.is_empty();
+    (wanted.is_some() || brings_calls_in)
+        .then(|| TrunkEntry { allowed_namespaces: allowed, ..trunk.entry.clone() })
 }
 
 /// See [`TrunkEntry::allowed_namespaces`]: the grant lets a namespace in, and the namespace wants the trunk.
@@ -135,16 +215,18 @@ fn allowed_namespaces(
     objects: &Objects,
     gateway: &ObjectKey,
     trunk: &ObjectKey,
-    namespaces: &BTreeSet<&str>,
-    wanted: Option<&BTreeSet<String>>,
+    namespaces: &Counts<String>,
+    wanted: Option<&Counts<String>>,
 ) -> Vec<String> {
     let mut allowed = BTreeSet::new();
-    allowed.extend(namespaces.get(trunk.namespace.as_str()).copied());
-    allowed.extend(wanted.into_iter().flatten().map(String::as_str));
+    if namespaces.contains(&trunk.namespace) {
+        allowed.insert(&trunk.namespace);
+    }
+    allowed.extend(wanted.into_iter().flat_map(Counts::iter));
     if trunk.namespace == gateway.namespace {
-        allowed.extend(namespaces);
+        allowed.extend(namespaces.iter());
     }
     let permitted =
         allowed.into_iter().filter(|namespace| grants::permitted::<SipTrunk>(objects, namespace, trunk));
-    permitted.map(str::to_owned).collect()
+    permitted.cloned().collect()
 }

@@ -18,35 +18,38 @@ use super::verdict::{Checked, Problems, problem};
 use super::{CredentialSource, Effective, Kind, Objects, SecretFacts, fields, not_implemented};
 
 /// A trunk that can be used.
-pub(super) struct Trunk {
+#[derive(PartialEq)]
+pub(in crate::routing) struct Trunk {
     /// The entry, without the namespaces: they depend on the table.
     pub entry: TrunkEntry,
     /// Where the credentials are.
     pub credential: Option<(CredentialId, CredentialSource)>,
 }
 
-/// Checks every SipTrunk. One whose credentials are missing is of use all the same: it goes on recognising the calls that
-/// come in, and its entry says that none may go out.
-pub(super) fn check(objects: &Objects) -> BTreeMap<ObjectKey, Checked<Trunk>> {
-    let checked = objects.trunks.iter().map(|(key, trunk)| {
-        let mut accepted =
-            not_implemented::check(not_implemented::SIP_TRUNK, Kind::SipTrunk, key, &trunk.spec);
-        let entry = accepted.take(entry(&trunk.spec));
-        let mut resolved = Problems::default();
-        let named = trunk.spec.credentials_secret_ref.as_ref();
-        let credential = named.and_then(|named| resolved.take(credential(objects, key, named)));
-        let usable = entry.filter(|_| accepted.is_empty()).map(|entry| {
-            let id = credential.as_ref().map(|(id, _)| id.clone());
-            let credentials_missing = named.is_some() && id.is_none();
-            Trunk { entry: TrunkEntry { credential: id, credentials_missing, ..entry }, credential }
-        });
-        (key.clone(), Checked { accepted, resolved, usable })
-    });
+/// Checks every SipTrunk.
+pub(in crate::routing) fn check(objects: &Objects) -> BTreeMap<ObjectKey, Checked<Trunk>> {
+    let checked = objects.trunks.iter().map(|(key, trunk)| (key.clone(), check_one(objects, key, &trunk.spec)));
     checked.collect()
 }
 
+/// Checks one SipTrunk. One whose credentials are missing is of use all the same: it goes on recognising the calls that
+/// come in, and its entry says that none may go out.
+pub(in crate::routing) fn check_one(objects: &Objects, key: &ObjectKey, spec: &SipTrunkSpec) -> Checked<Trunk> {
+    let mut accepted = not_implemented::check(not_implemented::SIP_TRUNK, Kind::SipTrunk, key, spec);
+    let entry = accepted.take(entry(spec));
+    let mut resolved = Problems::default();
+    let named = spec.credentials_secret_ref.as_ref();
+    let credential = named.and_then(|named| resolved.take(credential(objects, key, named)));
+    let usable = entry.filter(|_| accepted.is_empty()).map(|entry| {
+        let id = credential.as_ref().map(|(id, _)| id.clone());
+        let credentials_missing = named.is_some() && id.is_none();
+        Trunk { entry: TrunkEntry { credential: id, credentials_missing, ..entry }, credential }
+    });
+    Checked { accepted, resolved, usable }
+}
+
 /// Values that the status shows for what the spec leaves out.
-pub(super) fn effective(spec: &SipTrunkSpec) -> Effective {
+pub(in crate::routing) fn effective(spec: &SipTrunkSpec) -> Effective {
     let transport = spec.transport.unwrap_or(Transport::Udp);
     let is_address = parse_host(&spec.host).is_some_and(|host| host.parse::<IpAddr>().is_ok());
     let default_port = if transport == Transport::Tls { 5061 } else { 5060 };
@@ -54,7 +57,7 @@ pub(super) fn effective(spec: &SipTrunkSpec) -> Effective {
 }
 
 /// The Secret that a trunk names for its credentials.
-pub(super) fn secret(trunk: &ObjectKey, named: &CredentialsReference) -> ObjectKey {
+pub(in crate::routing) fn secret(trunk: &ObjectKey, named: &CredentialsReference) -> ObjectKey {
     ObjectKey::new(&trunk.namespace, &named.name)
 }
 
@@ -209,7 +212,7 @@ fn credential(
 
 /// A name for this version of the credentials: over the Secret's identity and version and the keys that are read, never
 /// over a value, so that the name gives nothing away and a rotated Secret has another one.
-fn credential_id(source: &CredentialSource, facts: &SecretFacts) -> CredentialId {
+pub fn credential_id(source: &CredentialSource, facts: &SecretFacts) -> CredentialId {
     let mut digest = Sha256::new();
     let secret = source.secret.to_string();
     for part in [&secret, &facts.uid, &facts.resource_version, &source.username_key, &source.password_key] {

@@ -12,34 +12,34 @@ const MAX_SENTENCES: usize = 10;
 
 /// Problems of one condition in the order in which they were found: that of the spec's fields.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Problems(Vec<(&'static str, String)>);
+pub(in crate::routing) struct Problems(Vec<(&'static str, String)>);
 
 impl Problems {
     /// Adds a problem: a constant of [`reason`], and a sentence that names the object and the remedy.
-    pub(super) fn add(&mut self, reason: &'static str, sentence: impl Into<String>) {
+    pub(in crate::routing) fn add(&mut self, reason: &'static str, sentence: impl Into<String>) {
         self.0.push((reason, sentence.into()));
     }
 
     /// Adds the problem of a field that can't be read.
-    pub(super) fn invalid(&mut self, sentence: impl Into<String>) {
+    pub(in crate::routing) fn invalid(&mut self, sentence: impl Into<String>) {
         self.add(reason::INVALID, sentence);
     }
 
-    pub(super) fn extend(&mut self, others: Problems) {
+    pub(in crate::routing) fn extend(&mut self, others: Problems) {
         self.0.extend(others.0);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::routing) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The value of a check that may fail; its problems are kept here.
-    pub(super) fn take<T>(&mut self, checked: Result<T, Problems>) -> Option<T> {
+    pub(in crate::routing) fn take<T>(&mut self, checked: Result<T, Problems>) -> Option<T> {
         checked.map_err(|problems| self.extend(problems)).ok()
     }
 
     /// The condition: it holds when there are no problems, else it has the reason of the first.
-    pub(super) fn finding(&self, good: &'static str, good_message: &str) -> Finding {
+    pub(in crate::routing) fn finding(&self, good: &'static str, good_message: &str) -> Finding {
         let Some((first, _)) = self.0.first() else {
             return Finding { status: ConditionStatus::True, reason: good, message: good_message.to_owned() };
         };
@@ -54,15 +54,15 @@ impl Problems {
 }
 
 /// One problem.
-pub(super) fn problem(reason: &'static str, sentence: impl Into<String>) -> Problems {
+pub(in crate::routing) fn problem(reason: &'static str, sentence: impl Into<String>) -> Problems {
     let mut problems = Problems::default();
     problems.add(reason, sentence);
     problems
 }
 
 /// An object that was checked: what its conditions say, and what it is good for if it is good for anything.
-#[derive(Clone, Debug)]
-pub(super) struct Checked<T> {
+#[derive(Clone, Debug, PartialEq)]
+pub(in crate::routing) struct Checked<T> {
     /// Problems of `Accepted`.
     pub accepted: Problems,
     /// Problems of `ResolvedRefs`.
@@ -72,14 +72,14 @@ pub(super) struct Checked<T> {
 }
 
 impl<T> Checked<T> {
-    pub(super) fn is_accepted(&self) -> bool {
+    pub(in crate::routing) fn is_accepted(&self) -> bool {
         self.accepted.is_empty()
     }
 }
 
 /// How a reference fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Failure {
+pub(in crate::routing) enum Failure {
     /// It does not exist.
     Missing,
     /// Its grant doesn't let this namespace refer to it, or it is in another namespace and does not exist.
@@ -93,7 +93,7 @@ pub(super) enum Failure {
 impl Failure {
     /// The problem of `field`, which names `target`. The sentence of [`Failure::Forbidden`] is the same whether the
     /// target exists or not.
-    pub(super) fn of(self, field: &str, kind: Kind, target: &ObjectKey) -> Problems {
+    pub(in crate::routing) fn of(self, field: &str, kind: Kind, target: &ObjectKey) -> Problems {
         match self {
             Self::Missing => problem(
                 reason::REF_NOT_FOUND,

@@ -1,17 +1,24 @@
 //! What was found about each object, put together for its status.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use kube::api::ObjectMeta;
 
 use crate::resources::conditions::reason;
-use crate::routing::table::{ObjectKey, Table};
+use crate::resources::{Assistant, PhoneNumber, SipGateway, SipTrunk, TransferDestination};
+use crate::routing::table::{DestinationEntry, ObjectKey, Table};
 
-use super::verdict::Problems;
+use super::gateways::Gateway;
+use super::numbers::Number;
+use super::trunks::Trunk;
+use super::verdict::{Checked, Problems};
 use super::{
     Effective, Kind, ObjectRef, Objects, Verdict, assistants, destinations, numbers, tables, trunks,
 };
 
 /// One verdict for each object.
-pub(super) fn build(
+pub(in crate::routing) fn build(
     parts: &tables::Parts<'_>,
     built: &BTreeMap<ObjectKey, (Table, tables::Credentials)>,
 ) -> BTreeMap<ObjectRef, Verdict> {
@@ -32,69 +39,105 @@ pub(super) fn build(
         }
     }
     let mut verdicts = BTreeMap::new();
-    let mut add = |kind: Kind,
-                   key: &ObjectKey,
-                   generation: Option<i64>,
-                   accepted: &Problems,
-                   resolved: &Problems,
-                   effective| {
+    let mut add = |kind: Kind, key: &ObjectKey, verdict: &dyn Fn(BTreeSet<ObjectKey>) -> Verdict| {
         let object = ObjectRef { kind, key: key.clone() };
-        let verdict = Verdict {
-            generation: generation.unwrap_or_default(),
-            accepted: accepted.finding(reason::ACCEPTED, "The spec is accepted."),
-            resolved_refs: resolved.finding(reason::RESOLVED, "Everything it names was found."),
-            gateways: used.remove(&object).unwrap_or_default(),
-            effective,
-        };
-        verdicts.insert(object, verdict);
+        let gateways = used.remove(&object).unwrap_or_default();
+        verdicts.insert(object, verdict(gateways));
     };
     for ((key, object), checked) in objects.gateways.iter().zip(parts.gateways.values()) {
-        let generation = object.metadata.generation;
-        add(Kind::SipGateway, key, generation, &checked.accepted, &checked.resolved, Effective::SipGateway);
+        add(Kind::SipGateway, key, &|gateways| of_gateway(object, checked, gateways));
     }
     for ((key, object), checked) in objects.trunks.iter().zip(parts.trunks.values()) {
-        let effective = trunks::effective(&object.spec);
-        add(Kind::SipTrunk, key, object.metadata.generation, &checked.accepted, &checked.resolved, effective);
+        add(Kind::SipTrunk, key, &|gateways| of_trunk(object, checked, gateways));
     }
     for ((key, object), checked) in objects.destinations.iter().zip(parts.destinations.values()) {
-        let effective = destinations::effective(&object.spec);
-        add(
-            Kind::TransferDestination,
-            key,
-            object.metadata.generation,
-            &checked.accepted,
-            &checked.resolved,
-            effective,
-        );
+        add(Kind::TransferDestination, key, &|gateways| of_destination(object, checked, gateways));
     }
     let naming = numbers_of_assistants(objects);
     for ((key, object), checked) in objects.assistants.iter().zip(parts.assistants.values()) {
-        let effective = Effective::Assistant {
-            agent: assistants::agent_name(&object.spec),
-            destinations: checked.usable.as_ref().map_or(0, |assistant| assistant.destinations.len() as i64),
-            numbers: naming.get(key).copied().unwrap_or_default(),
-        };
-        add(
-            Kind::Assistant,
-            key,
-            object.metadata.generation,
-            &checked.accepted,
-            &checked.resolved,
-            effective,
-        );
+        let numbers = naming.get(key).copied().unwrap_or_default();
+        add(Kind::Assistant, key, &|gateways| of_assistant(object, checked, Problems::default(), numbers, gateways));
     }
     for ((key, object), checked) in objects.numbers.iter().zip(parts.numbers.values()) {
-        let effective = Effective::PhoneNumber { gateway: numbers::attached(objects, key, object) };
-        add(
-            Kind::PhoneNumber,
-            key,
-            object.metadata.generation,
-            &checked.accepted,
-            &checked.resolved,
-            effective,
-        );
+        let gateway = numbers::attached(objects, key, object);
+        add(Kind::PhoneNumber, key, &|gateways| of_number(object, checked, gateway.clone(), gateways));
     }
     verdicts
+}
+
+/// The verdict about a SipGateway whose table is that of `gateways`: itself or none.
+pub(in crate::routing) fn of_gateway(
+    object: &SipGateway,
+    checked: &Checked<Gateway>,
+    gateways: BTreeSet<ObjectKey>,
+) -> Verdict {
+    verdict(&object.metadata, &checked.accepted, &checked.resolved, Effective::SipGateway, gateways)
+}
+
+/// The verdict about a SipTrunk that the tables of `gateways` hold.
+pub(in crate::routing) fn of_trunk(
+    object: &SipTrunk,
+    checked: &Checked<Trunk>,
+    gateways: BTreeSet<ObjectKey>,
+) -> Verdict {
+    let effective = trunks::effective(&object.spec);
+    verdict(&object.metadata, &checked.accepted, &checked.resolved, effective, gateways)
+}
+
+/// The verdict about a TransferDestination that the tables of `gateways` hold.
+pub(in crate::routing) fn of_destination(
+    object: &TransferDestination,
+    checked: &Checked<Arc<DestinationEntry>>,
+    gateways: BTreeSet<ObjectKey>,
+) -> Verdict {
+    let effective = destinations::effective(&object.spec);
+    verdict(&object.metadata, &checked.accepted, &checked.resolved, effective, gateways)
+}
+
+/// The verdict about an Assistant that the tables of `gateways` hold and `numbers` PhoneNumbers name. `more` is what only
+/// those show to be wrong with it.
+pub(in crate::routing) fn of_assistant(
+    object: &Assistant,
+    checked: &Checked<assistants::Assistant>,
+    more: Problems,
+    numbers: i64,
+    gateways: BTreeSet<ObjectKey>,
+) -> Verdict {
+    let effective = Effective::Assistant {
+        agent: assistants::agent_name(&object.spec),
+        destinations: checked.usable.as_ref().map_or(0, |assistant| assistant.destinations.len() as i64),
+        numbers,
+    };
+    let mut resolved = checked.resolved.clone();
+    resolved.extend(more);
+    verdict(&object.metadata, &checked.accepted, &resolved, effective, gateways)
+}
+
+/// The verdict about a PhoneNumber that attaches to `gateway` and that the tables of `gateways` hold: that one or none.
+pub(in crate::routing) fn of_number(
+    object: &PhoneNumber,
+    checked: &Checked<Number>,
+    gateway: Option<ObjectKey>,
+    gateways: BTreeSet<ObjectKey>,
+) -> Verdict {
+    let effective = Effective::PhoneNumber { gateway };
+    verdict(&object.metadata, &checked.accepted, &checked.resolved, effective, gateways)
+}
+
+fn verdict(
+    metadata: &ObjectMeta,
+    accepted: &Problems,
+    resolved: &Problems,
+    effective: Effective,
+    gateways: BTreeSet<ObjectKey>,
+) -> Verdict {
+    Verdict {
+        generation: metadata.generation.unwrap_or_default(),
+        accepted: accepted.finding(reason::ACCEPTED, "The spec is accepted."),
+        resolved_refs: resolved.finding(reason::RESOLVED, "Everything it names was found."),
+        gateways,
+        effective,
+    }
 }
 
 /// How many PhoneNumbers name each assistant.
