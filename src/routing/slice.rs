@@ -7,6 +7,10 @@
 //! [`cut`] is a pure function, so k depends on the entries alone: it doubles when an average slice would grow past
 //! [`TARGET_BYTES`], and further while a slice of several entries is larger than [`LIMIT_BYTES`]. A table that grows across
 //! such a line is rewritten once, whole. Only an entry that is larger by itself makes a slice above the limit.
+//!
+//! [`Sliced`] is a table that is kept in slices while it changes; `cut` defines what they are.
+
+mod sliced;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -17,6 +21,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use siphasher::sip::SipHasher13;
+
+pub(super) use sliced::Change;
+pub use sliced::{Draft, Outline, PartName, Sliced};
 
 use super::table::{AssistantEntry, DestinationEntry, E164, NumberEntry, ObjectKey, Table, TrunkEntry};
 
@@ -178,7 +185,7 @@ fn cut_part<K: Display, V: Serialize>(part: &str, entries: &BTreeMap<K, Arc<V>>,
         buckets[bucket(piece.hash, count)].insert(piece.key, piece.value);
     }
     for (number, entries) in buckets.into_iter().enumerate().filter(|(_, entries)| !entries.is_empty()) {
-        let content = Value::Object(Map::from_iter([(part.to_owned(), Value::Object(entries))]));
+        let content = whole(part, entries);
         slices.push(Slice {
             part: format!("{part}-{}-of-{count}", number + 1),
             hash: hash(&content),
@@ -187,10 +194,23 @@ fn cut_part<K: Display, V: Serialize>(part: &str, entries: &BTreeMap<K, Arc<V>>,
     }
 }
 
+/// The content of a slice.
+fn content<'a, V: Serialize + 'a>(part: &str, entries: impl Iterator<Item = (&'a String, &'a V)>) -> Value {
+    whole(part, entries.map(|(key, entry)| (key.clone(), to_value(entry))).collect())
+}
+
+fn whole(part: &str, entries: Map<String, Value>) -> Value {
+    Value::Object(Map::from_iter([(part.to_owned(), Value::Object(entries))]))
+}
+
+/// How many buckets of [`TARGET_BYTES`] there are for all entries, a power of two.
+fn target_count(bytes: usize) -> usize {
+    bytes.div_ceil(TARGET_BYTES).next_power_of_two().min(MAX_BUCKETS)
+}
+
 /// How many buckets, a power of two; see the module's comment.
 fn bucket_count(pieces: &[Piece]) -> usize {
-    let total: usize = pieces.iter().map(|piece| piece.bytes).sum();
-    let mut count = total.div_ceil(TARGET_BYTES).next_power_of_two().min(MAX_BUCKETS);
+    let mut count = target_count(pieces.iter().map(|piece| piece.bytes).sum());
     while count < MAX_BUCKETS && overfull(pieces, count) {
         count *= 2;
     }

@@ -41,7 +41,11 @@ pub(in crate::routing) fn target(namespace: &str, reference: &ObjectReference) -
 }
 
 /// Whether objects in `namespace` may refer to `target`. An object that doesn't exist grants nothing.
-pub(in crate::routing) fn permitted<T: Grants>(objects: &Objects, namespace: &str, target: &ObjectKey) -> bool {
+pub(in crate::routing) fn permitted<T: Grants>(
+    objects: &Objects,
+    namespace: &str,
+    target: &ObjectKey,
+) -> bool {
     if namespace == target.namespace {
         return true;
     }
@@ -78,7 +82,12 @@ pub(in crate::routing) fn local<'a, C>(
     checked: &'a BTreeMap<ObjectKey, Checked<C>>,
     target: &ObjectKey,
 ) -> Result<&'a C, Failure> {
-    let found = checked.get(target).ok_or(Failure::Missing)?;
+    usable(checked.get(target))
+}
+
+/// The object that was checked, if it is there and of use.
+pub(in crate::routing) fn usable<C>(checked: Option<&Checked<C>>) -> Result<&C, Failure> {
+    let found = checked.ok_or(Failure::Missing)?;
     match &found.usable {
         Some(usable) => Ok(usable),
         None if found.is_accepted() => Err(Failure::Unusable),

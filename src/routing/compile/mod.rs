@@ -202,4 +202,4 @@ pub fn compile(objects: &Objects) -> Compiled {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -35,7 +35,10 @@ pub(in crate::routing) struct Targets<'a> {
 }
 
 /// Checks every PhoneNumber.
-pub(in crate::routing) fn check(objects: &Objects, targets: &Targets<'_>) -> BTreeMap<ObjectKey, Checked<Number>> {
+pub(in crate::routing) fn check(
+    objects: &Objects,
+    targets: &Targets<'_>,
+) -> BTreeMap<ObjectKey, Checked<Number>> {
     let holders = holders(objects);
     let checked = objects.numbers.iter().map(|(key, object)| {
         let slot = attached(objects, key, object).and_then(|gateway| slot(gateway, object));
@@ -69,10 +72,11 @@ pub(in crate::routing) fn check_one(
         );
     }
     let entry = entry(objects, targets, key, object, gateway.as_ref(), &mut resolved);
-    let usable = number
-        .zip(gateway)
-        .filter(|_| accepted.is_empty())
-        .map(|(number, gateway)| Number { gateway, number, entry: Arc::new(entry) });
+    let usable = number.zip(gateway).filter(|_| accepted.is_empty()).map(|(number, gateway)| Number {
+        gateway,
+        number,
+        entry: Arc::new(entry),
+    });
     Checked { accepted, resolved, usable }
 }
 
@@ -87,7 +91,11 @@ pub(in crate::routing) fn named_gateway(
 }
 
 /// The gateway that the object attaches to, if it exists and lets the namespace in.
-pub(in crate::routing) fn attached(objects: &Objects, key: &ObjectKey, object: &PhoneNumber) -> Option<ObjectKey> {
+pub(in crate::routing) fn attached(
+    objects: &Objects,
+    key: &ObjectKey,
+    object: &PhoneNumber,
+) -> Option<ObjectKey> {
     named_gateway(objects, key, object).filter(|gateway| {
         grants::permitted::<SipGateway>(objects, &key.namespace, gateway)
             && objects.gateways.contains_key(gateway)
@@ -105,6 +113,11 @@ impl<K> Claim<K> {
     pub(in crate::routing) fn new(key: K, object: &PhoneNumber) -> Self {
         let created = object.metadata.creation_timestamp.clone();
         Self { created: (created.is_none(), created), key }
+    }
+
+    /// Before every other claim, if `key` is before every other key.
+    pub(in crate::routing) fn least(key: K) -> Self {
+        Self { created: (false, None), key }
     }
 }
 

@@ -161,7 +161,10 @@ fn add_assistant(
 }
 
 /// The entry of an assistant; `None` when it has no agent on this gateway.
-pub(in crate::routing) fn assistant_entry(gateway: &Gateway, assistant: &Assistant) -> Option<AssistantEntry> {
+pub(in crate::routing) fn assistant_entry(
+    gateway: &Gateway,
+    assistant: &Assistant,
+) -> Option<AssistantEntry> {
     let agent = assistant.agent.as_ref().or(gateway.default_agent.as_ref())?.clone();
     Some(AssistantEntry { agent, destinations: assistant.destinations.clone() })
 }

@@ -1,8 +1,8 @@
 //! The compiler's tests: golden files, one a subject; properties over generated clusters; and what neither can say.
 
 mod golden;
-mod properties;
-mod world;
+pub(in crate::routing) mod properties;
+pub(in crate::routing) mod world;
 
 use std::collections::BTreeSet;
 

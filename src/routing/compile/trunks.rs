@@ -28,13 +28,18 @@ pub(in crate::routing) struct Trunk {
 
 /// Checks every SipTrunk.
 pub(in crate::routing) fn check(objects: &Objects) -> BTreeMap<ObjectKey, Checked<Trunk>> {
-    let checked = objects.trunks.iter().map(|(key, trunk)| (key.clone(), check_one(objects, key, &trunk.spec)));
+    let checked =
+        objects.trunks.iter().map(|(key, trunk)| (key.clone(), check_one(objects, key, &trunk.spec)));
     checked.collect()
 }
 
 /// Checks one SipTrunk. One whose credentials are missing is of use all the same: it goes on recognising the calls that
 /// come in, and its entry says that none may go out.
-pub(in crate::routing) fn check_one(objects: &Objects, key: &ObjectKey, spec: &SipTrunkSpec) -> Checked<Trunk> {
+pub(in crate::routing) fn check_one(
+    objects: &Objects,
+    key: &ObjectKey,
+    spec: &SipTrunkSpec,
+) -> Checked<Trunk> {
     let mut accepted = not_implemented::check(not_implemented::SIP_TRUNK, Kind::SipTrunk, key, spec);
     let entry = accepted.take(entry(spec));
     let mut resolved = Problems::default();

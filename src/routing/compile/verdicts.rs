@@ -56,7 +56,9 @@ pub(in crate::routing) fn build(
     let naming = numbers_of_assistants(objects);
     for ((key, object), checked) in objects.assistants.iter().zip(parts.assistants.values()) {
         let numbers = naming.get(key).copied().unwrap_or_default();
-        add(Kind::Assistant, key, &|gateways| of_assistant(object, checked, Problems::default(), numbers, gateways));
+        add(Kind::Assistant, key, &|gateways| {
+            of_assistant(object, checked, Problems::default(), numbers, gateways)
+        });
     }
     for ((key, object), checked) in objects.numbers.iter().zip(parts.numbers.values()) {
         let gateway = numbers::attached(objects, key, object);

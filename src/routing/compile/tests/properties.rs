@@ -106,8 +106,8 @@ fn gateway() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Objects with unique keys in some order, the facts last.
-fn cluster() -> impl Strategy<Value = Vec<Value>> {
+/// An object of any kind.
+pub(in crate::routing) fn object() -> impl Strategy<Value = Value> {
     let of = |kind: &'static str, spec: BoxedStrategy<Value>| {
         (key(), spec, 0..3u8).prop_map(move |((namespace, name), spec, age)| {
             let created = format!("2026-01-01T00:00:0{age}Z");
@@ -118,14 +118,18 @@ fn cluster() -> impl Strategy<Value = Vec<Value>> {
             }))
         })
     };
-    let object = prop_oneof![
+    prop_oneof![
         3 => of("SipTrunk", trunk().boxed()),
         4 => of("TransferDestination", destination().boxed()),
         4 => of("Assistant", assistant().boxed()),
         6 => of("PhoneNumber", phone_number().boxed()),
         2 => of("SipGateway", gateway().boxed()),
-    ];
-    proptest::collection::vec(object, 0..40).prop_map(|objects| {
+    ]
+}
+
+/// Objects with unique keys in some order, the facts last.
+fn cluster() -> impl Strategy<Value = Vec<Value>> {
+    proptest::collection::vec(object(), 0..40).prop_map(|objects| {
         let mut seen = BTreeSet::new();
         let mut unique: Vec<Value> =
             objects.into_iter().filter(|object| seen.insert(name_of(object))).collect();

@@ -14,13 +14,13 @@ use crate::routing::table::ObjectKey;
 
 /// Objects in the order in which they were written.
 #[derive(Clone, Debug, Default)]
-pub(super) struct World {
+pub(in crate::routing) struct World {
     pub documents: Vec<Document>,
 }
 
 /// One object, or the facts.
 #[derive(Clone, Debug)]
-pub(super) enum Document {
+pub(in crate::routing) enum Document {
     Assistant(Arc<Assistant>),
     PhoneNumber(Arc<PhoneNumber>),
     SipGateway(Arc<SipGateway>),
@@ -32,7 +32,7 @@ pub(super) enum Document {
 /// `kind: Facts`: what the operator knows besides the custom resources.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Facts {
+pub(in crate::routing) struct Facts {
     #[serde(rename = "kind")]
     _kind: String,
     #[serde(default)]
