@@ -111,6 +111,13 @@ impl Roll {
         self.pods.values().filter_map(Entry::held)
     }
 
+    /// The generations that pods hold or have refused: where [`Self::progress`] may change.
+    pub fn generations(&self) -> impl Iterator<Item = i64> {
+        let said = self.pods.values().filter_map(|pod| pod.said.as_ref());
+        let refused = said.filter_map(|said| said.rejected.as_ref()).map(|rejected| rejected.generation);
+        self.held().chain(refused)
+    }
+
     /// Whether every pod that has not ended holds `generation` or newer.
     pub fn all_past(&self, generation: i64) -> bool {
         self.pods.values().all(|pod| pod.held().is_some_and(|held| held >= generation))

@@ -64,7 +64,7 @@ struct Kept {
 /// The slices that a gateway may still ask for; `None` before the head is known to be what was compiled.
 fn kept(publication: &mut Publication, roll: &Roll) -> Option<Kept> {
     let head = publication.head.as_ref()?;
-    publication.compiled.as_ref()?;
+    publication.published.as_ref()?;
     let generation = head.spec.generation;
     let mut slices: BTreeSet<String> = head.spec.slices.iter().map(|slice| slice.name.clone()).collect();
     slices.extend(head.spec.previous_slices.iter().cloned());

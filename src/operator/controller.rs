@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::resources::conditions::{Condition, ConditionStatus, condition};
-use crate::routing::compile::{Compiled, Finding, ObjectRef, SecretFacts, Verdict, compile};
+use crate::routing::compile::{Finding, ObjectRef, SecretFacts, Verdict};
 use crate::routing::table::ObjectKey;
 
 use super::api::ApiError;
@@ -66,8 +66,6 @@ pub struct Controller {
     secrets_due: bool,
     secret_retries: BTreeMap<ObjectKey, Instant>,
 
-    compiled: Arc<Compiled>,
-    compiled_secrets: BTreeMap<ObjectKey, SecretFacts>,
     compiled_once: bool,
     /// When the first change arrived that isn't compiled yet.
     dirty: Option<Instant>,
@@ -99,7 +97,7 @@ impl Controller {
         events: Events,
     ) -> Self {
         let mut state = State::default();
-        state.objects.default_gateway = Some(settings.default_gateway.clone());
+        state.index.set_default_gateway(Some(settings.default_gateway.clone()));
         Self {
             client,
             settings,
@@ -110,8 +108,6 @@ impl Controller {
             secrets: secrets::Ledger::default(),
             secrets_due: true,
             secret_retries: BTreeMap::new(),
-            compiled: Arc::default(),
-            compiled_secrets: BTreeMap::new(),
             compiled_once: false,
             dirty: Some(Instant::now()),
             term: None,
@@ -199,7 +195,7 @@ impl Controller {
         if touched.compile {
             self.dirty.get_or_insert(now);
         }
-        self.secrets_due |= touched.compile || !touched.secrets.is_empty();
+        self.secrets_due |= touched.names_secrets || !touched.secrets.is_empty();
         for object in touched.objects {
             self.reports.mark(Target::Object(object));
         }
@@ -250,7 +246,7 @@ impl Controller {
         if !std::mem::take(&mut self.secrets_due) {
             return;
         }
-        let (due, changed) = self.secrets.due(&mut self.state.objects, &self.state.secrets);
+        let (due, changed) = self.secrets.due(&mut self.state.index, &self.state.secrets);
         if changed {
             self.dirty.get_or_insert(now);
         }
@@ -268,7 +264,7 @@ impl Controller {
         self.secrets_due = true;
         match answer {
             Ok(facts) => {
-                if self.secrets.answered(key, version, facts, &mut self.state.objects) {
+                if self.secrets.answered(key, version, facts, &mut self.state.index) {
                     self.dirty.get_or_insert_with(Instant::now);
                 }
             }
@@ -284,40 +280,46 @@ impl Controller {
     fn compile(&mut self) {
         let now = Instant::now();
         let changed_at = self.dirty.take().unwrap_or(now);
-        let compiled = Arc::new(compile(&self.state.objects));
+        let delta = self.state.index.settle();
         self.metrics.compiled(now.elapsed().as_secs_f64());
-        for (object, verdict) in &compiled.verdicts {
-            if self.compiled.verdicts.get(object) != Some(verdict) {
-                self.reports.mark(Target::Object(object.clone()));
-            }
+        for object in delta.verdicts {
+            self.judged(object);
         }
-        for object in self.compiled.verdicts.keys().filter(|object| !compiled.verdicts.contains_key(*object))
-        {
-            self.reports.forget(&Target::Object(object.clone()));
+        for object in delta.gone {
+            self.ledger.forget(&object);
+            self.reports.forget(&Target::Object(object));
         }
-        self.compiled = compiled;
-        self.compiled_secrets = self.state.objects.secrets.clone();
         self.compiled_once = true;
         if self.term.is_some() {
             self.offer(now, changed_at);
         }
     }
 
+    /// There is another verdict about an object.
+    fn judged(&mut self, object: ObjectRef) {
+        if self.term.is_some()
+            && let Some(verdict) = self.state.index.verdicts().get(&object)
+        {
+            self.ledger.judged(&object, verdict);
+        }
+        self.reports.mark(Target::Object(object));
+    }
+
     /// Gives what was compiled to the gateways.
     fn offer(&mut self, now: Instant, changed_at: Instant) {
-        let unchanged = self.fleet.compiled(&self.compiled, &self.state, now, changed_at, &self.metrics);
+        let unchanged = self.fleet.compiled(&self.state, now, changed_at, &self.metrics);
         for (gateway, generation) in unchanged {
-            self.record(&gateway, generation, &self.compiled.clone());
+            self.record(&gateway, generation);
         }
     }
 
-    /// Notes that a gateway's published table is what was compiled.
-    fn record(&mut self, gateway: &ObjectKey, generation: i64, compiled: &Compiled) {
+    /// Notes that a gateway's published table is what was compiled. Nothing is compiled while one is being published.
+    fn record(&mut self, gateway: &ObjectKey, generation: i64) {
         let state = &self.state;
         let proven = |object: &ObjectRef, verdict: &Verdict| {
             state.object(object).is_some_and(|object| is_proven(object.conditions(), verdict))
         };
-        for object in self.ledger.record(gateway, generation, &compiled.verdicts, proven) {
+        for object in self.ledger.record(gateway, generation, state.index.verdicts(), proven) {
             self.reports.mark(Target::Object(object));
         }
     }
@@ -329,8 +331,6 @@ impl Controller {
             metrics: &self.metrics,
             image: &self.settings.image,
             grace: self.settings.grace,
-            compiled: &self.compiled,
-            secrets: &self.compiled_secrets,
         };
         for work in self.fleet.start(&self.state, &means, Instant::now()) {
             self.work.spawn(async move { Outcome::Done(work.run().await) });
@@ -373,7 +373,7 @@ impl Controller {
         match target {
             Target::Object(object) => {
                 let reported = self.state.object(object)?;
-                let verdict = self.compiled.verdicts.get(object)?;
+                let verdict = self.state.index.verdicts().get(object)?;
                 // A spec that hasn't been compiled yet gets its status then.
                 if verdict.generation != reported.metadata().generation.unwrap_or_default() {
                     return None;
@@ -459,8 +459,8 @@ impl Controller {
     }
 
     fn learn(&mut self, news: News, now: Instant) {
-        if let Some((gateway, generation, compiled)) = news.published {
-            self.record(&gateway, generation, &compiled);
+        if let Some((gateway, generation)) = news.published {
+            self.record(&gateway, generation);
         }
         if let Some(secret) = news.stale_secret {
             self.secrets.retry(&secret);
@@ -470,8 +470,8 @@ impl Controller {
         if let Some(gateway) = news.gateway {
             self.mark_gateway(&gateway);
             if news.everything {
-                let held =
-                    self.compiled.verdicts.iter().filter(|(_, verdict)| verdict.gateways.contains(&gateway));
+                let verdicts = self.state.index.verdicts().iter();
+                let held = verdicts.filter(|(_, verdict)| verdict.gateways.contains(&gateway));
                 for (object, _) in held {
                     self.reports.mark(Target::Object(object.clone()));
                 }
@@ -490,11 +490,12 @@ impl Controller {
         if self.term.is_none() || !self.compiled_once {
             return;
         }
+        let all: Vec<ObjectRef> = self.state.index.verdicts().keys().cloned().collect();
+        for object in all {
+            self.judged(object);
+        }
         let now = Instant::now();
         self.offer(now, now);
-        for object in self.compiled.verdicts.keys() {
-            self.reports.mark(Target::Object(object.clone()));
-        }
         for gateway in self.state.tables.keys() {
             self.reports.mark(Target::Table(gateway.clone()));
         }

@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use tracing::warn;
 
-use crate::routing::compile::CredentialSource;
+use crate::routing::compile::{CredentialSource, credential_id};
 use crate::routing::table::{CredentialId, ObjectKey};
 
 use super::api::{FIELD_MANAGER, read, redact, write};
@@ -77,8 +77,12 @@ impl Credentials {
     }
 
     /// Makes sure that every version that the table names is in the Secret.
-    pub async fn ensure(&mut self, job: &Job, gateway: &ObjectKey) -> Result<(), PublishError> {
-        let needed = job.credentials();
+    pub async fn ensure(
+        &mut self,
+        job: &Job,
+        gateway: &ObjectKey,
+        needed: &BTreeMap<CredentialId, CredentialSource>,
+    ) -> Result<(), PublishError> {
         for _ in 0..ATTEMPTS {
             let known = match self.known.take() {
                 Some(known) => known,
@@ -240,7 +244,7 @@ async fn fetch(
         async move {
             let changed = || PublishError::SecretChanged(source.secret.clone());
             let content = secrets::fetch(&job.client, &source.secret).await?.ok_or_else(changed)?;
-            if job.secrets.get(&source.secret) != Some(&content.facts) {
+            if credential_id(&source, &content.facts) != id {
                 return Err(changed());
             }
             let username = content.value(&source.username_key).ok_or_else(changed)?;

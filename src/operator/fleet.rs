@@ -13,7 +13,7 @@ use tracing::{debug, warn};
 
 use crate::resources::SipGateway;
 use crate::resources::conditions::{ConditionStatus, reason};
-use crate::routing::compile::{Compiled, Finding, Kind, ObjectRef, SecretFacts};
+use crate::routing::compile::{Finding, Kind, ObjectRef};
 use crate::routing::table::ObjectKey;
 
 use super::acknowledge::Roll;
@@ -23,7 +23,7 @@ use super::leader::Term;
 use super::metrics::Metrics;
 use super::names;
 use super::provision::{self, Image, Provision, ProvisionError};
-use super::publish::{self, Publication, PublishError};
+use super::publish::{self, Offer, Publication, PublishError};
 use super::state::State;
 use super::watch::OwnedKind;
 
@@ -110,7 +110,7 @@ impl Attempts {
 /// Work that has begun: what it comes to is given to [`Fleet::done`].
 pub enum Work {
     /// Publish a table.
-    Publish(publish::Job, Box<Publication>, Option<Instant>),
+    Publish(publish::Job, Offer, Box<Publication>, Option<Instant>),
     /// Collect what is useless.
     Collect(publish::Job, Box<Publication>, Vec<(String, String)>, bool),
     /// Make a gateway's objects.
@@ -120,7 +120,7 @@ pub enum Work {
 /// What work came to.
 pub enum Done {
     /// A table was published, or not.
-    Published(ObjectKey, Box<Publication>, Option<Instant>, Arc<Compiled>, Result<bool, PublishError>),
+    Published(ObjectKey, Box<Publication>, Option<Instant>, Result<bool, PublishError>),
     /// Useless slices were deleted, or not.
     Collected(ObjectKey, Box<Publication>, Result<(), PublishError>),
     /// A gateway's objects were made, or not.
@@ -131,9 +131,9 @@ impl Work {
     /// Does the work.
     pub async fn run(self) -> Done {
         match self {
-            Self::Publish(job, mut publication, since) => {
-                let result = publication.publish(&job).await;
-                Done::Published(job.key(), publication, since, job.compiled, result)
+            Self::Publish(job, offer, mut publication, since) => {
+                let result = publication.publish(&job, offer).await;
+                Done::Published(job.key(), publication, since, result)
             }
             Self::Collect(job, mut publication, ripe, prune) => {
                 let result = collect::collect(&mut publication, &job, ripe, prune).await;
@@ -159,17 +159,13 @@ pub struct Means<'a> {
     pub image: &'a Image,
     /// How long useless slices are kept.
     pub grace: Duration,
-    /// What was compiled.
-    pub compiled: &'a Arc<Compiled>,
-    /// The Secrets' versions that it was compiled from.
-    pub secrets: &'a BTreeMap<ObjectKey, SecretFacts>,
 }
 
 /// What work that ended has changed.
 #[derive(Default)]
 pub struct News {
-    /// A table was published (or found to be): at this gateway, at this generation, as compiled.
-    pub published: Option<(ObjectKey, i64, Arc<Compiled>)>,
+    /// A table was published (or found to be): at this gateway, at this generation.
+    pub published: Option<(ObjectKey, i64)>,
     /// A Secret has to be read again.
     pub stale_secret: Option<ObjectKey>,
     /// The gateway's own statuses may differ now.
@@ -239,20 +235,19 @@ impl Fleet {
     /// Takes in what was compiled at `now`; returns the gateways whose published table is already that.
     pub fn compiled(
         &mut self,
-        compiled: &Arc<Compiled>,
         state: &State,
         now: Instant,
         changed_at: Instant,
         metrics: &Metrics,
     ) -> Vec<(ObjectKey, i64)> {
         let mut unchanged = Vec::new();
-        let gone: Vec<_> =
-            self.gateways.keys().filter(|key| !state.objects.gateways.contains_key(key)).cloned().collect();
+        let known = &state.index.objects().gateways;
+        let gone: Vec<_> = self.gateways.keys().filter(|key| !known.contains_key(key)).cloned().collect();
         for key in gone {
             self.gateways.remove(&key);
             metrics.forget(&key);
         }
-        for key in compiled.tables.keys() {
+        for (key, table) in state.index.tables() {
             let Some(object) = alive(state, key) else { continue };
             let gateway = self.gateways.entry(key.clone()).or_insert_with(|| {
                 let mut fresh = Gateway {
@@ -264,9 +259,8 @@ impl Fleet {
                 fresh.publish.want(changed_at);
                 fresh
             });
-            match &mut gateway.publication {
-                Some(publication) if publication.holds(key, compiled) => {
-                    publication.compiled = Some(compiled.clone());
+            match &gateway.publication {
+                Some(publication) if publication.holds(table) => {
                     unchanged.extend(publication.generation().map(|generation| (key.clone(), generation)));
                 }
                 _ => gateway.publish.want(changed_at),
@@ -299,7 +293,7 @@ impl Fleet {
     pub fn verify(&mut self, key: &ObjectKey, state: &State, now: Instant) {
         let Some(gateway) = self.gateways.get_mut(key) else { return };
         let Some(publication) = &mut gateway.publication else { return };
-        if publication.compiled.is_none() {
+        if publication.published.is_none() {
             return;
         }
         let head = publication.observe(state.tables.get(key));
@@ -348,18 +342,15 @@ impl Fleet {
         let mut work = Vec::new();
         for (key, gateway) in &mut self.gateways {
             let Some(object) = alive(state, key) else { continue };
-            if !means.compiled.tables.contains_key(key) {
-                continue;
-            }
+            let Some(table) = state.index.tables().get(key) else { continue };
             if gateway.publish.is_due(now)
                 && let Some(publication) = gateway.publication.take()
             {
                 let since = gateway.publish.begin();
-                work.push(Work::Publish(
-                    job(state, means, key, object, &gateway.roll),
-                    Box::new(publication),
-                    since,
-                ));
+                let is_present =
+                    |name: &str| state.slices.contains_key(&ObjectKey::new(key.namespace.clone(), name));
+                let offer = Offer::new(key, table, is_present, gateway.roll.newest().unwrap_or_default());
+                work.push(Work::Publish(job(means, object), offer, Box::new(publication), since));
             }
             if gateway.collect.is_due(now)
                 && !gateway.publish.due
@@ -382,8 +373,7 @@ impl Fleet {
                 if doomed.is_empty() && !prune {
                     gateway.publication = Some(publication);
                 } else {
-                    let job = job(state, means, key, object, &gateway.roll);
-                    work.push(Work::Collect(job, Box::new(publication), doomed, prune));
+                    work.push(Work::Collect(job(means, object), Box::new(publication), doomed, prune));
                 }
             }
             if gateway.provisioning.is_due(now)
@@ -406,7 +396,7 @@ impl Fleet {
     /// Takes in what work came to.
     pub fn done(&mut self, done: Done, state: &State, metrics: &Metrics, now: Instant) -> News {
         match done {
-            Done::Published(key, publication, since, compiled, result) => {
+            Done::Published(key, publication, since, result) => {
                 let Some(gateway) = self.gateways.get_mut(&key) else { return News::default() };
                 let mut news = News { gateway: Some(key.clone()), ..News::default() };
                 gateway.published =
@@ -418,10 +408,8 @@ impl Fleet {
                         if written && let Some(since) = since {
                             metrics.published(now.duration_since(since).as_secs_f64());
                         }
-                        news.published = gateway
-                            .published
-                            .generation
-                            .map(|generation| (key.clone(), generation, compiled));
+                        news.published =
+                            gateway.published.generation.map(|generation| (key.clone(), generation));
                         gateway.collect.want(now);
                     }
                     Err(PublishError::Api(ApiError::NotLeader { .. })) => {}
@@ -497,30 +485,15 @@ impl Fleet {
 
 /// The gateway, unless it is being deleted: then nothing is made for it any more.
 fn alive<'a>(state: &'a State, key: &ObjectKey) -> Option<&'a Arc<SipGateway>> {
-    state.objects.gateways.get(key).filter(|gateway| gateway.metadata.deletion_timestamp.is_none())
+    state.index.objects().gateways.get(key).filter(|gateway| gateway.metadata.deletion_timestamp.is_none())
 }
 
-fn job(
-    state: &State,
-    means: &Means<'_>,
-    key: &ObjectKey,
-    object: &Arc<SipGateway>,
-    roll: &Roll,
-) -> publish::Job {
-    let credentials = means.compiled.credentials.get(key);
-    let secrets = credentials
-        .into_iter()
-        .flatten()
-        .filter_map(|(_, source)| Some((source.secret.clone(), means.secrets.get(&source.secret)?.clone())));
+fn job(means: &Means<'_>, gateway: &Arc<SipGateway>) -> publish::Job {
     publish::Job {
         client: means.client.clone(),
         term: means.term.clone(),
         metrics: means.metrics.clone(),
-        gateway: object.clone(),
-        compiled: means.compiled.clone(),
-        secrets: secrets.collect(),
-        present: state.slices_of(key).map(|(name, _)| name.clone()).collect(),
-        newest_held: roll.newest().unwrap_or_default(),
+        gateway: gateway.clone(),
     }
 }
 

@@ -5,97 +5,159 @@
 //! reference has just been found is not `Ready` before the gateways know.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::resources::conditions::{ConditionStatus, reason};
-use crate::routing::compile::{Finding, ObjectRef, Verdict};
+use crate::routing::compile::{Finding, Kind, ObjectRef, Verdict};
 use crate::routing::table::ObjectKey;
 
 use super::acknowledge::{Progress, Roll};
 
 /// For each object, the first table generation of each gateway that holds it as it is now.
+///
+/// One changed object costs no look at the others.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    entries: BTreeMap<ObjectRef, Entry>,
+    entries: BTreeMap<Arc<ObjectRef>, Entry>,
+    /// The same by gateway and generation.
+    since: BTreeMap<Arc<ObjectKey>, BTreeSet<(i64, Arc<ObjectRef>)>>,
+    /// For each gateway, the objects whose verdict is newer than its published table.
+    unrecorded: BTreeMap<ObjectKey, BTreeSet<ObjectRef>>,
 }
 
 #[derive(Debug)]
 struct Entry {
-    generation: i64,
-    accepted: Finding,
-    resolved_refs: Finding,
-    since: BTreeMap<ObjectKey, i64>,
+    verdict: Arc<Verdict>,
+    since: Vec<(Arc<ObjectKey>, i64)>,
 }
 
 impl Entry {
     fn speaks_of(&self, verdict: &Verdict) -> bool {
-        self.generation == verdict.generation
-            && self.accepted == verdict.accepted
-            && self.resolved_refs == verdict.resolved_refs
+        self.verdict.generation == verdict.generation
+            && self.verdict.accepted == verdict.accepted
+            && self.verdict.resolved_refs == verdict.resolved_refs
+    }
+
+    fn since(&self, gateway: &ObjectKey) -> Option<i64> {
+        self.since.iter().find(|(known, _)| **known == *gateway).map(|(_, since)| *since)
     }
 }
 
 impl Ledger {
-    /// Notes that table `generation` of `gateway` is published and was compiled together with `verdicts`. An object for
-    /// which `proven` (its status says already that the gateways hold it) is not asked of them again: tables only go
-    /// forward. Returns the objects for which this is news.
+    /// There is a new verdict about an object: the next table that is recorded for a gateway of it is the first that was
+    /// compiled together with the verdict.
+    pub fn judged(&mut self, object: &ObjectRef, verdict: &Verdict) {
+        if let Some((object, mut entry)) = self.entries.remove_entry(object) {
+            let (kept, left) =
+                entry.since.into_iter().partition(|(gateway, _)| verdict.gateways.contains(&**gateway));
+            entry.since = kept;
+            self.drop_since(&object, left);
+            self.entries.insert(object, entry);
+        }
+        for gateway in &verdict.gateways {
+            match self.unrecorded.get_mut(gateway) {
+                Some(objects) => objects.insert(object.clone()),
+                None => self.unrecorded.insert(gateway.clone(), BTreeSet::from([object.clone()])).is_none(),
+            };
+        }
+    }
+
+    /// The object is gone.
+    pub fn forget(&mut self, object: &ObjectRef) {
+        if let Some((object, entry)) = self.entries.remove_entry(object) {
+            self.drop_since(&object, entry.since);
+        }
+    }
+
+    /// Notes that table `generation` of `gateway` is published and was compiled together with `verdicts`, which all were
+    /// given to [`Self::judged`]. An object for which `proven` (its status says already that the gateways hold it) is not
+    /// asked of them again: tables only go forward. Returns the objects for which this is news.
     pub fn record(
         &mut self,
         gateway: &ObjectKey,
         generation: i64,
-        verdicts: &BTreeMap<ObjectRef, Verdict>,
+        verdicts: &BTreeMap<ObjectRef, Arc<Verdict>>,
         proven: impl Fn(&ObjectRef, &Verdict) -> bool,
     ) -> Vec<ObjectRef> {
         let mut news = Vec::new();
-        for (object, verdict) in verdicts {
-            if !verdict.gateways.contains(gateway) {
-                if let Some(entry) = self.entries.get_mut(object) {
-                    entry.since.remove(gateway);
-                }
+        for object in self.unrecorded.remove(gateway).unwrap_or_default() {
+            let Some(verdict) = verdicts.get(&object).filter(|verdict| verdict.gateways.contains(gateway))
+            else {
+                continue;
+            };
+            let known = self.entries.get(&object);
+            let speaks = known.is_some_and(|entry| entry.speaks_of(verdict));
+            if speaks && known.is_some_and(|entry| entry.since(gateway).is_some()) {
                 continue;
             }
-            match self.entries.get_mut(object) {
-                Some(entry) if entry.speaks_of(verdict) => {
-                    if !entry.since.contains_key(gateway) {
-                        entry.since.insert(gateway.clone(), generation);
-                        news.push(object.clone());
-                    }
-                }
-                known => {
-                    news.push(object.clone());
-                    let since = if known.is_none() && proven(object, verdict) { 0 } else { generation };
-                    let entry = Entry {
-                        generation: verdict.generation,
-                        accepted: verdict.accepted.clone(),
-                        resolved_refs: verdict.resolved_refs.clone(),
-                        since: BTreeMap::from([(gateway.clone(), since)]),
-                    };
-                    self.entries.insert(object.clone(), entry);
-                }
-            }
+            let since = if known.is_none() && proven(&object, verdict) { 0 } else { generation };
+            self.enter(&object, verdict, gateway, since, speaks);
+            news.push(object);
         }
-        self.entries.retain(|object, _| verdicts.contains_key(object));
         news
     }
 
     /// The objects for which it makes a difference that a gateway's roll changed from `before` to `after`.
     pub fn affected(&self, gateway: &ObjectKey, before: &Roll, after: &Roll) -> Vec<ObjectRef> {
-        let mut known: BTreeMap<i64, bool> = BTreeMap::new();
-        let mut differs = |since: i64| {
-            *known.entry(since).or_insert_with(|| before.progress(since) != after.progress(since))
-        };
-        let concerned =
-            self.entries.iter().filter_map(|(object, entry)| Some((object, *entry.since.get(gateway)?)));
-        concerned.filter(|(_, since)| differs(*since)).map(|(object, _)| object.clone()).collect()
+        let Some(held) = self.since.get(gateway) else { return Vec::new() };
+        // Between two neighbouring generations that a roll speaks of, its progress is the same everywhere.
+        let mut bounds: Vec<i64> =
+            before.generations().chain(after.generations()).chain([i64::MAX]).collect();
+        bounds.sort_unstable();
+        bounds.dedup();
+        let mut affected = Vec::new();
+        let mut from = i64::MIN;
+        for to in bounds {
+            if before.progress(to) != after.progress(to) {
+                let first = (from, Arc::new(least()));
+                let concerned = held.range(first..).take_while(|(since, _)| *since <= to);
+                affected.extend(concerned.map(|(_, object)| (**object).clone()));
+            }
+            from = to.saturating_add(1);
+        }
+        affected
     }
 
     /// Forgets everything: another replica may publish from now on.
     pub fn clear(&mut self) {
-        self.entries.clear();
+        *self = Self::default();
+    }
+
+    fn enter(
+        &mut self,
+        object: &ObjectRef,
+        verdict: &Arc<Verdict>,
+        gateway: &ObjectKey,
+        since: i64,
+        speaks: bool,
+    ) {
+        let (object, mut entry) = self.entries.remove_entry(object).unwrap_or_else(|| {
+            (Arc::new(object.clone()), Entry { verdict: verdict.clone(), since: Vec::new() })
+        });
+        if !speaks {
+            self.drop_since(&object, std::mem::take(&mut entry.since));
+        }
+        entry.verdict = verdict.clone();
+        let gateway = match self.since.get_key_value(gateway) {
+            Some((known, _)) => known.clone(),
+            None => Arc::new(gateway.clone()),
+        };
+        self.since.entry(gateway.clone()).or_default().insert((since, object.clone()));
+        entry.since.push((gateway, since));
+        self.entries.insert(object, entry);
+    }
+
+    fn drop_since(&mut self, object: &Arc<ObjectRef>, since: Vec<(Arc<ObjectKey>, i64)>) {
+        for (gateway, since) in since {
+            if let Some(held) = self.since.get_mut(&gateway) {
+                held.remove(&(since, object.clone()));
+            }
+        }
     }
 
     /// The table generation of `gateway` since which the object is in it as `verdict` says; `None` until that is published.
     fn since(&self, object: &ObjectRef, verdict: &Verdict, gateway: &ObjectKey) -> Option<i64> {
-        self.entries.get(object).filter(|entry| entry.speaks_of(verdict))?.since.get(gateway).copied()
+        self.entries.get(object).filter(|entry| entry.speaks_of(verdict))?.since(gateway)
     }
 
     /// The condition `Programmed` of an object. `hindrance` is what keeps a gateway's table from being published.
@@ -158,6 +220,11 @@ impl Ledger {
     }
 }
 
+/// Before every object.
+fn least() -> ObjectRef {
+    ObjectRef { kind: Kind::Assistant, key: ObjectKey::new("", "") }
+}
+
 fn not_yet(reason: &'static str, message: String) -> Finding {
     Finding { status: ConditionStatus::False, reason, message }
 }
@@ -167,7 +234,7 @@ mod tests {
     use super::*;
     use crate::operator::watch::{LeaseFacts, PodFacts};
     use crate::routing::ack::{Acknowledgement, Held};
-    use crate::routing::compile::{Effective, Kind};
+    use crate::routing::compile::Effective;
 
     fn gateway() -> ObjectKey {
         ObjectKey::new("vd", "default")
@@ -209,7 +276,8 @@ mod tests {
     }
 
     fn record(ledger: &mut Ledger, generation: i64, verdict: &Verdict) -> usize {
-        let verdicts = BTreeMap::from([(number(), verdict.clone())]);
+        let verdicts = BTreeMap::from([(number(), Arc::new(verdict.clone()))]);
+        ledger.judged(&number(), verdict);
         ledger.record(&gateway(), generation, &verdicts, |_, _| false).len()
     }
 
@@ -241,6 +309,28 @@ mod tests {
     }
 
     #[test]
+    fn a_roll_that_moves_on_concerns_the_objects_in_between() {
+        let mut ledger = Ledger::default();
+        let line = |name: &str| ObjectRef { kind: Kind::PhoneNumber, key: ObjectKey::new("a", name) };
+        for (generation, name) in [(3, "c"), (5, "e"), (6, "f"), (9, "i")] {
+            let verdicts = BTreeMap::from([(line(name), Arc::new(verdict(1)))]);
+            ledger.judged(&line(name), &verdict(1));
+            ledger.record(&gateway(), generation, &verdicts, |_, _| false);
+        }
+        assert_eq!(ledger.affected(&gateway(), &at(4), &at(6)), [line("e"), line("f")]);
+        assert_eq!(ledger.affected(&gateway(), &at(9), &at(10)), []);
+        assert_eq!(
+            ledger.affected(&gateway(), &Roll::default(), &at(6)).len(),
+            4,
+            "a first pod concerns all"
+        );
+        ledger.forget(&line("e"));
+        assert_eq!(ledger.affected(&gateway(), &at(4), &at(6)), [line("f")]);
+        ledger.judged(&line("f"), &Verdict { gateways: BTreeSet::new(), ..verdict(1) });
+        assert_eq!(ledger.affected(&gateway(), &at(4), &at(6)), [], "it has left the table");
+    }
+
+    #[test]
     fn an_object_whose_reference_was_found_waits_for_the_table_that_knows_it() {
         let mut ledger = Ledger::default();
         let missing =
@@ -254,7 +344,8 @@ mod tests {
     #[test]
     fn a_new_leader_believes_what_a_status_has_proven() {
         let mut ledger = Ledger::default();
-        let verdicts = BTreeMap::from([(number(), verdict(1))]);
+        let verdicts = BTreeMap::from([(number(), Arc::new(verdict(1)))]);
+        ledger.judged(&number(), &verdict(1));
         ledger.record(&gateway(), 9, &verdicts, |_, _| true);
         assert_eq!(programmed(&ledger, &verdict(1), &at(8)), reason::PROGRAMMED);
     }

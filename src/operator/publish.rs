@@ -15,9 +15,10 @@ use tracing::{info, warn};
 use crate::resources::routing_slice::RoutingSliceSpec;
 use crate::resources::routing_table::{RoutingTableSpec, SliceReference, TableCounts};
 use crate::resources::{RoutingSlice, RoutingTable, SipGateway};
-use crate::routing::compile::{Compiled, CredentialSource, SecretFacts};
-use crate::routing::slice::{self, Slice};
-use crate::routing::table::{CredentialId, ObjectKey, Table};
+use crate::routing::compile::CredentialSource;
+use crate::routing::index::GatewayTable;
+use crate::routing::slice::{self, Draft};
+use crate::routing::table::{CredentialId, ObjectKey};
 
 use super::api::{ApiError, FIELD_MANAGER, read, write};
 use super::credentials::Credentials;
@@ -74,24 +75,78 @@ pub struct Job {
     pub metrics: Arc<Metrics>,
     /// The gateway.
     pub gateway: Arc<SipGateway>,
-    /// What was compiled.
-    pub compiled: Arc<Compiled>,
-    /// The versions of Secrets that it was compiled from.
-    pub secrets: BTreeMap<ObjectKey, SecretFacts>,
-    /// Names of the gateway's slices that are there.
-    pub present: BTreeSet<String>,
+}
+
+/// A table that is to be published, as it was at one moment.
+pub struct Offer {
+    /// Hash of the table.
+    hash: String,
+    /// All slices.
+    slices: Vec<SliceReference>,
+    /// Slices that aren't there, by name.
+    missing: Vec<(String, Draft)>,
+    /// Length of the largest slice's content, bytes.
+    largest: usize,
+    counts: TableCounts,
+    credentials: BTreeMap<CredentialId, CredentialSource>,
     /// The newest generation that a pod of the gateway says to hold.
-    pub newest_held: i64,
+    newest_held: i64,
+}
+
+impl Offer {
+    /// Offers `table`; `is_present` tells whether there is a slice of a name.
+    pub fn new(
+        gateway: &ObjectKey,
+        table: &GatewayTable,
+        is_present: impl Fn(&str) -> bool,
+        newest_held: i64,
+    ) -> Self {
+        let sliced = table.sliced();
+        let (mut slices, mut missing, mut largest) = (Vec::new(), Vec::new(), 0);
+        for outline in sliced.outlines() {
+            let name = names::slice(&gateway.name, &outline.part.to_string(), outline.hash);
+            if !is_present(&name) {
+                missing.push((name.clone(), sliced.draft(&outline)));
+            }
+            largest = largest.max(outline.bytes);
+            slices.push(SliceReference { name, hash: outline.hash.to_owned() });
+        }
+        let [numbers, assistants, destinations, trunks] =
+            sliced.counts().map(|count| i64::try_from(count).unwrap_or(i64::MAX));
+        Self {
+            hash: sliced.hash().to_owned(),
+            slices,
+            missing,
+            largest,
+            counts: TableCounts { numbers, assistants, destinations, trunks },
+            credentials: table.credentials().clone(),
+            newest_held,
+        }
+    }
+
+    /// The head, but for what depends on the head before.
+    fn head(&self, gateway: &ObjectKey) -> RoutingTableSpec {
+        RoutingTableSpec {
+            generation: 0,
+            hash: self.hash.clone(),
+            slices: self.slices.clone(),
+            previous_slices: Vec::new(),
+            credentials_secret: (!self.credentials.is_empty()).then(|| names::credentials(&gateway.name)),
+            counts: self.counts.clone(),
+        }
+    }
+}
+
+/// Which table is published: its hash, and the credentials that it names.
+#[derive(Debug)]
+pub struct Published {
+    hash: String,
+    credentials: BTreeSet<CredentialId>,
 }
 
 impl Job {
     pub(super) fn key(&self) -> ObjectKey {
         names::key(&*self.gateway)
-    }
-
-    /// The credentials that the table names, and where their values are.
-    pub(super) fn credentials(&self) -> BTreeMap<CredentialId, CredentialSource> {
-        self.compiled.credentials.get(&self.key()).cloned().unwrap_or_default()
     }
 
     pub(super) fn namespace(&self) -> String {
@@ -109,7 +164,7 @@ pub struct Publication {
     /// The credentials Secret.
     pub credentials: Credentials,
     /// What was compiled for the head; `None` until that is proven to be what is published.
-    pub compiled: Option<Arc<Compiled>>,
+    pub published: Option<Published>,
     /// Largest object of the publication as a share of [`SIZE_LIMIT`].
     pub fullness: f64,
     /// The newest generation that this leader has seen; survives the loss of the head.
@@ -125,10 +180,10 @@ impl Publication {
     }
 
     /// Whether the compiled table is what is published.
-    pub fn holds(&self, gateway: &ObjectKey, compiled: &Compiled) -> bool {
-        self.compiled.as_ref().is_some_and(|published| {
-            published.tables.get(gateway) == compiled.tables.get(gateway)
-                && published.credentials.get(gateway) == compiled.credentials.get(gateway)
+    pub fn holds(&self, table: &GatewayTable) -> bool {
+        self.published.as_ref().is_some_and(|published| {
+            published.hash == table.sliced().hash()
+                && published.credentials.iter().eq(table.credentials().keys())
         }) && self.head.is_some()
     }
 
@@ -150,23 +205,24 @@ impl Publication {
     }
 
     /// Brings the published table to what was compiled. Returns whether the head was written.
-    pub async fn publish(&mut self, job: &Job) -> Result<bool, PublishError> {
+    pub async fn publish(&mut self, job: &Job, offer: Offer) -> Result<bool, PublishError> {
         let key = job.key();
-        let Some(table) = job.compiled.tables.get(&key) else { return Ok(false) };
-        let slices = slice::cut(table);
-        let spec = specify(&key, table, &slices, !job.credentials().is_empty());
-        self.check_sizes(&key, &spec, &slices)?;
+        let spec = offer.head(&key);
+        self.check_sizes(&key, &spec, offer.largest)?;
 
         if self.head.is_none() {
             self.head = read(format!("read RoutingTable {key}"), heads(job).get_opt(&key.name)).await?;
             self.seen = self.head.is_some();
         }
-        self.ensure_slices(job, &slices).await?;
-        self.credentials.ensure(job, &key).await?;
+        let missing: Vec<_> =
+            offer.missing.iter().map(|(name, draft)| create_slice(job, name, draft)).collect();
+        stream::iter(missing).buffer_unordered(CONCURRENT_SLICES).try_collect::<()>().await?;
+        self.credentials.ensure(job, &key, &offer.credentials).await?;
         self.fullness = self.fullness.max(self.credentials.bytes as f64 / SIZE_LIMIT as f64);
-        let written = self.write_head(job, &key, spec).await?;
-        self.compiled = Some(job.compiled.clone());
-        self.credentials.published(job.credentials().into_keys().collect());
+        let written = self.write_head(job, &key, spec, offer.newest_held).await?;
+        let credentials: BTreeSet<_> = offer.credentials.into_keys().collect();
+        self.credentials.published(credentials.clone());
+        self.published = Some(Published { hash: offer.hash, credentials });
         if let Some(head) = &self.head {
             self.newest = head.spec.generation;
             let names = head.spec.slices.iter().map(|slice| slice.name.clone()).collect();
@@ -179,10 +235,9 @@ impl Publication {
         &mut self,
         gateway: &ObjectKey,
         spec: &RoutingTableSpec,
-        slices: &[Slice],
+        slice: usize,
     ) -> Result<(), PublishError> {
-        let head = bytes(spec) + spec.slices.len() * 80; // the previous generation's names come on top
-        let slice = slices.iter().map(|slice| bytes(&slice.content)).max().unwrap_or_default();
+        let head = bytes(spec) + spec.slices.len() * 80; // names of as many slices of the previous generation on top
         self.fullness = head.max(slice) as f64 / SIZE_LIMIT as f64;
         for (what, bytes) in
             [("the head of the routing table", head), ("one entry of the routing table", slice)]
@@ -194,23 +249,12 @@ impl Publication {
         Ok(())
     }
 
-    async fn ensure_slices(&self, job: &Job, slices: &[Slice]) -> Result<(), PublishError> {
-        let gateway = job.gateway.name_any();
-        let mut missing = Vec::new();
-        for slice in slices {
-            let name = names::slice(&gateway, &slice.part, &slice.hash);
-            if !job.present.contains(&name) {
-                missing.push(create_slice(job, name, slice));
-            }
-        }
-        stream::iter(missing).buffer_unordered(CONCURRENT_SLICES).try_collect().await
-    }
-
     async fn write_head(
         &mut self,
         job: &Job,
         key: &ObjectKey,
         mut spec: RoutingTableSpec,
+        newest_held: i64,
     ) -> Result<bool, PublishError> {
         let api = heads(job);
         for _ in 0..ATTEMPTS {
@@ -230,11 +274,8 @@ impl Publication {
                 }
             }
             let last = current.as_ref().map_or(0, |head| head.spec.generation);
-            spec.generation = last.max(self.newest).max(job.newest_held) + 1;
-            spec.previous_slices = match &current {
-                Some(head) => head.spec.slices.iter().map(|slice| slice.name.clone()).collect(),
-                None => Vec::new(),
-            };
+            spec.generation = last.max(self.newest).max(newest_held) + 1;
+            spec.previous_slices = left_out(current.as_ref(), &spec);
             let what = format!("write RoutingTable {key} generation {}", spec.generation);
             let outcome = match current {
                 None => {
@@ -276,6 +317,13 @@ impl Publication {
     }
 }
 
+/// The slices of the head before that the new one doesn't name: few, so that they add little to a large head.
+fn left_out(before: Option<&RoutingTable>, spec: &RoutingTableSpec) -> Vec<String> {
+    let named: BTreeSet<&String> = spec.slices.iter().map(|slice| &slice.name).collect();
+    let before = before.iter().flat_map(|head| &head.spec.slices).map(|slice| &slice.name);
+    before.filter(|name| !named.contains(name)).cloned().collect()
+}
+
 fn heads(job: &Job) -> Api<RoutingTable> {
     Api::namespaced(job.client.clone(), &job.namespace())
 }
@@ -284,38 +332,16 @@ fn manager() -> PostParams {
     PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() }
 }
 
-/// The head of a table, but for what depends on the head before.
-fn specify(gateway: &ObjectKey, table: &Table, slices: &[Slice], credentials: bool) -> RoutingTableSpec {
-    let references = slices.iter().map(|slice| SliceReference {
-        name: names::slice(&gateway.name, &slice.part, &slice.hash),
-        hash: slice.hash.clone(),
-    });
-    let count = |entries: usize| i64::try_from(entries).unwrap_or(i64::MAX);
-    RoutingTableSpec {
-        generation: 0,
-        hash: slice::table_hash(slices.iter().map(|slice| slice.hash.as_str())),
-        slices: references.collect(),
-        previous_slices: Vec::new(),
-        credentials_secret: credentials.then(|| names::credentials(&gateway.name)),
-        counts: TableCounts {
-            numbers: count(table.numbers.len()),
-            assistants: count(table.assistants.len()),
-            destinations: count(table.destinations.len()),
-            trunks: count(table.trunks.len()),
-        },
-    }
-}
-
-async fn create_slice(job: &Job, name: String, slice: &Slice) -> Result<(), PublishError> {
+async fn create_slice(job: &Job, name: &str, slice: &Draft) -> Result<(), PublishError> {
     let namespace = job.namespace();
     let api: Api<RoutingSlice> = Api::namespaced(job.client.clone(), &namespace);
     let spec = RoutingSliceSpec {
         gateway: job.gateway.name_any(),
-        part: slice.part.clone(),
-        content: slice.content.clone(),
+        part: slice.part.to_string(),
+        content: slice.content(),
     };
-    let mut object = RoutingSlice::new(&name, spec);
-    object.metadata = names::owned_metadata(&job.gateway, name.clone());
+    let mut object = RoutingSlice::new(name, spec);
+    object.metadata = names::owned_metadata(&job.gateway, name.to_owned());
     let params = manager();
     let create =
         || write(&job.term, format!("create RoutingSlice {namespace}/{name}"), api.create(&params, &object));
@@ -323,7 +349,7 @@ async fn create_slice(job: &Job, name: String, slice: &Slice) -> Result<(), Publ
         Ok(_) => job.metrics.wrote("RoutingSlice"),
         Err(error) if error.is_already_exists() => {
             // Ours from before a crash, or something that only has the name: the hash tells.
-            let found = read(format!("read RoutingSlice {namespace}/{name}"), api.get_opt(&name)).await?;
+            let found = read(format!("read RoutingSlice {namespace}/{name}"), api.get_opt(name)).await?;
             if let Some(found) = found
                 && slice::hash(&found.spec.content) != slice.hash
             {
@@ -333,7 +359,7 @@ async fn create_slice(job: &Job, name: String, slice: &Slice) -> Result<(), Publ
                 write(
                     &job.term,
                     format!("delete RoutingSlice {namespace}/{name}"),
-                    api.delete(&name, &params),
+                    api.delete(name, &params),
                 )
                 .await?;
                 create().await?;

@@ -1,6 +1,6 @@
 //! Reading the Secrets that SipTrunks name: facts for the compiler, values for the credentials Secret and nobody else.
 //!
-//! Secrets are watched by metadata; one is read only when `routing::compile::secrets_needed` names it and its version is
+//! Secrets are watched by metadata; one is read only when `Index::secrets_needed` names it and its version is
 //! new. A value never reaches a log, an event, a status or a slice: [`Value`] can't be printed.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 
-use crate::routing::compile::{Objects, SecretFacts, secrets_needed};
+use crate::routing::compile::SecretFacts;
+use crate::routing::index::Index;
 use crate::routing::table::ObjectKey;
 
 use super::api::{ApiError, read, redact};
@@ -80,20 +81,24 @@ impl Ledger {
     /// Returns as well whether the facts changed.
     pub fn due(
         &mut self,
-        objects: &mut Objects,
+        index: &mut Index,
         versions: &BTreeMap<ObjectKey, Version>,
     ) -> (Vec<ObjectKey>, bool) {
-        let needed = secrets_needed(objects);
-        let before = objects.secrets.len();
-        objects.secrets.retain(|key, _| needed.contains(key) && versions.contains_key(key));
-        let changed = objects.secrets.len() != before;
+        let needed: BTreeSet<ObjectKey> = index.secrets_needed().cloned().collect();
+        let known = index.objects().secrets.keys();
+        let useless = known.filter(|key| !(needed.contains(*key) && versions.contains_key(*key)));
+        let useless: Vec<ObjectKey> = useless.cloned().collect();
+        for key in &useless {
+            index.set_secret(key, None);
+        }
+        let changed = !useless.is_empty();
         self.asked.retain(|key, _| needed.contains(key) && versions.contains_key(key));
         self.failed.retain(|key| needed.contains(key) && versions.contains_key(key));
 
         let mut due = Vec::new();
         for key in needed {
             let Some(version) = versions.get(&key) else { continue };
-            let current = objects.secrets.get(&key).is_some_and(|facts| {
+            let current = index.objects().secrets.get(&key).is_some_and(|facts| {
                 facts.uid == version.uid && facts.resource_version == version.resource_version
             });
             let asked = self.asked.get(&key) == Some(version);
@@ -120,17 +125,14 @@ impl Ledger {
         key: ObjectKey,
         asked: Option<Version>,
         answer: Option<SecretFacts>,
-        objects: &mut Objects,
+        index: &mut Index,
     ) -> bool {
         self.reading.remove(&key);
         self.failed.remove(&key);
         if let Some(version) = asked {
             self.asked.insert(key.clone(), version);
         }
-        match answer {
-            Some(facts) => objects.secrets.insert(key, facts.clone()) != Some(facts),
-            None => objects.secrets.remove(&key).is_some(),
-        }
+        index.set_secret(&key, answer)
     }
 
     /// Notes that a read failed; what was known of the Secret stays until [`Self::retry`].

@@ -5,20 +5,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use kube::{Resource, ResourceExt};
+use kube::ResourceExt;
 
 use crate::resources::{Assistant, PhoneNumber, RoutingTable, SipGateway, SipTrunk, TransferDestination};
-use crate::routing::compile::{Kind, ObjectRef, Objects};
+use crate::routing::compile::{Kind, ObjectRef};
+use crate::routing::index::{Index, Indexed};
 use crate::routing::table::ObjectKey;
 
 use super::acknowledge::Roll;
 use super::watch::{Change, Delta, LeaseFacts, OwnedFacts, OwnedKind, PodFacts, SliceFacts, Version};
 
 /// Everything that the watches have told.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct State {
-    /// What the compiler looks at; `secrets` is filled in by whoever reads Secrets.
-    pub objects: Objects,
+    /// What people write, and what it means; Secrets are told to it by whoever reads them.
+    pub index: Index,
     /// Versions of all Secrets.
     pub secrets: BTreeMap<ObjectKey, Version>,
     /// Heads.
@@ -36,8 +37,10 @@ pub struct State {
 /// What has to be looked at again.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Touched {
-    /// The objects mean something else now.
+    /// The objects mean something else now, or what is made for a gateway may be another.
     pub compile: bool,
+    /// Trunks changed, which name Secrets.
+    pub names_secrets: bool,
     /// Secrets whose version changed, or that are gone.
     pub secrets: BTreeSet<ObjectKey>,
     /// Objects whose status may differ from what it should be.
@@ -83,32 +86,31 @@ impl State {
         if let Some(stream) = listed(&change) {
             self.synced.insert(stream);
         }
-        let objects = &mut self.objects;
         match change {
             Change::Assistants(delta) => {
-                custom(&mut objects.assistants, delta, Kind::Assistant, touched, |a, b| {
-                    same(a, b) && a.spec == b.spec
-                });
+                self.custom(delta, touched);
             }
             Change::Numbers(delta) => {
-                custom(&mut objects.numbers, delta, Kind::PhoneNumber, touched, |a, b| {
-                    same(a, b) && a.spec == b.spec
-                });
+                self.custom(delta, touched);
             }
             Change::Trunks(delta) => {
-                custom(&mut objects.trunks, delta, Kind::SipTrunk, touched, |a, b| {
-                    same(a, b) && a.spec == b.spec
-                });
+                let changed = self.custom(delta, touched);
+                touched.names_secrets |= changed;
             }
             Change::Destinations(delta) => {
-                custom(&mut objects.destinations, delta, Kind::TransferDestination, touched, |a, b| {
-                    same(a, b) && a.spec == b.spec
-                });
+                self.custom(delta, touched);
             }
             Change::Gateways(delta) => {
-                custom(&mut objects.gateways, delta, Kind::SipGateway, touched, |a, b| {
-                    same(a, b) && a.spec == b.spec && a.labels() == b.labels()
-                });
+                let known = &self.index.objects().gateways;
+                let news = match &delta {
+                    Delta::Put(key, new) => vec![(key, new)],
+                    Delta::Gone(_) => Vec::new(),
+                    Delta::Replace(all) => all.iter().collect(),
+                };
+                touched.compile |= news
+                    .into_iter()
+                    .any(|(key, new)| known.get(key).is_some_and(|old| !is_made_alike(old, new)));
+                self.custom(delta, touched);
             }
             Change::Tables(delta) => absorb(&mut self.tables, delta, |key, _, _| {
                 touched.published.insert(key.clone());
@@ -129,8 +131,7 @@ impl State {
                 if changed {
                     let labels =
                         self.namespaces.iter().map(|(key, labels)| (key.name.clone(), labels.clone()));
-                    objects.namespaces = labels.collect();
-                    touched.compile = true;
+                    touched.compile |= self.index.set_namespaces(labels.collect());
                 }
             }
             Change::Pods(delta) => absorb(&mut self.pods, delta, |key, old, new| {
@@ -167,15 +168,39 @@ impl State {
         }
     }
 
+    /// Takes in objects that people write; returns whether they mean something else now.
+    fn custom<K: Indexed>(&mut self, delta: Delta<Arc<K>>, touched: &mut Touched) -> bool {
+        let mut touch = |key: &ObjectKey| {
+            touched.objects.insert(ObjectRef { kind: K::KIND, key: key.clone() });
+        };
+        let changed = match delta {
+            Delta::Put(key, object) => {
+                touch(&key);
+                self.index.apply(&key, object)
+            }
+            Delta::Gone(key) => {
+                touch(&key);
+                self.index.delete::<K>(&key)
+            }
+            Delta::Replace(all) => {
+                all.keys().for_each(&mut touch);
+                K::of(self.index.objects()).keys().filter(|key| !all.contains_key(key)).for_each(touch);
+                self.index.reset(all)
+            }
+        };
+        touched.compile |= changed;
+        changed
+    }
+
     /// An object that people write, by kind and key.
     pub fn object(&self, object: &ObjectRef) -> Option<Reported<'_>> {
-        let key = &object.key;
+        let (key, objects) = (&object.key, self.index.objects());
         Some(match object.kind {
-            Kind::Assistant => Reported::Assistant(self.objects.assistants.get(key)?),
-            Kind::PhoneNumber => Reported::PhoneNumber(self.objects.numbers.get(key)?),
-            Kind::SipGateway => Reported::SipGateway(self.objects.gateways.get(key)?),
-            Kind::SipTrunk => Reported::SipTrunk(self.objects.trunks.get(key)?),
-            Kind::TransferDestination => Reported::TransferDestination(self.objects.destinations.get(key)?),
+            Kind::Assistant => Reported::Assistant(objects.assistants.get(key)?),
+            Kind::PhoneNumber => Reported::PhoneNumber(objects.numbers.get(key)?),
+            Kind::SipGateway => Reported::SipGateway(objects.gateways.get(key)?),
+            Kind::SipTrunk => Reported::SipTrunk(objects.trunks.get(key)?),
+            Kind::TransferDestination => Reported::TransferDestination(objects.destinations.get(key)?),
         })
     }
 }
@@ -191,28 +216,11 @@ pub enum Reported<'a> {
     TransferDestination(&'a Arc<TransferDestination>),
 }
 
-/// Whether two versions are one object with one spec generation and the same intent to be deleted.
-fn same<K: Resource>(a: &K, b: &K) -> bool {
-    let (a, b) = (a.meta(), b.meta());
-    a.uid == b.uid
-        && a.generation == b.generation
-        && a.deletion_timestamp.is_some() == b.deletion_timestamp.is_some()
-}
-
-fn custom<K>(
-    known: &mut BTreeMap<ObjectKey, Arc<K>>,
-    delta: Delta<Arc<K>>,
-    kind: Kind,
-    touched: &mut Touched,
-    equal: impl Fn(&K, &K) -> bool,
-) {
-    absorb(known, delta, |key, old, new| {
-        touched.objects.insert(ObjectRef { kind, key: key.clone() });
-        touched.compile |= match (old, new) {
-            (Some(old), Some(new)) => !equal(old, new),
-            _ => true,
-        };
-    });
+/// Whether what is made for a gateway is the same for two versions of it that mean the same to calls.
+fn is_made_alike(a: &SipGateway, b: &SipGateway) -> bool {
+    a.uid() == b.uid()
+        && a.labels() == b.labels()
+        && a.metadata.deletion_timestamp.is_some() == b.metadata.deletion_timestamp.is_some()
 }
 
 /// Brings `known` up to date and tells of each object that was put or is gone, with what was and what is.
@@ -306,7 +314,7 @@ mod tests {
         let mut state = State::default();
         after(&mut state, Change::Numbers(Delta::Put(key(), number(1))));
         let touched = after(&mut state, Change::Numbers(Delta::Replace(BTreeMap::new())));
-        assert!(touched.compile && state.objects.numbers.is_empty());
+        assert!(touched.compile && state.index.objects().numbers.is_empty());
     }
 
     #[test]

@@ -38,7 +38,7 @@ pub struct RoutingTableSpec {
     /// The slices that make up the table, in the order over which `hash` is taken.
     #[schemars(length(max = 8192))]
     pub slices: Vec<SliceReference>,
-    /// Slices of the previous generation, kept from collection.
+    /// Slices that only the previous generation has, kept from collection.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8192), inner(length(max = 253)))]
     pub previous_slices: Vec<String>,
