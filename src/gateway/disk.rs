@@ -160,7 +160,8 @@ impl Disk {
     }
 
     fn collect(&mut self, slices: &Path, parts: &Parts) -> Result<(), DiskError> {
-        self.written.retain(|hash| parts.slices.iter().any(|piece| piece.hash == *hash));
+        let hashes: HashSet<&str> = parts.slices.iter().map(|piece| &*piece.hash).collect();
+        self.written.retain(|hash| hashes.contains(&**hash));
         let named: HashSet<PathBuf> = parts.slices.iter().map(|piece| self.slice(&piece.hash)).collect();
         let io = |source| DiskError::Io { path: slices.to_owned(), source };
         for entry in fs::read_dir(slices).map_err(io)? {

@@ -350,7 +350,7 @@ async fn try_head(source: &Source, holder: &mut Holder, head: &RoutingTable) -> 
     let (generation, hash) = (head.spec.generation, &head.spec.hash);
     let result = match holder.weigh(generation, hash) {
         Ok(true) => Ok(None),
-        Ok(false) => fetch(source, head, &holder.parts).await.map(Some),
+        Ok(false) => fetch(source, head, &holder.parts, holder.snapshot.load_full()).await.map(Some),
         Err(error) => Err(error),
     };
     match result {
@@ -371,8 +371,13 @@ async fn try_head(source: &Source, holder: &mut Holder, head: &RoutingTable) -> 
     }
 }
 
-/// Fetches what isn't held, and verifies the whole.
-async fn fetch(source: &Source, head: &RoutingTable, held: &Parts) -> Result<(Parts, Snapshot), FollowError> {
+/// Fetches what isn't held, and verifies the whole. `held` are the parts of the table of `before`.
+async fn fetch(
+    source: &Source,
+    head: &RoutingTable,
+    held: &Arc<Parts>,
+    before: Arc<Snapshot>,
+) -> Result<(Parts, Snapshot), FollowError> {
     let known: HashMap<&str, &Arc<RawValue>> =
         held.slices.iter().map(|piece| (&*piece.hash, &piece.content)).collect();
     let slices: Api<RoutingSlice> = Api::namespaced(source.client.clone(), &source.namespace);
@@ -391,11 +396,14 @@ async fn fetch(source: &Source, head: &RoutingTable, held: &Parts) -> Result<(Pa
         credentials: held.credentials.clone(),
     };
     // Parsing and hashing a large table takes a while: not on a thread that others wait for.
-    let (mut parts, table) = blocking(move || {
-        let table = parts.table();
-        (parts, table)
-    })
-    .await?;
+    let (mut parts, table, before) = {
+        let held = Arc::clone(held);
+        blocking(move || {
+            let table = parts.table(&held, before.index.table());
+            (parts, table, before)
+        })
+        .await?
+    };
     let table = table?;
     let mut named = table.trunks.values().filter_map(|trunk| trunk.credential.as_ref());
     if named.any(|id| !parts.credentials.contains_key(id)) {
@@ -403,7 +411,7 @@ async fn fetch(source: &Source, head: &RoutingTable, held: &Parts) -> Result<(Pa
     }
     parts.keep_named(&table)?;
     blocking(move || {
-        let snapshot = parts.snapshot(table);
+        let snapshot = parts.snapshot(table, &before);
         (parts, snapshot)
     })
     .await

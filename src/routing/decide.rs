@@ -5,34 +5,43 @@
 mod sources;
 mod transfer;
 
-use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use imbl::GenericHashMap;
+use imbl::ordmap::DiffItem;
+use imbl::shared_ptr::DefaultSharedPtr;
 use siphasher::sip::SipHasher13;
 
 use super::normalise::normalise;
 use super::table::{
-    AgentEntry, AssistantEntry, CallerIdEntry, CallerIdHeaderEntry, CredentialId, E164, NumberEntry,
-    ObjectKey, SipTarget, Table, TransportEntry,
+    AgentEntry, CallerIdEntry, CallerIdHeaderEntry, CredentialId, E164, NumberEntry, ObjectKey, SipTarget,
+    Table, TransportEntry,
 };
 use sources::Sources;
 
-/// A table made ready for look-ups; built once when a gateway switches to a new table.
+/// A table made ready for look-ups when a gateway switches to it: from the one before, at the cost of what changed.
 ///
 /// The entries are those of the table (shared, not copied); a look-up of a number costs the same at any table size.
 pub struct Index {
     table: Arc<Table>,
-    numbers: HashMap<u64, Number, BuildHasherDefault<SipHasher13>>,
-    sources: Sources,
+    numbers: Numbers,
+    sources: Arc<Sources>,
 }
 
-/// A number with what is known of it without another look-up.
+/// The numbers of the table by hash: persistent, so that successive tables share what they have in common.
+type Numbers = GenericHashMap<u64, Number, BuildHasherDefault<SipHasher13>, DefaultSharedPtr>;
+
+#[derive(Clone)]
 struct Number {
-    number: E164,
     entry: Arc<NumberEntry>,
-    assistant: Option<Arc<AssistantEntry>>,
+}
+
+impl PartialEq for Number {
+    fn eq(&self, other: &Self) -> bool {
+        self.entry == other.entry
+    }
 }
 
 /// Who answers a call.
@@ -189,12 +198,28 @@ impl Index {
         let numbers = table
             .numbers
             .iter()
-            .map(|(number, entry)| {
-                let assistant = entry.assistant.as_ref().and_then(|key| table.assistants.get(key)).cloned();
-                (digits(number), Number { number: number.clone(), entry: entry.clone(), assistant })
-            })
+            .map(|(number, entry)| (digits(number), Number { entry: entry.clone() }))
             .collect();
-        let sources = Sources::new(&table.trunks);
+        let sources = Arc::new(Sources::new(&table.trunks));
+        Self { table, numbers, sources }
+    }
+
+    /// Makes a table ready for look-ups that was made from this one's by changing it: takes time in proportion to what was
+    /// changed, plus the number of trunks if one of them was.
+    pub fn follow(&self, table: Arc<Table>) -> Self {
+        let mut numbers = self.numbers.clone();
+        for change in self.table.numbers.diff(&table.numbers) {
+            match change {
+                DiffItem::Add(number, entry) | DiffItem::Update { new: (number, entry), .. } => {
+                    numbers.insert(digits(number), Number { entry: entry.clone() });
+                }
+                DiffItem::Remove(number, _) => {
+                    numbers.remove(&digits(number));
+                }
+            }
+        }
+        let same = self.table.trunks.diff(&table.trunks).next().is_none();
+        let sources = if same { self.sources.clone() } else { Arc::new(Sources::new(&table.trunks)) };
         Self { table, numbers, sources }
     }
 
@@ -218,22 +243,19 @@ impl Index {
         let mut shared = None;
         for (key, trunk) in self.sources.admitting(source) {
             first.get_or_insert(key);
-            let Some(found) =
-                normalise(&trunk.number_format, called_raw).and_then(|number| self.find(&number))
-            else {
-                continue;
-            };
+            let Some(number) = normalise(&trunk.number_format, called_raw) else { continue };
+            let Some(found) = self.find(&number) else { continue };
             let namespace = &found.entry.object.namespace;
             if trunk.allowed_namespaces.binary_search(namespace).is_err() {
                 continue;
             }
             if *namespace == key.namespace {
-                return Ok(answer(key, found));
+                return Ok(self.answer(key, number, found));
             }
-            shared.get_or_insert((key, found));
+            shared.get_or_insert((key, number, found));
         }
         match (shared, first) {
-            (Some((trunk, found)), _) => Ok(answer(trunk, found)),
+            (Some((trunk, number, found)), _) => Ok(self.answer(trunk, number, found)),
             (None, Some(trunk)) => Err(AnswerRefusal::UnknownNumber(trunk.clone())),
             (None, None) => Err(AnswerRefusal::UnknownSource(source)),
         }
@@ -242,16 +264,17 @@ impl Index {
     fn find(&self, number: &E164) -> Option<&Number> {
         self.numbers.get(&digits(number))
     }
-}
 
-fn answer(trunk: &ObjectKey, found: &Number) -> Answer {
-    let assistant = found.entry.assistant.as_ref().zip(found.assistant.as_ref());
-    Answer {
-        number: found.number.clone(),
-        object: found.entry.object.clone(),
-        trunk: trunk.clone(),
-        assistant: assistant.map(|(key, entry)| (key.clone(), entry.agent.clone())),
-        fallback: found.entry.fallback.clone(),
+    fn answer(&self, trunk: &ObjectKey, number: E164, found: &Number) -> Answer {
+        let entry = &found.entry;
+        let assistant = entry.assistant.as_ref().and_then(|key| self.table.assistants.get_key_value(key));
+        Answer {
+            number,
+            object: entry.object.clone(),
+            trunk: trunk.clone(),
+            assistant: assistant.map(|(key, entry)| (key.clone(), entry.agent.clone())),
+            fallback: entry.fallback.clone(),
+        }
     }
 }
 

@@ -25,7 +25,9 @@ use siphasher::sip::SipHasher13;
 pub(super) use sliced::Change;
 pub use sliced::{Draft, Outline, PartName, Sliced};
 
-use super::table::{AssistantEntry, DestinationEntry, E164, NumberEntry, ObjectKey, Table, TrunkEntry};
+use super::table::{
+    AssistantEntry, DestinationEntry, E164, Entries, NumberEntry, ObjectKey, Table, TrunkEntry,
+};
 
 /// Average size of a slice's canonical JSON, bytes, past which the number of slices doubles: slices lie between half of
 /// this and this on average, and (as keys spread by a hash) hardly ever above 48 KiB.
@@ -129,28 +131,42 @@ pub fn join<'a>(
 ) -> Result<Table, SliceError> {
     let mut table = Table::default();
     for (part, expected, content) in slices {
-        let found = hash(content);
-        if found != expected {
-            return Err(SliceError::WrongHash {
-                part: part.to_owned(),
-                expected: expected.to_owned(),
-                found,
-            });
-        }
-        let fragment = Fragment::deserialize(content)
-            .map_err(|source| SliceError::Unreadable { part: part.to_owned(), source })?;
-        merge(part, &mut table.numbers, fragment.numbers)?;
-        merge(part, &mut table.assistants, fragment.assistants)?;
-        merge(part, &mut table.destinations, fragment.destinations)?;
-        merge(part, &mut table.trunks, fragment.trunks)?;
+        add(&mut table, part, expected, content)?;
     }
     Ok(table)
 }
 
-fn merge<K: Ord + Display, V>(
+/// Adds the entries of one slice to a table; the hash is verified.
+pub fn add(table: &mut Table, part: &str, expected: &str, content: &Value) -> Result<(), SliceError> {
+    let found = hash(content);
+    if found != expected {
+        return Err(SliceError::WrongHash { part: part.to_owned(), expected: expected.to_owned(), found });
+    }
+    let fragment = fragment(part, content)?;
+    merge(part, &mut table.numbers, fragment.numbers)?;
+    merge(part, &mut table.assistants, fragment.assistants)?;
+    merge(part, &mut table.destinations, fragment.destinations)?;
+    merge(part, &mut table.trunks, fragment.trunks)
+}
+
+/// Takes the entries of one slice, which was added before, out of a table.
+pub fn take(table: &mut Table, part: &str, content: &Value) -> Result<(), SliceError> {
+    let fragment = fragment(part, content)?;
+    fragment.numbers.keys().for_each(|key| drop(table.numbers.remove(key)));
+    fragment.assistants.keys().for_each(|key| drop(table.assistants.remove(key)));
+    fragment.destinations.keys().for_each(|key| drop(table.destinations.remove(key)));
+    fragment.trunks.keys().for_each(|key| drop(table.trunks.remove(key)));
+    Ok(())
+}
+
+fn fragment(part: &str, content: &Value) -> Result<Fragment, SliceError> {
+    Fragment::deserialize(content).map_err(|source| SliceError::Unreadable { part: part.to_owned(), source })
+}
+
+fn merge<K: Ord + Clone + Display, V>(
     part: &str,
-    into: &mut BTreeMap<K, V>,
-    from: BTreeMap<K, V>,
+    into: &mut Entries<K, V>,
+    from: BTreeMap<K, Arc<V>>,
 ) -> Result<(), SliceError> {
     for (key, entry) in from {
         if into.contains_key(&key) {
@@ -170,7 +186,7 @@ struct Piece {
     value: Value,
 }
 
-fn cut_part<K: Display, V: Serialize>(part: &str, entries: &BTreeMap<K, Arc<V>>, slices: &mut Vec<Slice>) {
+fn cut_part<K: Ord + Display, V: Serialize>(part: &str, entries: &Entries<K, V>, slices: &mut Vec<Slice>) {
     let pieces: Vec<Piece> = entries
         .iter()
         .map(|(key, entry)| {

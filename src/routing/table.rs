@@ -4,7 +4,8 @@
 //! a header that may not be sent, or a reference that leads nowhere. A reference that was dropped is absent; where its
 //! absence would let another rule take over (and a call go out over a trunk that nobody chose) a flag says so.
 //!
-//! Entries are shared: tables of successive generations, and the look-ups over them, hold the same allocation.
+//! Entries are shared: tables of successive generations, and the look-ups over them, hold the same allocation. So are the
+//! maps where they are equal: copying a table costs nothing, and changing the copy costs what is changed.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -108,18 +109,21 @@ impl FromStr for E164 {
     }
 }
 
+/// Entries by key, in the order of the keys.
+pub type Entries<K, V> = imbl::OrdMap<K, Arc<V>>;
+
 /// One gateway's routing table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Table {
     /// Who answers each number.
-    pub numbers: BTreeMap<E164, Arc<NumberEntry>>,
+    pub numbers: Entries<E164, NumberEntry>,
     /// Assistants that a number names.
-    pub assistants: BTreeMap<ObjectKey, Arc<AssistantEntry>>,
+    pub assistants: Entries<ObjectKey, AssistantEntry>,
     /// Destinations that an assistant of the table may transfer to, or a number falls back to.
-    pub destinations: BTreeMap<ObjectKey, Arc<DestinationEntry>>,
+    pub destinations: Entries<ObjectKey, DestinationEntry>,
     /// Trunks that carry a transfer of the table or may bring calls in.
-    pub trunks: BTreeMap<ObjectKey, Arc<TrunkEntry>>,
+    pub trunks: Entries<ObjectKey, TrunkEntry>,
 }
 
 /// Who answers a number.

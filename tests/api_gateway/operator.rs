@@ -140,7 +140,8 @@ pub fn table_with_credential(version: &str) -> Table {
         "host": version, "transport": "UDP", "credential": version, "numberFormat": "e164",
         "callerIdHeader": "PAI", "allowedNamespaces": ["acme"],
     });
-    let trunks = BTreeMap::from([("acme/pbx".parse().unwrap(), serde_json::from_value(trunk).unwrap())]);
+    let trunks =
+        [("acme/pbx".parse().unwrap(), serde_json::from_value(trunk).unwrap())].into_iter().collect();
     Table { trunks, ..table_of(&["+31201234567"]) }
 }
 

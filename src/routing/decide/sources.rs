@@ -2,7 +2,7 @@
 //!
 //! One hash look-up for each prefix length that occurs (a handful in practice), whatever the number of trunks.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasherDefault;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use siphasher::sip::SipHasher13;
 
-use crate::routing::table::{ObjectKey, TrunkEntry};
+use crate::routing::table::{Entries, ObjectKey, TrunkEntry};
 
 /// Trunks by the networks they admit.
 pub(super) struct Sources {
@@ -23,7 +23,7 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    pub(super) fn new(trunks: &BTreeMap<ObjectKey, Arc<TrunkEntry>>) -> Self {
+    pub(super) fn new(trunks: &Entries<ObjectKey, TrunkEntry>) -> Self {
         let trunks: Vec<_> = trunks
             .iter()
             .filter(|(_, trunk)| !trunk.allowed_sources.is_empty())

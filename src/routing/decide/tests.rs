@@ -3,7 +3,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::routing::table::{DestinationEntry, DestinationTarget, NumberFormatEntry, TrunkEntry};
+use crate::routing::table::{
+    AssistantEntry, DestinationEntry, DestinationTarget, NumberFormatEntry, TrunkEntry,
+};
 
 fn key(text: &str) -> ObjectKey {
     text.parse().unwrap()

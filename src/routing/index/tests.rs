@@ -250,6 +250,35 @@ proptest! {
     }
 }
 
+#[test]
+fn an_assistant_without_agent_is_told_of_a_gateway_whose_number_another_object_holds() {
+    let mut pair = Pair::default();
+    pair.take(Step::DefaultGateway(Some("na/gateway".to_owned())));
+    let object = |kind: &str, name: &str, created: u8, spec: Value| {
+        let created = format!("2026-01-01T00:00:0{created}Z");
+        json!({
+            "kind": kind, "metadata": {"name": name, "namespace": "na", "creationTimestamp": created}, "spec": spec,
+        })
+    };
+    let number = |assistant: &str| json!({"number": "+31201234567", "assistantRef": {"name": assistant}});
+    let agent = json!({"sip": {"uri": "sip:agent@ai"}});
+    for object in [
+        object("SipGateway", "gateway", 0, json!({"defaultAgent": agent})),
+        object("Assistant", "with", 0, json!({"agent": agent})),
+        object("Assistant", "without", 0, json!({})),
+        object("PhoneNumber", "older", 1, number("with")),
+        object("PhoneNumber", "younger", 2, number("without")),
+    ] {
+        pair.take(Step::Put(object, 1));
+    }
+    pair.settle();
+    pair.take(Step::Put(object("SipGateway", "gateway", 0, json!({})), 2));
+    pair.settle();
+    let assistant = ObjectRef { kind: Kind::Assistant, key: ObjectKey::new("na", "without") };
+    let found = pair.index.verdicts()[&assistant].resolved_refs.reason;
+    assert_eq!(found, crate::resources::conditions::reason::REF_NOT_FOUND);
+}
+
 /// A shop whose numbers all lead to one assistant.
 fn shop(numbers: usize) -> Index {
     let mut index = Index::default();

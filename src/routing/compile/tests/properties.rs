@@ -97,11 +97,12 @@ fn phone_number() -> impl Strategy<Value = Value> {
 }
 
 fn gateway() -> impl Strategy<Value = Value> {
-    (grant(), any::<bool>(), 0..8u8).prop_map(|(grant, default, broken)| {
+    let agent = proptest::option::of("default|other");
+    (grant(), agent, 0..8u8).prop_map(|(grant, default, broken)| {
         json!({
             "allowedNamespaces": grant,
             "exposure": if broken == 0 { "HostNetwork" } else { "ClusterIP" },
-            "defaultAgent": if default { json!({"sip": {"uri": "sip:default@ai"}}) } else { Value::Null },
+            "defaultAgent": default.map(|user| json!({"sip": {"uri": format!("sip:{user}@ai")}})),
         })
     })
 }
