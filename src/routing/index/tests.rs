@@ -243,6 +243,7 @@ proptest! {
         steps in proptest::collection::vec(step(), 1..90)
     ) {
         let mut pair = Pair::default();
+        pair.take(Step::DefaultGateway(Some("na/k0".to_owned())));
         for step in steps {
             pair.take(step);
         }
@@ -277,6 +278,26 @@ fn an_assistant_without_agent_is_told_of_a_gateway_whose_number_another_object_h
     let assistant = ObjectRef { kind: Kind::Assistant, key: ObjectKey::new("na", "without") };
     let found = pair.index.verdicts()[&assistant].resolved_refs.reason;
     assert_eq!(found, crate::resources::conditions::reason::REF_NOT_FOUND);
+}
+
+#[test]
+fn a_gateways_other_default_agent_reaches_the_assistants_that_have_none() {
+    let mut pair = Pair::default();
+    pair.take(Step::DefaultGateway(Some("na/gateway".to_owned())));
+    let object = |kind: &str, spec: Value| {
+        let name = kind.to_lowercase().replace("sip", "");
+        json!({"kind": kind, "metadata": {"name": name, "namespace": "na"}, "spec": spec})
+    };
+    let gateway = |uri: &str| object("SipGateway", json!({"defaultAgent": {"sip": {"uri": uri}}}));
+    let number = json!({"number": "+31201234567", "assistantRef": {"name": "assistant"}});
+    for object in [gateway("sip:a@ai"), object("Assistant", json!({})), object("PhoneNumber", number)] {
+        pair.take(Step::Put(object, 1));
+    }
+    pair.settle();
+    pair.take(Step::Put(gateway("sip:b@ai"), 2));
+    pair.settle();
+    let table = &pair.index.tables()[&ObjectKey::new("na", "gateway")];
+    assert!(format!("{:?}", slices(table)).contains("sip:b@ai"));
 }
 
 /// A shop whose numbers all lead to one assistant.
