@@ -1,7 +1,7 @@
 //! The operator's part: publishing tables, and hearing what gateway pods acknowledge.
 
-use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::ByteString;
@@ -15,7 +15,7 @@ use voicedock::resources::routing_table::{RoutingTableSpec, SliceReference, Tabl
 use voicedock::resources::{RoutingSlice, RoutingTable};
 use voicedock::routing::ack::Acknowledgement;
 use voicedock::routing::slice::{self, Slice};
-use voicedock::routing::table::{E164, Table};
+use voicedock::routing::table::{E164, NumberEntry, Table, TrunkEntry};
 
 use crate::support::api_server::{SOON, api_server};
 
@@ -129,7 +129,8 @@ pub fn number(text: &str) -> E164 {
 pub fn table_of(numbers: &[&str]) -> Table {
     let entry = |number: &&str| {
         let object = format!("acme/{}", number.trim_start_matches('+'));
-        (number.parse().unwrap(), serde_json::from_value(json!({ "object": object })).unwrap())
+        let entry: NumberEntry = serde_json::from_value(json!({ "object": object })).unwrap();
+        (number.parse().unwrap(), Arc::new(entry))
     };
     Table { numbers: numbers.iter().map(entry).collect(), ..Table::default() }
 }
@@ -140,8 +141,8 @@ pub fn table_with_credential(version: &str) -> Table {
         "host": version, "transport": "UDP", "credential": version, "numberFormat": "e164",
         "callerIdHeader": "PAI", "allowedNamespaces": ["acme"],
     });
-    let trunks =
-        [("acme/pbx".parse().unwrap(), serde_json::from_value(trunk).unwrap())].into_iter().collect();
+    let trunk: TrunkEntry = serde_json::from_value(trunk).unwrap();
+    let trunks = [("acme/pbx".parse().unwrap(), Arc::new(trunk))].into_iter().collect();
     Table { trunks, ..table_of(&["+31201234567"]) }
 }
 
