@@ -132,7 +132,7 @@ impl Offer {
             slices: self.slices.clone(),
             previous_slices: Vec::new(),
             credentials_secret: (!self.credentials.is_empty()).then(|| names::credentials(&gateway.name)),
-            counts: self.counts.clone(),
+            counts: self.counts,
         }
     }
 }
