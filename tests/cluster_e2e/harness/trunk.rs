@@ -26,6 +26,11 @@ impl Trunk {
         let port = free_port(host);
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster_e2e/kamailio/trunk.cfg");
         let args = [
+            // Kamailio is a family of processes: in a PID namespace they all end with the first one.
+            "--pid".to_owned(),
+            "--fork".to_owned(),
+            "--kill-child".to_owned(),
+            "kamailio".to_owned(),
             "-f".to_owned(),
             config.display().to_string(),
             format!("--substdef=!_LISTEN_!udp:{host}:{port}!g"),
@@ -38,7 +43,7 @@ impl Trunk {
             "-Y".to_owned(),
             directory.display().to_string(),
         ];
-        let process = Process::start("trunk", directory, "kamailio", &args, Vec::new());
+        let process = Process::start("trunk", directory, "unshare", &args, Vec::new());
         let socket = UdpSocket::bind((host, 0)).expect("this machine's address can be bound");
         socket.set_read_timeout(Some(Duration::from_millis(100))).expect("the time isn't zero");
         let own = socket.local_addr().expect("the socket is bound");
