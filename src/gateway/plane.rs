@@ -26,7 +26,8 @@ use crate::sip::event::Transport;
 
 /// How often a drain looks whether the last call is gone.
 const DRAIN_POLL: Duration = Duration::from_millis(100);
-/// How long the goodbyes of calls that were cut are waited for: BYE and its answer, with one repetition.
+/// How long goodbyes are waited for once the last call is over: a BYE and its answer, with two repetitions (RFC 3261
+/// §17.1.2). A peer that is gone for good doesn't hold the pod for longer.
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// What the data plane is given. It runs from the first complete table on.
@@ -62,6 +63,10 @@ pub(super) struct Shared {
     pub(super) max_calls: usize,
     pub(super) live: AtomicUsize,
     pub(super) draining: AtomicBool,
+    /// By shard: whether a peer is still owed something, such as the BYE that it hasn't answered.
+    pub(super) owing: Box<[AtomicBool]>,
+    /// The end of the plane.
+    pub(super) closing: CancellationToken,
     addresses: LocalAddresses,
 }
 
@@ -112,6 +117,8 @@ pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
         max_calls: config.max_calls,
         live: AtomicUsize::new(0),
         draining: AtomicBool::new(false),
+        owing: config.control.iter().map(|_| AtomicBool::new(false)).collect(),
+        closing: closing.clone(),
         addresses: addresses.clone(),
     });
     let seed = rand::random();
@@ -133,39 +140,42 @@ pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
 }
 
 impl Plane {
-    /// Takes no new calls from now on; those that there are go on, transfers included.
+    /// From now on new calls are passed on to pods that take them, and refused if there is none; those that there are go
+    /// on, transfers included.
     pub fn drain(&self) {
         self.shared.draining.store(true, Ordering::Relaxed);
     }
 
-    /// Calls that are not over yet, their last goodbyes included.
+    /// Calls that are not over yet.
     pub fn live_calls(&self) -> usize {
-        self.shared.live.load(Ordering::Relaxed)
+        self.shared.live.load(Ordering::Acquire)
     }
 
-    /// Waits until the last call is gone, at most for `deadline`; calls that are left then are told goodbye.
+    /// Waits until the last call is over, at most for `deadline`; calls that are left then are told goodbye. Then waits
+    /// for the last goodbyes: a BYE that is lost must be repeated, or its peer keeps a call with nobody.
     pub async fn drained(&self, deadline: Duration) {
-        let empty = async {
-            while self.live_calls() > 0 {
-                tokio::time::sleep(DRAIN_POLL).await;
+        if tokio::time::timeout(deadline, until(|| self.live_calls() == 0)).await.is_err() {
+            tracing::warn!(
+                calls = self.live_calls(),
+                "the time for draining is over; the calls that are left are ended"
+            );
+            for shard in &self.shards {
+                let _ = shard.send(ShardInput::Cut).await;
             }
-        };
-        if tokio::time::timeout(deadline, empty).await.is_ok() {
-            return;
         }
-        tracing::warn!(
-            calls = self.live_calls(),
-            "the time for draining is over; the calls that are left are ended"
-        );
-        for shard in &self.shards {
-            let _ = shard.send(ShardInput::Cut).await;
+        let said =
+            || self.live_calls() == 0 && !self.shared.owing.iter().any(|owing| owing.load(Ordering::Acquire));
+        if tokio::time::timeout(GOODBYE, until(said)).await.is_err() {
+            tracing::info!("a peer did not answer its goodbye in time; it is not waited for");
         }
-        let goodbyes = async {
-            while self.live_calls() > 0 {
-                tokio::time::sleep(DRAIN_POLL).await;
-            }
-        };
-        // A peer that doesn't answer its BYE is not waited for.
-        let _ = tokio::time::timeout(GOODBYE, goodbyes).await;
     }
 }
+
+async fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        tokio::time::sleep(DRAIN_POLL).await;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -106,6 +106,7 @@ impl Shard {
 
     /// Runs until the plane is dropped.
     pub(super) async fn run(mut self) {
+        let closing = self.shared.closing.clone();
         loop {
             let due = [self.endpoint.next_timeout(), self.timers.first().map(|(at, ..)| *at)]
                 .into_iter()
@@ -113,10 +114,8 @@ impl Shard {
                 .min();
             let sleep = due.map_or(Duration::from_secs(3600), |at| at.since(self.now()));
             tokio::select! {
-                input = self.inputs.recv() => match input {
-                    Some(input) => self.input(input),
-                    None => return,
-                },
+                () = closing.cancelled() => return,
+                Some(input) = self.inputs.recv() => self.input(input),
                 Some(request) = self.control.recv() => self.control(request),
                 () = tokio::time::sleep(sleep), if due.is_some() => {}
             }
@@ -127,6 +126,7 @@ impl Shard {
                 }
             }
             self.fire_timers();
+            self.shared.owing[usize::from(self.number)].store(!self.endpoint.is_idle(), Ordering::Release);
         }
     }
 
@@ -481,7 +481,9 @@ impl Shard {
                 }
             }
         }
-        self.shared.live.fetch_sub(1, Ordering::Relaxed);
+        // Before the call stops counting: its BYEs may still have to be repeated.
+        self.shared.owing[usize::from(self.number)].store(true, Ordering::Release);
+        self.shared.live.fetch_sub(1, Ordering::AcqRel);
     }
 
     /// Gives up a call whose machine failed: every leg is told, nothing is awaited.
