@@ -120,7 +120,7 @@ impl Call {
         out: &mut Vec<Effect>,
     ) {
         let route = match &self.start.answer.fallback {
-            Some(key) => context.index.fallback(&self.facts(), key).ok(),
+            Some(key) => context.index.fallback(&self.facts(), key, context.wall).ok(),
             None => None,
         };
         match route {

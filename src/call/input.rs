@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use crate::routing::decide::{Index, TransferRefusal, Wanted};
 use crate::routing::table::{CredentialId, SipTarget};
 use crate::sip::event::{Body, LegEvent, Party, RequestId};
@@ -21,8 +23,10 @@ pub enum LegKey {
 /// What the machine may look at: the time, and the table as it is now.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
-    /// Now.
+    /// Now, for timers and spans.
     pub now: Millis,
+    /// Now on the clock that people read, for schedules.
+    pub wall: Timestamp,
     /// The routing table that new decisions are made by. A call in progress keeps what it decided earlier.
     pub index: &'a Index,
 }
@@ -89,6 +93,19 @@ pub enum Effect {
     Reoffer(LegKey, Option<Body>),
     /// Answers a request inside the leg.
     Respond(LegKey, RequestId, u16, Option<Body>),
+    /// Refuses a request inside the leg, with a sentence for whoever sent it.
+    Decline {
+        /// Who sent the request.
+        leg: LegKey,
+        /// The request.
+        request: RequestId,
+        /// Status code.
+        code: u16,
+        /// Why (a Warning header, RFC 3261 §20.43).
+        why: String,
+        /// Seconds after which the same request can be granted, where that is known (a Retry-After header).
+        retry_after: Option<u32>,
+    },
     /// Tells the sender of a REFER how it goes; the last one ends the subscription.
     Notify {
         /// Who sent the REFER.

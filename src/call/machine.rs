@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::routing::decide::{Answer, Authority, CallFacts, TransferRefusal, Wanted};
+use crate::routing::decide::{Answer, Authority, CallFacts, TransferRefusal, TransferRoute, Wanted};
 use crate::routing::table::{E164, ObjectKey};
 use crate::sip::event::{Body, EndedBy, IncomingCall, LegEvent, ReferTarget, RequestId};
 
@@ -342,8 +342,7 @@ impl Call {
                 if self.attempt.is_some() {
                     return Err(CommandRefusal::TransferUnderWay);
                 }
-                let resolved =
-                    context.index.transfer(&self.facts(), self.assistant(), &wanted, Authority::Api);
+                let resolved = self.resolve(&wanted, Authority::Api, context);
                 match resolved {
                     Ok(route) => {
                         let transfer = Transfer { route, asked_by: AskedBy::Api, refer: None };
@@ -390,10 +389,25 @@ impl Call {
                     TransferRefusal::NotAllowed { .. } | TransferRefusal::Loop(_) => 403,
                     _ => 480,
                 };
-                out.push(Effect::Respond(leg, request, code, None));
+                let retry_after = match &refusal {
+                    TransferRefusal::Closed { opens: Some(opens), .. } => {
+                        Some(opens.seconds_after(context.wall))
+                    }
+                    _ => None,
+                };
+                out.push(Effect::Decline { leg, request, code, why: refusal.to_string(), retry_after });
                 self.record_refusal(target.user.clone(), AskedBy::Agent, &refusal, out);
             }
         }
+    }
+
+    fn resolve(
+        &self,
+        wanted: &Wanted,
+        authority: Authority,
+        context: Context<'_>,
+    ) -> Result<TransferRoute, TransferRefusal> {
+        context.index.transfer(&self.facts(), self.assistant(), wanted, authority, context.wall)
     }
 
     /// A Refer-To names a number, one of the assistant's destinations, or a SIP URI, in this order.
@@ -401,10 +415,8 @@ impl Call {
         &self,
         target: &ReferTarget,
         context: Context<'_>,
-    ) -> Result<crate::routing::decide::TransferRoute, TransferRefusal> {
-        let resolve = |wanted: &Wanted| {
-            context.index.transfer(&self.facts(), self.assistant(), wanted, Authority::Assistant)
-        };
+    ) -> Result<TransferRoute, TransferRefusal> {
+        let resolve = |wanted: &Wanted| self.resolve(wanted, Authority::Assistant, context);
         let digits: String =
             target.user.chars().filter(|c| !matches!(c, '-' | '.' | '(' | ')' | ' ')).collect();
         if let Ok(number) = digits.parse::<E164>() {
@@ -426,14 +438,8 @@ impl Call {
         refusal: &TransferRefusal,
         out: &mut Vec<Effect>,
     ) {
-        let outcome = match refusal {
-            TransferRefusal::UnknownDestination { .. }
-            | TransferRefusal::NotAllowed { .. }
-            | TransferRefusal::Loop(_) => Outcome::NotAllowed,
-            _ => Outcome::Unreachable,
-        };
         out.push(Effect::Record(Record::TransferEnded(Box::new(TransferRecord {
-            outcome,
+            outcome: Outcome::of_route(refusal),
             sip_code: None,
             reason: refusal.to_string(),
             destination,

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::routing::decide::TransferRefusal;
 use crate::routing::table::ObjectKey;
 use crate::sip::event::{LegEvent, RefusedBy};
 
@@ -29,6 +30,8 @@ pub enum Outcome {
     Rejected,
     /// The human's line can't be reached.
     Unreachable,
+    /// It is outside of the destination's hours.
+    Closed,
     /// The routing table doesn't allow it.
     NotAllowed,
     /// The caller hung up first.
@@ -46,9 +49,25 @@ impl Outcome {
             Self::NoAnswer => "no-answer",
             Self::Rejected => "rejected",
             Self::Unreachable => "unreachable",
+            Self::Closed => "closed",
             Self::NotAllowed => "not-allowed",
             Self::CallerHungUp => "caller-hung-up",
             Self::Unknown => "unknown",
+        }
+    }
+
+    /// What a refusal of the routing table means for the one who asked for the transfer.
+    pub(super) fn of_route(refusal: &TransferRefusal) -> Self {
+        match refusal {
+            TransferRefusal::UnknownDestination { .. }
+            | TransferRefusal::NotAllowed { .. }
+            | TransferRefusal::Loop(_) => Self::NotAllowed,
+            TransferRefusal::Closed { .. } => Self::Closed,
+            TransferRefusal::CredentialsMissing(_)
+            | TransferRefusal::TransferTrunkUnusable(_)
+            | TransferRefusal::NoRoute(_)
+            | TransferRefusal::DestinationGone(_)
+            | TransferRefusal::NumberGone(_) => Self::Unreachable,
         }
     }
 
@@ -72,6 +91,7 @@ impl Outcome {
             Self::NoAnswer => (480, "Temporarily Unavailable"),
             Self::Rejected => (if (300..700).contains(&code) { code } else { 603 }, "Decline"),
             Self::Unreachable => (if (400..700).contains(&code) { code } else { 503 }, "Service Unavailable"),
+            Self::Closed => (480, "Closed"),
             Self::NotAllowed => (403, "Forbidden"),
             Self::CallerHungUp => (487, "Request Terminated"),
             Self::Unknown => (500, "Server Internal Error"),

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use rand::Rng as _;
 use tokio::sync::{mpsc, oneshot};
 
@@ -237,7 +238,8 @@ impl Shard {
         let id = CallId { instance: shared.instance, shard: self.number, serial: rand::rng().next_u64() };
         tracing::info!(call = %id, number = %answer.object, trunk = %answer.trunk, "call came in");
         let start = CallStart { id: id.to_string(), incoming, answer };
-        let (call, effects) = Call::start(start, Context { now, index: &snapshot.index });
+        let (call, effects) =
+            Call::start(start, Context { now, wall: Timestamp::now(), index: &snapshot.index });
         shared.live.fetch_add(1, Ordering::Relaxed);
         shared.metrics.calls.inc();
         let entry = Entry {
@@ -273,7 +275,7 @@ impl Shard {
         let now = self.now();
         let Some(entry) = self.calls.get_mut(&key) else { return };
         let snapshot = self.shared.snapshot.load();
-        let context = Context { now, index: &snapshot.index };
+        let context = Context { now, wall: Timestamp::now(), index: &snapshot.index };
         let stepped = std::panic::catch_unwind(AssertUnwindSafe(|| entry.call.step(input, context)));
         match stepped {
             Ok(effects) => self.carry_out(key, effects, reply),
@@ -304,6 +306,9 @@ impl Shard {
                 Effect::Reoffer(leg, body) => self.on(key, leg, |e, leg| e.reoffer(leg, body, now)),
                 Effect::Respond(leg, request, code, body) => {
                     self.on(key, leg, |e, leg| e.respond(leg, request, code, body, now));
+                }
+                Effect::Decline { leg, request, code, why, retry_after } => {
+                    self.on(key, leg, |e, leg| e.decline(leg, request, code, &why, retry_after, now));
                 }
                 Effect::Notify { leg, request, code, reason, last } => {
                     self.on(key, leg, |e, leg| e.notify(leg, request, code, reason, last, now));

@@ -83,6 +83,7 @@ fn outcome(outcome: &call::Outcome) -> Outcome {
         call::Outcome::NoAnswer => Outcome::NoAnswer,
         call::Outcome::Rejected => Outcome::Rejected,
         call::Outcome::Unreachable => Outcome::Unreachable,
+        call::Outcome::Closed => Outcome::Closed,
         call::Outcome::NotAllowed => Outcome::NotAllowed,
         call::Outcome::CallerHungUp => Outcome::CallerHungUp,
         call::Outcome::Unknown => Outcome::Unknown,

@@ -73,7 +73,8 @@ pub struct TransferDestinationSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub headers: Vec<Header>,
-    /// When the destination is open; always when left out.
+    /// When the destination is open; always when left out. A transfer to a destination that is closed is refused at once,
+    /// with the time of its next opening; the caller stays with the assistant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
     /// What happens when the destination can't be had; back to the assistant when left out.

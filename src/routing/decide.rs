@@ -15,6 +15,7 @@ use imbl::shared_ptr::DefaultSharedPtr;
 use siphasher::sip::SipHasher13;
 
 use super::normalise::normalise;
+use super::schedule::Opening;
 use super::table::{
     AgentEntry, CallerIdEntry, CallerIdHeaderEntry, CredentialId, E164, NumberEntry, ObjectKey, SipTarget,
     Table, TransportEntry,
@@ -164,6 +165,17 @@ pub enum TransferRefusal {
         trunk: ObjectKey,
         /// The number, or the user part of the SIP URI.
         wanted: String,
+    },
+    /// It is outside of the destination's hours.
+    #[error(
+        "destination {destination} is closed{}",
+        opens.as_ref().map_or_else(|| "; see its schedule".to_owned(), |opening| format!("; it opens {opening}"))
+    )]
+    Closed {
+        /// The destination.
+        destination: String,
+        /// When it opens next; absent when that is not within two weeks.
+        opens: Option<Opening>,
     },
     /// The caller would be put through to the number that the caller dialled.
     #[error("{0} is the number that the caller dialled; the transfer would come back here")]

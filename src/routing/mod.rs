@@ -10,6 +10,7 @@ pub mod compile;
 pub mod decide;
 pub mod index;
 pub mod normalise;
+pub mod schedule;
 pub mod slice;
 pub mod table;
 pub mod uri;

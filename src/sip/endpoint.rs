@@ -29,7 +29,7 @@ use super::slab::Slab;
 use super::time::Millis;
 use super::timer;
 use super::transaction::{ServerKey, ServerState};
-use super::via;
+use super::{via, wire};
 
 /// What a shard's endpoint produces.
 #[derive(Clone, Debug)]
@@ -190,7 +190,24 @@ impl Endpoint {
 
     /// Answers a request inside the leg.
     pub fn respond(&mut self, leg: LegId, request: RequestId, code: u16, body: Option<Body>, now: Millis) {
-        self.with(leg, |leg, core| inside::respond(leg, core, request, code, body.as_ref(), now));
+        self.with(leg, |leg, core| inside::respond(leg, core, request, code, &[], body.as_ref(), now));
+    }
+
+    /// Refuses a request inside the leg with a sentence for whoever sent it (Warning, RFC 3261 §20.43), and with the
+    /// seconds after which the same request can be granted (Retry-After) where that is known.
+    pub fn decline(
+        &mut self,
+        leg: LegId,
+        request: RequestId,
+        code: u16,
+        why: &str,
+        retry_after: Option<u32>,
+        now: Millis,
+    ) {
+        let warning = format!("399 voicedock {}", wire::quoted(why).trim_end());
+        let retry_after = retry_after.map(|seconds| ("Retry-After", seconds.to_string()));
+        let headers: Vec<_> = std::iter::once(("Warning", warning)).chain(retry_after).collect();
+        self.with(leg, |leg, core| inside::respond(leg, core, request, code, &headers, None, now));
     }
 
     /// Sends NOTIFY with a sipfrag body (`SIP/2.0 code reason`) about a REFER that was answered 2xx; `last` ends the

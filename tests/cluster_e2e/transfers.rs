@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::control::{call_is, call_is_within, voicedock_id};
 use crate::harness::office::{Office, SALES};
@@ -176,6 +176,21 @@ fn an_agent_that_asked_with_refer_hears_that_the_human_is_busy() {
     call.agent.sees(&["told", "SIP/2.0 486", "terminated"]);
     human.ends_well();
     call.ends_with_the_assistant("busy", Some(486));
+}
+
+#[test]
+fn a_transfer_to_a_destination_that_is_closed_is_refused_with_the_time_of_its_opening() {
+    let scene = Scene::new("closed");
+    let day = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).weekday().wrapping_add(3);
+    let day = &format!("{day:?}")[..3];
+    let hours =
+        format!(r#"schedule: {{timeZone: UTC, open: [{{days: [{day}], from: "00:00", to: "24:00"}}]}}"#);
+    let call = Call::start(scene, Office { destination_spec: &hours, ..Office::default() });
+    let command = json!({ "type": "transfer", "destination": "sales" });
+    let answer = call.scene.control(&call.pod).command(&call.id, &command);
+    assert_eq!((answer.status, &answer.body["error"]), (400, &json!("transfer_refused")));
+    assert!(answer.body["message"].to_string().contains("closed; it opens"), "{}", answer.body);
+    call.ends_with_the_assistant("closed", None);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! One test for each way a call can go, races included.
 
+use std::time::Duration;
+
 use super::world::*;
 use crate::call::{CommandRefusal, LegKey, Status, Timer};
 use crate::sip::event::*;
@@ -292,6 +294,24 @@ fn an_unknown_destination_is_refused_and_nothing_is_dialled() {
     world.transfer("the-boss");
     assert!(matches!(world.replies.last(), Some(Err(CommandRefusal::Refused(_)))), "{:?}", world.replies);
     assert_eq!(world.legs.len(), 2);
+}
+
+#[test]
+fn a_destination_that_is_closed_is_not_dialled_and_the_agent_hears_when_it_opens() {
+    let mut world = World::answered();
+    let request = world.refer(AGENT, "night");
+    assert_eq!(world.responses.last(), Some(&(AGENT, request, 480)));
+    let why = "destination night is closed; it opens Monday 5 January 2026 at 22:00 in Europe/Amsterdam";
+    let in_twelve_hours = 12 * 3600 - 1;
+    assert_eq!(world.declined, [(why.to_owned(), Some(in_twelve_hours))]);
+    assert_eq!(world.outcomes(), ["closed"]);
+    assert_eq!(world.legs.len(), 2);
+    assert_eq!((world.state(CALLER), world.hears(CALLER)), (State::Answered, "agent".into()));
+    world.transfer("night");
+    assert!(matches!(world.replies.last(), Some(Err(CommandRefusal::Refused(_)))), "{:?}", world.replies);
+    world.now = world.now + Duration::from_secs(12 * 3600);
+    world.transfer("night");
+    assert_eq!(world.state(HUMAN), State::Calling, "it is open now");
 }
 
 #[test]

@@ -3,10 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
+
 use crate::call::{
     Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Timer,
 };
 use crate::routing::decide::{Index, Wanted};
+use crate::routing::schedule::{Hours, Schedule};
 use crate::routing::table::*;
 use crate::sip::event::*;
 use crate::sip::time::Millis;
@@ -61,6 +64,8 @@ pub(super) struct World {
     pub(super) records: Vec<Record>,
     pub(super) replies: Vec<Result<(), CommandRefusal>>,
     pub(super) responses: Vec<(LegKey, RequestId, u16)>,
+    /// What is said to those whose request was declined: the sentence, and when it may be granted.
+    pub(super) declined: Vec<(String, Option<u32>)>,
     next_request: u64,
 }
 
@@ -104,6 +109,7 @@ fn destination(number: &str, return_to_assistant: bool) -> DestinationEntry {
         ring_timeout_seconds: 30,
         caller_id: CallerIdEntry::Preserve,
         headers: Vec::new(),
+        schedule: None,
         return_to_assistant,
     }
 }
@@ -129,8 +135,7 @@ pub(super) fn table(fallback: bool) -> Table {
         }
         .into(),
     );
-    let destinations =
-        BTreeMap::from([("sales".to_owned(), key("sales")), ("strict".to_owned(), key("strict"))]);
+    let destinations = ["sales", "strict", "night"].map(|name| (name.to_owned(), key(name))).into();
     let agent = AgentEntry::Sip {
         targets: vec![target("192.0.2.10"), target("192.0.2.11")],
         headers: vec![("X-Tenant".into(), "acme".into())],
@@ -139,6 +144,10 @@ pub(super) fn table(fallback: bool) -> Table {
     table.assistants.insert(key("support"), AssistantEntry { agent, destinations }.into());
     table.destinations.insert(key("sales"), destination("+31612345678", true).into());
     table.destinations.insert(key("strict"), destination("+31612345679", false).into());
+    let mut night = destination("+31612345670", true);
+    let hours = Hours::new(0, "22:00", "24:00").unwrap();
+    night.schedule = Some(Schedule::new("Europe/Amsterdam".parse().unwrap(), vec![hours]));
+    table.destinations.insert(key("night"), night.into());
     table.numbers.insert(
         "+31201234567".parse().unwrap(),
         NumberEntry {
@@ -151,6 +160,12 @@ pub(super) fn table(fallback: bool) -> Table {
         .into(),
     );
     table
+}
+
+/// The clock on the wall began on a Monday, 10:00 in Amsterdam.
+fn context(now: Millis, index: &Index) -> Context<'_> {
+    let wall = 1_767_603_600_000 + i64::try_from(now.0).unwrap();
+    Context { now, wall: Timestamp::from_millisecond(wall).unwrap(), index }
 }
 
 impl World {
@@ -181,7 +196,7 @@ impl World {
         let answer = index.who_answers(peer.ip(), &incoming.called).unwrap();
         let now = Millis(1_000);
         let (call, effects) =
-            Call::start(CallStart { id: "call_1".into(), incoming, answer }, Context { now, index: &index });
+            Call::start(CallStart { id: "call_1".into(), incoming, answer }, context(now, &index));
         let mut world = Self {
             call,
             index,
@@ -191,6 +206,7 @@ impl World {
             records: Vec::new(),
             replies: Vec::new(),
             responses: Vec::new(),
+            declined: Vec::new(),
             next_request: 1,
         };
         world.carry_out(effects);
@@ -273,7 +289,7 @@ impl World {
     }
 
     pub(super) fn input(&mut self, input: Input) {
-        let effects = self.call.step(input, Context { now: self.now, index: &self.index });
+        let effects = self.call.step(input, context(self.now, &self.index));
         self.carry_out(effects);
     }
 
@@ -322,6 +338,13 @@ impl World {
                         }
                         self.responses.push((key, request, code));
                     }
+                }
+                Effect::Decline { leg: key, request, code, why, retry_after } => {
+                    let leg = self.leg(key);
+                    assert_ne!(leg.state, State::Over);
+                    assert!(leg.requests.remove(&request), "{request:?} on {key:?} is answered twice");
+                    self.responses.push((key, request, code));
+                    self.declined.push((why, retry_after));
                 }
                 Effect::Notify { leg, request, code, last, .. } => {
                     assert!(!matches!(self.leg(leg).state, State::HungUp | State::Over), "NOTIFY on {leg:?}");

@@ -129,6 +129,7 @@ fn inline_entry(destination: &ToolDestination) -> Result<(String, DestinationEnt
         ring_timeout_seconds: DEFAULT_RING_TIMEOUT_SECONDS.unsigned_abs(),
         caller_id: CallerIdEntry::Preserve,
         headers: Vec::new(),
+        schedule: None,
         return_to_assistant: true,
     };
     Ok((number.to_string(), entry))

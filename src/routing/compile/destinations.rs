@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use crate::resources::SipTrunk;
 use crate::resources::transfer_destination::{
-    CallerId, CallerIdMode, DestinationType, Finally, TransferDestinationSpec, TransferMethod,
+    self, CallerId, CallerIdMode, DestinationType, Finally, TransferDestinationSpec, TransferMethod,
 };
+use crate::routing::schedule::{Hours, Schedule};
 use crate::routing::table::{CallerIdEntry, DestinationEntry, DestinationTarget, ObjectKey};
 
 use super::trunks::Trunk;
@@ -66,17 +67,21 @@ fn entry(spec: &TransferDestinationSpec) -> Result<DestinationEntry, Problems> {
     let seconds = problems.take(fields::bounded("ringTimeoutSeconds", seconds, 1, 600));
     let caller_id = problems.take(caller_id(spec.caller_id.as_ref()));
     let headers = problems.take(fields::headers("headers", &spec.headers));
+    let schedule = spec.schedule.as_ref().and_then(|spec| problems.take(schedule(spec)));
     let finally = spec.on_failure.as_ref().and_then(|on_failure| on_failure.finally);
     match (target, seconds, caller_id, headers) {
-        (Some(target), Some(ring_timeout_seconds), Some(caller_id), Some(headers)) => Ok(DestinationEntry {
-            target,
-            description: spec.description.clone(),
-            trunk: None,
-            ring_timeout_seconds,
-            caller_id,
-            headers,
-            return_to_assistant: finally != Some(Finally::HangUp),
-        }),
+        (Some(target), Some(ring_timeout_seconds), Some(caller_id), Some(headers)) if problems.is_empty() => {
+            Ok(DestinationEntry {
+                target,
+                description: spec.description.clone(),
+                trunk: None,
+                ring_timeout_seconds,
+                caller_id,
+                headers,
+                schedule,
+                return_to_assistant: finally != Some(Finally::HangUp),
+            })
+        }
         _ => Err(problems),
     }
 }
@@ -93,6 +98,25 @@ fn target(spec: &TransferDestinationSpec) -> Result<DestinationTarget, Problems>
             Err(problem(reason::INVALID, "type: number needs number and no uri."))
         }
         (DestinationType::Sip, ..) => Err(problem(reason::INVALID, "type: sip needs uri and no number.")),
+    }
+}
+
+fn schedule(spec: &transfer_destination::Schedule) -> Result<Schedule, Problems> {
+    let mut problems = Problems::default();
+    let zone =
+        spec.time_zone.parse().map_err(|error| problems.invalid(format!("schedule.timeZone: {error}.")));
+    let mut hours = Vec::new();
+    for open in &spec.open {
+        for day in &open.days {
+            match Hours::new(*day as usize, &open.from, &open.to) {
+                Ok(found) => hours.push(found),
+                Err(error) => problems.invalid(format!("schedule.open: {error}.")),
+            }
+        }
+    }
+    match zone {
+        Ok(zone) if problems.is_empty() => Ok(Schedule::new(zone, hours)),
+        _ => Err(problems),
     }
 }
 

@@ -1,8 +1,10 @@
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
+use crate::routing::schedule::{Hours, Schedule};
 use crate::routing::table::{
     AssistantEntry, DestinationEntry, DestinationTarget, NumberFormatEntry, TrunkEntry,
 };
@@ -44,6 +46,7 @@ fn destination(target: DestinationTarget, trunk: Option<&str>) -> DestinationEnt
         ring_timeout_seconds: 20,
         caller_id: CallerIdEntry::PhoneNumber,
         headers: vec![("X-Reason".into(), "test".into())],
+        schedule: None,
         return_to_assistant: true,
     }
 }
@@ -56,6 +59,11 @@ fn number(object: &str) -> NumberEntry {
         transfer_trunk_unusable: false,
         fallback: None,
     }
+}
+
+/// A Monday, 10:00 in Amsterdam.
+fn monday() -> Timestamp {
+    "2026-01-05T09:00:00Z".parse().unwrap()
 }
 
 /// A shop with a carrier (inbound) and a PBX, and an assistant with a destination of each kind.
@@ -112,13 +120,23 @@ impl World {
         change(Arc::make_mut(self.0.trunks.get_mut(&key(name)).unwrap()));
     }
 
+    fn change_destination(&mut self, name: &str, change: impl FnOnce(&mut DestinationEntry)) {
+        change(Arc::make_mut(self.0.destinations.get_mut(&key(name)).unwrap()));
+    }
+
     fn index(&self) -> Index {
         Index::new(Arc::new(self.0.clone()))
     }
 
     fn transfer(&self, wanted: &str, authority: Authority) -> Result<TransferRoute, TransferRefusal> {
         let call = CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier") };
-        self.index().transfer(&call, Some(&key("shop/support")), &wanted.parse().unwrap(), authority)
+        self.index().transfer(
+            &call,
+            Some(&key("shop/support")),
+            &wanted.parse().unwrap(),
+            authority,
+            monday(),
+        )
     }
 }
 
@@ -303,9 +321,14 @@ fn the_api_may_transfer_a_call_that_has_no_assistant() {
     let world = World::new();
     let call = CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier") };
     let wanted = Wanted::Number(e164("+31612345678"));
-    assert!(world.index().transfer(&call, None, &wanted, Authority::Api).is_ok());
-    assert!(world.index().transfer(&call, None, &wanted, Authority::Assistant).is_err());
-    assert!(world.index().transfer(&call, Some(&key("shop/gone")), &wanted, Authority::Assistant).is_err());
+    assert!(world.index().transfer(&call, None, &wanted, Authority::Api, monday()).is_ok());
+    assert!(world.index().transfer(&call, None, &wanted, Authority::Assistant, monday()).is_err());
+    assert!(
+        world
+            .index()
+            .transfer(&call, Some(&key("shop/gone")), &wanted, Authority::Assistant, monday())
+            .is_err()
+    );
 }
 
 #[test]
@@ -402,14 +425,41 @@ fn a_call_that_outlives_its_trunk_or_its_number_is_told_so() {
 }
 
 #[test]
+fn a_destination_outside_of_its_hours_is_not_dialled_and_says_when_it_opens() {
+    let mut world = World::new();
+    let hours = |from: &str, to: &str| {
+        let zone = "Europe/Amsterdam".parse().unwrap();
+        Some(Schedule::new(zone, vec![Hours::new(0, from, to).unwrap()]))
+    };
+    world.change_destination("shop/sales", |sales| sales.schedule = hours("11:00", "12:00"));
+    world.change_destination("shop/front", |front| front.schedule = hours("10:00", "12:00"));
+    let refusal = world.transfer("sales", Authority::Assistant).unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "destination sales is closed; it opens Monday 5 January 2026 at 11:00 in Europe/Amsterdam"
+    );
+    assert_eq!(
+        world.transfer("+31612345678", Authority::Api),
+        Err(refusal),
+        "the number is that of a destination"
+    );
+    assert!(world.transfer("front", Authority::Assistant).is_ok());
+    let call = CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier") };
+    assert!(matches!(
+        world.index().fallback(&call, &key("shop/sales"), monday()),
+        Err(TransferRefusal::Closed { .. })
+    ));
+}
+
+#[test]
 fn the_fallback_is_dialled_by_the_same_rules_and_never_returns_to_the_assistant() {
     let world = World::new();
     let call = CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier") };
-    let route = world.index().fallback(&call, &key("shop/front")).unwrap();
+    let route = world.index().fallback(&call, &key("shop/front"), monday()).unwrap();
     assert_eq!((route.label.as_str(), route.trunk_rule), ("front", TrunkRule::Destination));
     assert!(!route.return_to_assistant);
     let gone = TransferRefusal::DestinationGone(key("shop/nobody"));
-    assert_eq!(world.index().fallback(&call, &key("shop/nobody")), Err(gone));
+    assert_eq!(world.index().fallback(&call, &key("shop/nobody"), monday()), Err(gone));
 }
 
 #[test]

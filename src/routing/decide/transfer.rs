@@ -2,7 +2,10 @@
 
 use std::str::FromStr;
 
+use jiff::Timestamp;
+
 use crate::routing::normalise::normalise;
+use crate::routing::schedule::State;
 use crate::routing::table::{
     CallerIdEntry, CallerIdHeaderEntry, DestinationEntry, DestinationTarget, E164, NumberEntry,
     NumberFormatEntry, ObjectKey, SipTarget, TrunkEntry,
@@ -36,13 +39,14 @@ impl Index {
     /// How a transfer goes, or why not. Nothing is dialled that `authority` or the trunk's `outbound` rules don't let out.
     ///
     /// Which trunk: the destination's, else the number's transfer trunk, else the one that the call came in over; a SIP URI
-    /// without a trunk of its own is dialled directly. `assistant` is the one that has the call.
+    /// without a trunk of its own is dialled directly. `assistant` is the one that has the call, `at` the time of day.
     pub fn transfer(
         &self,
         call: &CallFacts,
         assistant: Option<&ObjectKey>,
         wanted: &Wanted,
         authority: Authority,
+        at: Timestamp,
     ) -> Result<TransferRoute, TransferRefusal> {
         let number =
             self.find(&call.number).ok_or_else(|| TransferRefusal::NumberGone(call.number.clone()))?;
@@ -51,7 +55,7 @@ impl Index {
             self.table().destinations.get(key).map(|destination| Listed { name, key, destination })
         });
         if let Some(found) = best(listed.clone(), wanted) {
-            return self.to_destination(call, number, found.name, found.key, found.destination);
+            return self.to_destination(call, number, found, at);
         }
         match (wanted, authority) {
             (Wanted::Number(wanted), Authority::Api) => self.to_number(call, number, wanted),
@@ -64,8 +68,13 @@ impl Index {
         }
     }
 
-    /// How a caller gets to the number's fallback destination when the assistant can't be reached.
-    pub fn fallback(&self, call: &CallFacts, fallback: &ObjectKey) -> Result<TransferRoute, TransferRefusal> {
+    /// How a caller gets to the number's fallback destination when the assistant can't be reached; `at` is the time of day.
+    pub fn fallback(
+        &self,
+        call: &CallFacts,
+        fallback: &ObjectKey,
+        at: Timestamp,
+    ) -> Result<TransferRoute, TransferRefusal> {
         let number =
             self.find(&call.number).ok_or_else(|| TransferRefusal::NumberGone(call.number.clone()))?;
         let destination = self
@@ -73,7 +82,8 @@ impl Index {
             .destinations
             .get(fallback)
             .ok_or_else(|| TransferRefusal::DestinationGone(fallback.clone()))?;
-        let route = self.to_destination(call, number, &fallback.name, fallback, destination)?;
+        let listed = Listed { name: &fallback.name, key: fallback, destination };
+        let route = self.to_destination(call, number, listed, at)?;
         // There is no assistant to return to.
         Ok(TransferRoute { return_to_assistant: false, ..route })
     }
@@ -82,10 +92,12 @@ impl Index {
         &self,
         call: &CallFacts,
         number: &Number,
-        name: &str,
-        key: &ObjectKey,
-        destination: &DestinationEntry,
+        Listed { name, key, destination }: Listed<'_>,
+        at: Timestamp,
     ) -> Result<TransferRoute, TransferRefusal> {
+        if let Some(State::Closed(opens)) = destination.schedule.as_ref().map(|schedule| schedule.at(at)) {
+            return Err(TransferRefusal::Closed { destination: name.clone(), opens });
+        }
         let own_trunk = destination.trunk.as_ref();
         let (target, way) = match &destination.target {
             DestinationTarget::Number(wanted) => self.dial(call, number, own_trunk, wanted)?,
@@ -100,12 +112,12 @@ impl Index {
         };
         Ok(TransferRoute {
             destination: Some(key.clone()),
-            label: name.to_owned(),
+            label: name.clone(),
             caller_id: destination.caller_id.clone(),
             headers: destination.headers.clone(),
             ring_timeout_seconds: destination.ring_timeout_seconds,
             return_to_assistant: destination.return_to_assistant,
-            ..route(name.to_owned(), target, way)
+            ..route(name.clone(), target, way)
         })
     }
 
@@ -201,7 +213,7 @@ impl Index {
     }
 }
 
-/// A destination that the assistant lists.
+/// A destination under the name that it is asked for by.
 #[derive(Clone, Copy)]
 struct Listed<'a> {
     name: &'a String,

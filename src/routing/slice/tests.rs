@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::routing::schedule::{Hours, Schedule};
 use crate::routing::table::{
     AgentEntry, CallerIdEntry, CallerIdHeaderEntry, DestinationTarget, NumberFormatEntry, SipTarget,
     TransportEntry,
@@ -34,6 +35,10 @@ fn destination(description: String) -> Arc<DestinationEntry> {
         ring_timeout_seconds: 30,
         caller_id: CallerIdEntry::Fixed("+31201234567".parse().unwrap()),
         headers: vec![("X-Reason".into(), "sales".into())],
+        schedule: Some(Schedule::new(
+            "Europe/Amsterdam".parse().unwrap(),
+            vec![Hours::new(6, "22:00", "24:00").unwrap()],
+        )),
         return_to_assistant: true,
     })
 }
@@ -161,7 +166,7 @@ fn names_and_hashes_of_slices_are_part_of_the_format() {
     let names: Vec<_> = slices.iter().map(|slice| format!("{} {}", slice.part, &slice.hash[..8])).collect();
     let expected = [
         "assistants-1-of-1 5d9d46f7",
-        "destinations-1-of-1 639fde22",
+        "destinations-1-of-1 02ceb324",
         "numbers-1-of-1 2a4720a5",
         "trunks-1-of-1 da28a650",
     ];

@@ -146,6 +146,7 @@ pub fn respond(
     core: &mut Core,
     request: RequestId,
     code: u16,
+    headers: &[(&str, String)],
     body: Option<&Body>,
     now: Millis,
 ) {
@@ -155,7 +156,7 @@ pub fn respond(
     let Some(index) = leg.pending.iter().position(|p| p.request == request) else { return };
     let Some(pending) = leg.pending.get(index).copied() else { return };
     let invite = pending.kind == PendingKind::Reinvite;
-    let mut reply = Reply::code(code, invite).body(body);
+    let mut reply = Reply::code(code, invite).with(headers).body(body);
     reply.target = pending.kind != PendingKind::Other;
     if code < 200 {
         return core.provisional(pending.key, leg.id, &reply);

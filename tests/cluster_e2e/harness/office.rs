@@ -20,18 +20,20 @@ pub struct Office<'a> {
     pub trunk_spec: &'a str,
     /// Seconds that the human may ring.
     pub ring_seconds: u32,
+    /// Further fields of the destination's spec, `name: value, …`.
+    pub destination_spec: &'a str,
 }
 
 impl Default for Office<'_> {
     fn default() -> Self {
-        Self { agent: 9, trunk: 9, transport: "UDP", trunk_spec: "", ring_seconds: 30 }
+        Self { agent: 9, trunk: 9, transport: "UDP", trunk_spec: "", ring_seconds: 30, destination_spec: "" }
     }
 }
 
 impl Scene {
     /// The manifests of an office; see [`Office`].
     pub fn office(&self, office: &Office<'_>) -> String {
-        let Office { agent, trunk, transport, trunk_spec, ring_seconds } = office;
+        let Office { agent, trunk, transport, trunk_spec, ring_seconds, destination_spec } = office;
         let (host, number) = (self.host(), &self.number);
         format!(
             r#"
@@ -48,7 +50,7 @@ spec:
 apiVersion: voicedock.dev/v1alpha1
 kind: TransferDestination
 metadata: {{name: sales}}
-spec: {{type: number, number: "{SALES}", description: Sales team, ringTimeoutSeconds: {ring_seconds}}}
+spec: {{type: number, number: "{SALES}", description: Sales team, ringTimeoutSeconds: {ring_seconds}, {destination_spec}}}
 ---
 apiVersion: voicedock.dev/v1alpha1
 kind: Assistant
