@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use crate::routing::decide::TransferRoute;
-use crate::routing::table::{AgentEntry, CallerIdEntry, CallerIdHeaderEntry};
-use crate::sip::event::{Body, EndedBy, LegEvent, Party, RefusedBy, RequestId};
+use crate::routing::table::{AgentEntry, CallerIdEntry, CallerIdHeaderEntry, ObjectKey};
+use crate::sip::event::{Body, EndedBy, LegEvent, Party, RefusedBy};
 use crate::sip::time::Millis;
 
 use super::input::{Context, Dial, Effect, LegKey, Record, Timer};
 use super::machine::{Call, CallerPhase, Peer, PeerKind, Status};
-use super::outcome::{AskedBy, Outcome, TransferRecord};
+use super::outcome::Outcome;
 use super::sdp::Origin;
+use super::transfer::Transfer;
 
 /// Somebody who is being dialled.
 #[derive(Debug)]
@@ -35,19 +36,10 @@ pub struct Attempt {
 pub(super) enum Purpose {
     /// To answer the caller; which of the agent's addresses.
     Agent(usize),
-    /// Because the assistant can't be reached.
-    Fallback,
+    /// Because the assistant can't be reached; who is tried next.
+    Fallback(Vec<ObjectKey>),
     /// Because a transfer was asked for.
     Transfer(Box<Transfer>),
-}
-
-/// A transfer that is under way.
-#[derive(Debug)]
-pub(super) struct Transfer {
-    pub(super) route: TransferRoute,
-    pub(super) asked_by: AskedBy,
-    /// The REFER that asked for it.
-    pub(super) refer: Option<(LegKey, RequestId)>,
 }
 
 /// How far an attempt is.
@@ -119,30 +111,39 @@ impl Call {
         context: Context<'_>,
         out: &mut Vec<Effect>,
     ) {
-        let route = match &self.start.answer.fallback {
-            Some(key) => context.index.fallback(&self.facts(), key, context.wall).ok(),
-            None => None,
-        };
-        match route {
-            Some(route) => {
-                let dial = self.dial_for(&route);
-                let ring = Duration::from_secs(u64::from(route.ring_timeout_seconds));
-                self.dial(Purpose::Fallback, dial, ring, out);
+        let key = self.start.answer.fallback.as_ref();
+        match key.map(|key| context.index.fallback(&self.facts(), key, context.wall)) {
+            Some(Ok(plan)) => self.dial_human(&plan.route, plan.then, out),
+            Some(Err(refusal)) => {
+                out.push(Effect::Record(Record::FallbackRefused(refusal)));
+                self.end(reason, "SIP;cause=480;text=\"Assistant unavailable\"", out);
             }
             None => self.end(reason, "SIP;cause=480;text=\"Assistant unavailable\"", out),
         }
     }
 
-    /// Dials the destination of a transfer; the caller stays with whom it has until the destination answers.
-    pub(super) fn dial_transfer(&mut self, transfer: Transfer, context: Context<'_>, out: &mut Vec<Effect>) {
-        let _ = context;
-        let dial = self.dial_for(&transfer.route);
-        let ring = Duration::from_secs(u64::from(transfer.route.ring_timeout_seconds));
-        out.push(Effect::Record(Record::TransferStarted { destination: transfer.route.label.clone() }));
-        self.dial(Purpose::Transfer(Box::new(transfer)), dial, ring, out);
+    fn dial_human(&mut self, route: &TransferRoute, then: Vec<ObjectKey>, out: &mut Vec<Effect>) {
+        let dial = self.dial_for(route);
+        let ring = Duration::from_secs(u64::from(route.ring_timeout_seconds));
+        self.dial(Purpose::Fallback(then), dial, ring, out);
     }
 
-    fn dial(&mut self, purpose: Purpose, mut dial: Dial, ring: Duration, out: &mut Vec<Effect>) {
+    /// Nobody answered at the fallback, or not well: the next one is tried, if nobody has answered yet.
+    fn fallback_failed(
+        &mut self,
+        then: &[ObjectKey],
+        unanswered: bool,
+        context: Context<'_>,
+        out: &mut Vec<Effect>,
+    ) {
+        let next = if unanswered { context.index.next(&self.facts(), then, context.wall).1 } else { None };
+        match next {
+            Some((route, then)) => self.dial_human(&route, then, out),
+            None => self.end("fallback-unavailable", "SIP;cause=480;text=\"Nobody available\"", out),
+        }
+    }
+
+    pub(super) fn dial(&mut self, purpose: Purpose, mut dial: Dial, ring: Duration, out: &mut Vec<Effect>) {
         let leg = LegKey::Dialled(self.dialled);
         self.dialled = self.dialled.saturating_add(1);
         self.live.insert(leg);
@@ -163,7 +164,7 @@ impl Call {
     }
 
     /// The INVITE to a human: caller id by the destination's mode and the trunk's header, privacy as the caller asked.
-    fn dial_for(&self, route: &TransferRoute) -> Dial {
+    pub(super) fn dial_for(&self, route: &TransferRoute) -> Dial {
         let number = match &route.caller_id {
             CallerIdEntry::Preserve => self.caller_number().to_owned(),
             CallerIdEntry::PhoneNumber => self.start.answer.number.to_string(),
@@ -218,19 +219,8 @@ impl Call {
             LegEvent::Progress { code, body } => {
                 if code >= 180 && attempt.ringing.is_none() {
                     attempt.ringing = Some(context.now);
-                    if let Purpose::Transfer(transfer) = &attempt.purpose {
-                        out.push(Effect::Record(Record::TransferRinging));
-                        if let Some((leg, request)) =
-                            transfer.refer.filter(|(leg, _)| self.live.contains(leg))
-                        {
-                            out.push(Effect::Notify {
-                                leg,
-                                request,
-                                code: 180,
-                                reason: "Ringing",
-                                last: false,
-                            });
-                        }
+                    if let Some(Attempt { purpose: Purpose::Transfer(transfer), .. }) = &self.attempt {
+                        self.transfer_rings(transfer, out);
                     }
                 }
                 if code >= 180 && self.caller.phase == CallerPhase::Calling {
@@ -274,7 +264,7 @@ impl Call {
         let Some(attempt) = self.attempt.take() else { return };
         let kind = match attempt.purpose {
             Purpose::Agent(_) => PeerKind::Agent,
-            Purpose::Fallback | Purpose::Transfer(_) => PeerKind::Human,
+            Purpose::Fallback(_) | Purpose::Transfer(_) => PeerKind::Human,
         };
         let shown = self.caller.origin.show(attempt.answer.clone());
         out.push(Effect::Answer(LegKey::Caller, shown));
@@ -307,58 +297,25 @@ impl Call {
     /// Nobody was joined; what follows depends on why somebody was dialled. The leg has ended or was hung up.
     pub(super) fn attempt_failed(&mut self, failure: Failure, context: Context<'_>, out: &mut Vec<Effect>) {
         let Some(attempt) = self.attempt.take() else { return };
-        match &attempt.purpose {
+        let unanswered = matches!(attempt.phase, Phase::Dialling);
+        match attempt.purpose {
             Purpose::Agent(index) => {
                 out.push(Effect::Record(Record::AgentUnavailable { code: failure.code.unwrap_or(503) }));
                 self.dial_agent_or_fallback(index + 1, context, out);
             }
-            Purpose::Fallback => {
-                self.end("fallback-unavailable", "SIP;cause=480;text=\"Nobody available\"", out)
-            }
+            Purpose::Fallback(then) => self.fallback_failed(&then, unanswered, context, out),
             Purpose::Transfer(transfer) => {
-                let back = transfer.route.return_to_assistant;
-                self.report(transfer, &attempt, failure, out);
-                if !back {
-                    self.end("transfer-failed", "SIP;cause=480;text=\"Transfer failed\"", out);
-                } else if self.peer.is_none() {
-                    // The agent hung up while it waited: the assistant is called back, so that the caller isn't dropped.
-                    self.dial_agent_or_fallback(0, context, out);
-                }
+                self.transfer_failed(transfer, failure, attempt.rung, unanswered, context, out);
             }
         }
-    }
-
-    /// The one record of a transfer, and the last NOTIFY to the agent that asked for it.
-    pub(super) fn report(
-        &self,
-        transfer: &Transfer,
-        attempt: &Attempt,
-        failure: Failure,
-        out: &mut Vec<Effect>,
-    ) {
-        let Failure { outcome, code, reason } = failure;
-        if let Some((leg, request)) = transfer.refer
-            && self.live.contains(&leg)
-        {
-            let (code, reason) = outcome.sipfrag(code.unwrap_or(0));
-            out.push(Effect::Notify { leg, request, code, reason, last: true });
-        }
-        out.push(Effect::Record(Record::TransferEnded(Box::new(TransferRecord {
-            outcome,
-            sip_code: code,
-            reason,
-            destination: transfer.route.label.clone(),
-            trunk: transfer.route.trunk.clone(),
-            asked_by: transfer.asked_by,
-            attempts: 1,
-            ring_time: attempt.rung,
-        }))));
     }
 }
 
 impl Attempt {
-    fn stop_ringing(&mut self, now: Millis) {
-        if let Some(since) = self.ringing {
+    pub(super) fn stop_ringing(&mut self, now: Millis) {
+        if let Some(since) = self.ringing
+            && matches!(self.phase, Phase::Dialling)
+        {
             self.rung = now.since(since);
         }
     }

@@ -192,12 +192,14 @@ impl Call {
         let _ = context;
         out.push(Effect::ClearTimer(Timer::HandOver));
         let old = self.peer.take();
+        let Attempt { leg, purpose, answer, origin, rung, .. } = attempt;
+        let kind = if matches!(purpose, Purpose::Agent(_)) { PeerKind::Agent } else { PeerKind::Human };
         let mut refer_leg = None;
-        if let Purpose::Transfer(transfer) = &attempt.purpose {
+        if let Purpose::Transfer(transfer) = purpose {
             refer_leg = transfer.refer.map(|(leg, _)| leg);
             let answered =
                 Failure { outcome: Outcome::Answered(joined), code: Some(200), reason: "answered".into() };
-            self.report(transfer, &attempt, answered, out);
+            self.transfer_ended(transfer, answered, rung, out);
         }
         if let Some(old) = old {
             self.exchange_lost(old.leg, old.sdp, out);
@@ -208,8 +210,6 @@ impl Call {
                 self.hang_up(old.leg, "SIP;cause=200;text=\"Transferred\"", out);
             }
         }
-        let Attempt { leg, purpose, answer, origin, .. } = attempt;
-        let kind = if matches!(purpose, Purpose::Agent(_)) { PeerKind::Agent } else { PeerKind::Human };
         self.peer = Some(Peer { leg, kind, sdp: answer, origin, awaits_ack: false });
     }
 

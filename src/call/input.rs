@@ -171,6 +171,11 @@ pub enum Record {
         /// The destination's label.
         destination: String,
     },
+    /// The transfer's destination could not be had, and the next one is dialled.
+    TransferForwarded {
+        /// The next destination's label.
+        destination: String,
+    },
     /// A transfer rings.
     TransferRinging,
     /// A transfer ended, one way or the other.
@@ -180,6 +185,8 @@ pub enum Record {
         /// Status code.
         code: u16,
     },
+    /// The assistant can't be reached, and neither can the fallback be dialled.
+    FallbackRefused(TransferRefusal),
     /// The call is over; its legs may still be saying goodbye.
     Ended {
         /// Why, in the product's words: `caller-hung-up`, `assistant-ended`, `human-hung-up`, …

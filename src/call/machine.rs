@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use crate::routing::decide::{Answer, Authority, CallFacts, TransferRefusal, TransferRoute, Wanted};
+use crate::routing::decide::{Answer, CallFacts};
 use crate::routing::table::{E164, ObjectKey};
-use crate::sip::event::{Body, EndedBy, IncomingCall, LegEvent, ReferTarget, RequestId};
+use crate::sip::event::{Body, EndedBy, IncomingCall, LegEvent};
+use crate::sip::time::Millis;
 
-use super::attempt::{Attempt, Failure, Purpose, Transfer};
+use super::attempt::{Attempt, Failure, Purpose};
 use super::input::{Command, CommandRefusal, Context, Effect, Input, LegKey, Record, Timer};
-use super::outcome::{AskedBy, Outcome, TransferRecord};
+use super::outcome::Outcome;
 use super::relay::Exchange;
 use super::sdp::Origin;
 
@@ -103,6 +104,8 @@ pub struct Call {
     pub(super) catching_up: bool,
     /// Parties dialled so far.
     pub(super) dialled: u16,
+    /// When the last input came.
+    now: Millis,
     /// Why the call ended, once it did.
     end_reason: Option<&'static str>,
 }
@@ -127,6 +130,7 @@ impl Call {
             live: BTreeSet::from([LegKey::Caller]),
             leaving: BTreeSet::new(),
             dialled: 0,
+            now: context.now,
             end_reason: None,
         };
         let mut effects = Vec::new();
@@ -137,6 +141,7 @@ impl Call {
     /// What happens now.
     pub fn step(&mut self, input: Input, context: Context<'_>) -> Vec<Effect> {
         let mut out = Vec::new();
+        self.now = context.now;
         match input {
             Input::Leg(leg, event) => {
                 self.leg_event(leg, event, context, &mut out);
@@ -335,119 +340,8 @@ impl Call {
                 self.end("ended-by-api", NORMAL, out);
                 Ok(())
             }
-            Command::Transfer(wanted) => {
-                if self.status != Status::InProgress {
-                    return Err(CommandRefusal::NotActive);
-                }
-                if self.attempt.is_some() {
-                    return Err(CommandRefusal::TransferUnderWay);
-                }
-                let resolved = self.resolve(&wanted, Authority::Api, context);
-                match resolved {
-                    Ok(route) => {
-                        let transfer = Transfer { route, asked_by: AskedBy::Api, refer: None };
-                        self.dial_transfer(transfer, context, out);
-                        Ok(())
-                    }
-                    Err(refusal) => {
-                        self.record_refusal(label(&wanted), AskedBy::Api, &refusal, out);
-                        Err(refusal.into())
-                    }
-                }
-            }
+            Command::Transfer(wanted) => self.transfer(&wanted, context, out),
         }
-    }
-
-    fn refer(
-        &mut self,
-        leg: LegKey,
-        request: RequestId,
-        target: &ReferTarget,
-        context: Context<'_>,
-        out: &mut Vec<Effect>,
-    ) {
-        let from_agent =
-            self.peer.as_ref().is_some_and(|peer| peer.leg == leg && peer.kind == PeerKind::Agent);
-        if !from_agent || target.replaces.is_some() {
-            out.push(Effect::Respond(leg, request, 603, None));
-            return;
-        }
-        if self.attempt.is_some() {
-            out.push(Effect::Respond(leg, request, 491, None));
-            return;
-        }
-        match self.resolve_refer(target, context) {
-            Ok(route) => {
-                out.push(Effect::Respond(leg, request, 202, None));
-                out.push(Effect::Notify { leg, request, code: 100, reason: "Trying", last: false });
-                let transfer = Transfer { route, asked_by: AskedBy::Agent, refer: Some((leg, request)) };
-                self.dial_transfer(transfer, context, out);
-            }
-            Err(refusal) => {
-                let code = match &refusal {
-                    TransferRefusal::UnknownDestination { .. } => 404,
-                    TransferRefusal::NotAllowed { .. } | TransferRefusal::Loop(_) => 403,
-                    _ => 480,
-                };
-                let retry_after = match &refusal {
-                    TransferRefusal::Closed { opens: Some(opens), .. } => {
-                        Some(opens.seconds_after(context.wall))
-                    }
-                    _ => None,
-                };
-                out.push(Effect::Decline { leg, request, code, why: refusal.to_string(), retry_after });
-                self.record_refusal(target.user.clone(), AskedBy::Agent, &refusal, out);
-            }
-        }
-    }
-
-    fn resolve(
-        &self,
-        wanted: &Wanted,
-        authority: Authority,
-        context: Context<'_>,
-    ) -> Result<TransferRoute, TransferRefusal> {
-        context.index.transfer(&self.facts(), self.assistant(), wanted, authority, context.wall)
-    }
-
-    /// A Refer-To names a number, one of the assistant's destinations, or a SIP URI, in this order.
-    fn resolve_refer(
-        &self,
-        target: &ReferTarget,
-        context: Context<'_>,
-    ) -> Result<TransferRoute, TransferRefusal> {
-        let resolve = |wanted: &Wanted| self.resolve(wanted, Authority::Assistant, context);
-        let digits: String =
-            target.user.chars().filter(|c| !matches!(c, '-' | '.' | '(' | ')' | ' ')).collect();
-        if let Ok(number) = digits.parse::<E164>() {
-            return resolve(&Wanted::Number(number));
-        }
-        let by_name = resolve(&Wanted::Name(target.user.clone()));
-        match (&by_name, crate::routing::uri::parse_target(&target.uri, None)) {
-            (Err(TransferRefusal::UnknownDestination { .. }), Ok(uri)) if target.scheme != "tel" => {
-                resolve(&Wanted::Uri(uri)).or(by_name)
-            }
-            _ => by_name,
-        }
-    }
-
-    fn record_refusal(
-        &self,
-        destination: String,
-        asked_by: AskedBy,
-        refusal: &TransferRefusal,
-        out: &mut Vec<Effect>,
-    ) {
-        out.push(Effect::Record(Record::TransferEnded(Box::new(TransferRecord {
-            outcome: Outcome::of_route(refusal),
-            sip_code: None,
-            reason: refusal.to_string(),
-            destination,
-            trunk: None,
-            asked_by,
-            attempts: 0,
-            ring_time: std::time::Duration::ZERO,
-        }))));
     }
 
     /// Hangs a leg up, once.
@@ -464,10 +358,11 @@ impl Call {
             return;
         }
         self.end_reason = Some(reason);
-        if let Some(attempt) = self.attempt.take() {
+        if let Some(mut attempt) = self.attempt.take() {
+            attempt.stop_ringing(self.now);
             out.push(Effect::ClearTimer(Timer::Ring));
             out.push(Effect::ClearTimer(Timer::HandOver));
-            if let Purpose::Transfer(transfer) = &attempt.purpose {
+            if let Purpose::Transfer(transfer) = attempt.purpose {
                 let gone = self.caller.phase == CallerPhase::Gone;
                 let failure = Failure {
                     outcome: if gone { Outcome::CallerHungUp } else { Outcome::Unknown },
@@ -478,7 +373,7 @@ impl Call {
                         format!("the call ended: {reason}")
                     },
                 };
-                self.report(transfer, &attempt, failure, out);
+                self.transfer_ended(transfer, failure, attempt.rung, out);
             }
         }
         if self.releasing.take().is_some() {
@@ -496,13 +391,5 @@ impl Call {
         self.caller.phase = CallerPhase::Gone;
         self.status = if self.status == Status::InProgress { Status::Ended } else { Status::Failed };
         out.push(Effect::Record(Record::Ended { reason }));
-    }
-}
-
-fn label(wanted: &Wanted) -> String {
-    match wanted {
-        Wanted::Name(name) => name.clone(),
-        Wanted::Number(number) => number.to_string(),
-        Wanted::Uri(target) => target.uri.clone(),
     }
 }

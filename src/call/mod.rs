@@ -2,8 +2,8 @@
 //!
 //! A [`Call`] holds a caller's leg and joins it with one other leg at a time: the assistant's agent, or a human. Whoever
 //! is being dialled is an [`attempt`]; an attempt that is answered takes the caller over (a *hand-over*), one that is not
-//! leaves everything as it was. Read [`machine`] for the dispatch, [`attempt`] for dialling, [`hand_over`] for the
-//! moment in which a caller moves, [`relay`] for what passes between joined legs.
+//! leaves everything as it was. Read [`machine`] for the dispatch, [`attempt`] for dialling, `transfer` for
+//! who is dialled and what is told of it, [`hand_over`] for the moment in which a caller moves, [`relay`] for what passes between joined legs.
 //!
 //! What holds at every moment, whatever comes in whichever order (`tests` drives it at random):
 //! - a leg that was dialled is hung up unless it ended by itself, exactly once;
@@ -20,7 +20,8 @@ pub mod relay;
 pub mod sdp;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 pub use input::{Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Timer};
 pub use machine::{Call, CallStart, Status};
-pub use outcome::{Outcome, TransferRecord};
+pub use outcome::{Outcome, TransferRecord, Try};

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use crate::routing::decide::TransferRefusal;
+use crate::routing::decide::{PassedOver, TransferRefusal, TransferRoute};
 use crate::routing::table::ObjectKey;
 use crate::sip::event::{LegEvent, RefusedBy};
+
+use super::attempt::Failure;
 
 /// Proof that a caller was joined with a human: only an accepted re-INVITE of the caller makes one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,23 +110,85 @@ pub enum AskedBy {
     Api,
 }
 
-/// The record of one transfer: the same in the API's answer, the event, the metric and the log line.
+/// One destination of a transfer: dialled, or passed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TransferRecord {
-    /// How it ended.
-    pub outcome: Outcome,
-    /// The last SIP status code; absent when nothing was dialled.
-    pub sip_code: Option<u16>,
-    /// In words.
-    pub reason: String,
-    /// The destination's name, number or URI.
+pub struct Try {
+    /// Its name, number or URI.
     pub destination: String,
     /// The trunk that carried it.
     pub trunk: Option<ObjectKey>,
-    /// Who asked.
-    pub asked_by: AskedBy,
-    /// INVITEs sent.
-    pub attempts: u16,
+    /// The host that was sent an INVITE; absent when it was passed over.
+    pub host: Option<String>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The last SIP status code; absent when there was none.
+    pub sip_code: Option<u16>,
+    /// In words.
+    pub reason: String,
     /// From the first ringing to the end of ringing; zero when it never rang.
     pub ring_time: Duration,
+}
+
+impl Try {
+    /// A destination that was dialled.
+    pub(super) fn dialled(route: &TransferRoute, failure: Failure, ring_time: Duration) -> Self {
+        let Failure { outcome, code, reason } = failure;
+        Self {
+            destination: route.label.clone(),
+            trunk: route.trunk.clone(),
+            host: Some(route.target.host.clone()),
+            outcome,
+            sip_code: code,
+            reason,
+            ring_time,
+        }
+    }
+
+    /// A destination that could not be dialled when its turn came.
+    pub(super) fn passed_over(passed_over: PassedOver) -> Self {
+        let PassedOver { label, refusal } = passed_over;
+        Self {
+            destination: label,
+            trunk: None,
+            host: None,
+            outcome: Outcome::of_route(&refusal),
+            sip_code: None,
+            reason: refusal.to_string(),
+            ring_time: Duration::ZERO,
+        }
+    }
+}
+
+/// The record of one transfer: the same in the API's answer, the event, the metric and the log line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransferRecord {
+    /// Who asked.
+    pub asked_by: AskedBy,
+    /// Destinations that came before the last one, in the order of their turns.
+    pub before: Vec<Try>,
+    /// The one that decided how the transfer ended.
+    pub last: Try,
+}
+
+impl TransferRecord {
+    /// From everything that was tried; `None` when that is nothing.
+    pub(super) fn new(asked_by: AskedBy, mut tries: Vec<Try>) -> Option<Self> {
+        let last = tries.pop()?;
+        Some(Self { asked_by, before: tries, last })
+    }
+
+    /// Everything that was tried, in order.
+    pub fn tries(&self) -> impl Iterator<Item = &Try> {
+        self.before.iter().chain([&self.last])
+    }
+
+    /// INVITEs that were sent, without those that repeat one or answer a challenge.
+    pub fn attempts(&self) -> usize {
+        self.tries().filter(|tried| tried.host.is_some()).count()
+    }
+
+    /// How long it rang, all together.
+    pub fn ring_time(&self) -> Duration {
+        self.tries().map(|tried| tried.ring_time).sum()
+    }
 }

@@ -98,11 +98,32 @@ pub struct TransferOutcome {
     pub trunk: Option<ObjectKey>,
     /// INVITEs that were sent.
     pub attempts: u32,
-    /// Whole seconds that it rang.
+    /// Whole seconds that it rang, all together.
     pub ring_seconds: u32,
+    /// Everything that was tried, in order; the fields above are those of the last one.
+    pub tries: Vec<Tried>,
     /// When the outcome was known.
     #[serde(serialize_with = "milliseconds")]
     pub at: Timestamp,
+}
+
+/// One destination of a transfer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Tried {
+    /// Its name, the number or the URI.
+    pub destination: String,
+    /// The trunk that carried it.
+    pub trunk: Option<ObjectKey>,
+    /// The host that was sent an INVITE; absent when none was, because the destination was closed for example.
+    pub host: Option<String>,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// The final SIP status.
+    pub sip_code: Option<u16>,
+    /// Its reason phrase, or why nothing was dialled.
+    pub reason: String,
+    /// Whole seconds that it rang.
+    pub ring_seconds: u32,
 }
 
 /// How a transfer ended.

@@ -85,12 +85,16 @@ impl PlaneMetrics {
                 self.answered.inc();
             }
             Record::TransferEnded(ended) => {
-                self.transfers.get_or_create(&Outcome { outcome: ended.outcome.as_str() }).inc();
+                self.transfers.get_or_create(&Outcome { outcome: ended.last.outcome.as_str() }).inc();
             }
             Record::Ended { reason } => {
                 self.ended.get_or_create(&Reason { reason }).inc();
             }
-            Record::TransferStarted { .. } | Record::TransferRinging | Record::AgentUnavailable { .. } => {}
+            Record::TransferStarted { .. }
+            | Record::TransferForwarded { .. }
+            | Record::TransferRinging
+            | Record::AgentUnavailable { .. }
+            | Record::FallbackRefused(_) => {}
         }
     }
 }

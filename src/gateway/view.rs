@@ -1,9 +1,11 @@
 //! What a call shows of itself: the API's view, the log lines. Nothing personal at INFO: no numbers of callers.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::call_id::CallId;
-use super::calls::{CallStatus, CallView, Calls, Direction, Outcome, TransferOutcome};
+use super::calls::{CallStatus, CallView, Calls, Direction, Outcome, TransferOutcome, Tried};
 use crate::call::{self, Call, Record, Status};
 
 /// The view of one call, kept by its shard and recorded when it changes.
@@ -34,24 +36,30 @@ impl View {
     /// Takes note of what happened.
     pub(super) fn note(&mut self, record: &Record) {
         match record {
-            Record::TransferEnded(ended) => self.0.transfers.push(TransferOutcome {
-                outcome: outcome(&ended.outcome),
-                sip_code: ended.sip_code,
-                reason: Some(ended.reason.clone()),
-                destination: ended.destination.clone(),
-                trunk: ended.trunk.clone(),
-                attempts: ended.attempts.into(),
-                ring_seconds: u32::try_from(ended.ring_time.as_secs()).unwrap_or(u32::MAX),
-                at: Timestamp::now(),
-            }),
+            Record::TransferEnded(ended) => {
+                let last = tried(&ended.last);
+                self.0.transfers.push(TransferOutcome {
+                    outcome: last.outcome,
+                    sip_code: last.sip_code,
+                    reason: Some(last.reason),
+                    destination: last.destination,
+                    trunk: last.trunk,
+                    attempts: u32::try_from(ended.attempts()).unwrap_or(u32::MAX),
+                    ring_seconds: seconds(ended.ring_time()),
+                    tries: ended.tries().map(tried).collect(),
+                    at: Timestamp::now(),
+                });
+            }
             Record::Ended { reason } => {
                 self.0.end_reason = Some((*reason).to_owned());
                 self.0.ended_at = Some(Timestamp::now());
             }
             Record::Answered
             | Record::TransferStarted { .. }
+            | Record::TransferForwarded { .. }
             | Record::TransferRinging
-            | Record::AgentUnavailable { .. } => {}
+            | Record::AgentUnavailable { .. }
+            | Record::FallbackRefused(_) => {}
         }
     }
 
@@ -76,6 +84,22 @@ impl View {
     }
 }
 
+fn tried(tried: &call::Try) -> Tried {
+    Tried {
+        destination: tried.destination.clone(),
+        trunk: tried.trunk.clone(),
+        host: tried.host.clone(),
+        outcome: outcome(&tried.outcome),
+        sip_code: tried.sip_code,
+        reason: tried.reason.clone(),
+        ring_seconds: seconds(tried.ring_time),
+    }
+}
+
+fn seconds(span: Duration) -> u32 {
+    u32::try_from(span.as_secs()).unwrap_or(u32::MAX)
+}
+
 fn outcome(outcome: &call::Outcome) -> Outcome {
     match outcome {
         call::Outcome::Answered(_) => Outcome::Answered,
@@ -95,19 +119,24 @@ pub(super) fn log(call: CallId, record: &Record) {
     match record {
         Record::Answered => tracing::info!(%call, "call answered"),
         Record::TransferStarted { .. } => tracing::info!(%call, "transfer: destination is dialled"),
+        Record::TransferForwarded { .. } => {
+            tracing::info!(%call, "transfer: the destination can't be had, the next one is dialled");
+        }
         Record::TransferRinging => tracing::info!(%call, "transfer: destination rings"),
         Record::TransferEnded(ended) => tracing::info!(
             %call,
-            outcome = ended.outcome.as_str(),
-            sip_code = ended.sip_code,
-            trunk = ended.trunk.as_ref().map(tracing::field::display),
-            ring_seconds = ended.ring_time.as_secs(),
+            outcome = ended.last.outcome.as_str(),
+            sip_code = ended.last.sip_code,
+            trunk = ended.last.trunk.as_ref().map(tracing::field::display),
+            attempts = ended.attempts(),
+            ring_seconds = ended.ring_time().as_secs(),
             asked_by = ?ended.asked_by,
             "transfer ended"
         ),
         Record::AgentUnavailable { code } => {
             tracing::warn!(%call, code, "the assistant's agent can't be reached; trying the next address or the fallback");
         }
+        Record::FallbackRefused(refusal) => tracing::warn!(%call, "the fallback is not dialled: {refusal}"),
         Record::Ended { reason } => tracing::info!(%call, reason, "call ended"),
     }
 }

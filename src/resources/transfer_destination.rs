@@ -180,12 +180,14 @@ pub enum Weekday {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct OnFailure {
-    /// Destinations in the same namespace that are tried in order.
+    /// Destinations in the same namespace that are tried in order, each followed by those that its own `onFailure.then`
+    /// names. Nobody is tried twice: a chain that leads back is cut there and named in the status.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
     #[x_kube(validation = rules::unique("destination"))]
     pub then: Vec<LocalReference>,
-    /// What happens when they fail too; `ReturnToAssistant` when left out.
+    /// What happens when they fail too; `ReturnToAssistant` when left out. That of the destination that was asked for
+    /// holds, not theirs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finally: Option<Finally>,
 }

@@ -128,8 +128,28 @@ pub struct TransferRoute {
     pub headers: Vec<(String, String)>,
     /// Seconds that it may ring.
     pub ring_timeout_seconds: u32,
-    /// Whether a failed transfer returns to the assistant.
+}
+
+/// Whom a transfer begins with, and who follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Who comes before but can't be dialled now.
+    pub passed_over: Vec<PassedOver>,
+    /// Who is dialled.
+    pub route: TransferRoute,
+    /// Who is tried after that, in this order; see [`Index::next`].
+    pub then: Vec<ObjectKey>,
+    /// Whether a caller whom nobody took goes back to the assistant.
     pub return_to_assistant: bool,
+}
+
+/// A destination that is not dialled although its turn has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassedOver {
+    /// Its name, the number or the URI.
+    pub label: String,
+    /// Why.
+    pub refusal: TransferRefusal,
 }
 
 /// Which rule chose the trunk of a transfer.

@@ -25,6 +25,7 @@ use crate::resources::references::NamespacesFrom;
 use crate::resources::{SipGateway, SipTrunk};
 
 use super::compile::assistants::Assistant;
+use super::compile::chains::Alone;
 use super::compile::gateways::Gateway;
 use super::compile::grants::{self, Grants};
 use super::compile::numbers::Number;
@@ -47,6 +48,9 @@ pub struct Index {
     dirty: Dirty,
     gateways: BTreeMap<ObjectKey, Checked<Gateway>>,
     trunks: BTreeMap<ObjectKey, Checked<Trunk>>,
+    /// Each by itself.
+    alone: Alone,
+    /// With their chains.
     destinations: BTreeMap<ObjectKey, Checked<Arc<DestinationEntry>>>,
     assistants: BTreeMap<ObjectKey, Checked<Assistant>>,
     numbers: BTreeMap<ObjectKey, Checked<Number>>,

@@ -223,7 +223,11 @@ pub struct DestinationEntry {
     /// When it may be dialled; always when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub schedule: Option<Schedule>,
-    /// Whether a caller whom nobody took goes back to the assistant; else the call ends.
+    /// Destinations that are tried in this order when it can't be had; none of them twice, and never itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub then: Vec<ObjectKey>,
+    /// Whether a caller whom nobody took goes back to the assistant; else the call ends. When others were tried after this
+    /// one, this still holds: what they say doesn't.
     pub return_to_assistant: bool,
 }
 

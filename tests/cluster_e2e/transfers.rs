@@ -179,6 +179,36 @@ fn an_agent_that_asked_with_refer_hears_that_the_human_is_busy() {
 }
 
 #[test]
+fn a_destination_that_is_busy_is_followed_by_the_next_one() {
+    let scene = Scene::new("chain");
+    let mut busy = scene.party("busy", "busy-human", Some(1));
+    let mut human = scene.party("human", "human", Some(1));
+    scene.apply(&format!(
+        "apiVersion: voicedock.dev/v1alpha1\nkind: TransferDestination\nmetadata: {{name: backup}}\n\
+         spec: {{type: sip, uri: 'sip:backup@{}:{}', description: Backup}}\n",
+        scene.host(),
+        human.port
+    ));
+    let destination_spec = "onFailure: {then: [{name: backup}]}";
+    let mut call = Call::start(scene, Office { trunk: busy.port, destination_spec, ..Office::default() });
+    call.scene.control(&call.pod).transfer(&call.id, "sales");
+    busy.ends_well();
+    human.go_on(&human.call_id(&["ringing"]));
+    call.caller.sees(&["moved", &format!("m=audio {}", human.media)]);
+    call.agent.ends_well();
+    let outcome = call.outcome();
+    assert_eq!((&outcome["outcome"], &outcome["destination"]), (&json!("answered"), &json!("backup")));
+    assert_eq!(
+        (&outcome["attempts"], &outcome["tries"][0]["outcome"]),
+        (&json!(2), &json!("busy")),
+        "{outcome}"
+    );
+    call.caller.go_on(&call.caller.placed(1));
+    call.caller.ends_well();
+    human.ends_well();
+}
+
+#[test]
 fn a_transfer_to_a_destination_that_is_closed_is_refused_with_the_time_of_its_opening() {
     let scene = Scene::new("closed");
     let day = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).weekday().wrapping_add(3);

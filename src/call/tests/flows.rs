@@ -1,9 +1,11 @@
 //! One test for each way a call can go, races included.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::world::*;
-use crate::call::{CommandRefusal, LegKey, Status, Timer};
+use crate::call::{CommandRefusal, LegKey, Record, Status, Timer};
+use crate::routing::table::ObjectKey;
 use crate::sip::event::*;
 
 fn accepted(name: &str) -> LegEvent {
@@ -273,6 +275,88 @@ fn a_destination_that_says_hang_up_ends_the_call_when_it_fails() {
     world.on(HUMAN, refused(486));
     assert_eq!((world.state(CALLER), world.state(AGENT)), (State::HungUp, State::HungUp));
     assert_eq!(world.outcomes(), ["busy"]);
+}
+
+#[test]
+fn a_destination_that_can_not_be_had_is_followed_by_the_next_and_the_outcome_tells_of_all() {
+    let mut world = World::answered();
+    world.refer(AGENT, "team");
+    world.on(HUMAN, LegEvent::Progress { code: 180, body: None });
+    world.on(HUMAN, refused(486));
+    assert!(world.outcomes().is_empty(), "the transfer goes on");
+    let sales = LegKey::Dialled(2);
+    assert_eq!(world.leg(sales).dial.clone().unwrap().target.uri, "sip:+31612345678@198.51.100.1:5060");
+    world.fire(Timer::Ring);
+    assert_eq!(world.state(sales), State::HungUp);
+    let strict = LegKey::Dialled(3);
+    world.on(strict, LegEvent::Answered { body: sdp("third") });
+    world.on(CALLER, accepted("caller"));
+    assert_eq!(world.hears(CALLER), "third");
+    assert_eq!(world.outcomes(), ["answered"]);
+    let tries = [("team", "busy"), ("sales", "unreachable"), ("night", "closed"), ("strict", "answered")];
+    assert_eq!(world.tries(), tries.map(|(name, outcome)| (name.to_owned(), outcome)));
+    let told = [(100, false), (180, false), (181, false), (181, false), (200, true)];
+    assert_eq!(world.notified(AGENT), told);
+}
+
+#[test]
+fn a_caller_whom_nobody_of_a_chain_took_goes_where_the_first_one_says() {
+    let mut world = World::answered();
+    world.transfer("team");
+    for leg in [HUMAN, LegKey::Dialled(2), LegKey::Dialled(3)] {
+        assert_eq!(world.state(leg), State::Calling);
+        world.on(leg, refused(486));
+    }
+    assert_eq!(world.outcomes(), ["busy"]);
+    assert_eq!((world.state(CALLER), world.hears(CALLER)), (State::Answered, "agent".into()));
+}
+
+#[test]
+fn a_caller_who_hangs_up_ends_the_chain() {
+    let mut world = World::answered();
+    world.transfer("team");
+    world.on(HUMAN, refused(486));
+    world.on(CALLER, LegEvent::Ended(EndedBy::Bye(None)));
+    assert_eq!(world.outcomes(), ["caller-hung-up"]);
+    world.settle();
+    assert!(world.call.is_gone());
+    assert_eq!(world.legs.len(), 4, "nobody else is called");
+}
+
+#[test]
+fn a_hand_over_that_fails_is_not_tried_with_the_next_one() {
+    let mut world = World::answered();
+    world.transfer("team");
+    world.on(HUMAN, LegEvent::Answered { body: sdp("human") });
+    world.on(CALLER, LegEvent::ReofferRefused { code: 488 });
+    assert_eq!(world.outcomes(), ["rejected"]);
+    assert_eq!(world.legs.len(), 3, "its phone would refuse the next one too");
+}
+
+#[test]
+fn a_fallback_that_can_not_be_had_is_followed_by_the_next() {
+    let mut table = table(true);
+    let sales = table.destinations.get_mut(&ObjectKey::new("acme", "sales")).unwrap();
+    Arc::make_mut(sales).then = vec![ObjectKey::new("acme", "night"), ObjectKey::new("acme", "strict")];
+    let mut world = World::with(table, sdp("caller"));
+    for leg in 0..3 {
+        world.on(LegKey::Dialled(leg), refused(503));
+    }
+    world.on(LegKey::Dialled(3), LegEvent::Answered { body: sdp("reception") });
+    assert_eq!(world.hears(CALLER), "reception");
+}
+
+#[test]
+fn the_time_that_a_human_rang_is_told_also_when_the_caller_hangs_up() {
+    let mut world = World::ringing();
+    world.now = world.now + Duration::from_secs(12);
+    world.on(CALLER, LegEvent::Ended(EndedBy::Bye(None)));
+    let Some(Record::TransferEnded(ended)) =
+        world.records.iter().find(|record| matches!(record, Record::TransferEnded(_)))
+    else {
+        panic!("no outcome: {:?}", world.records);
+    };
+    assert_eq!((ended.attempts(), ended.ring_time()), (1, Duration::from_secs(12)));
 }
 
 #[test]

@@ -17,14 +17,14 @@ fn possible(world: &World) -> Vec<(LegKey, u8)> {
             (LegKey::Caller, _) if !leg.acked && leg.state == State::Answered => add(&[1, 2, 4]),
             (LegKey::Dialled(_), State::Calling | State::Ringing) => add(&[5, 6, 7, 8, 9, 10]),
             (_, State::HungUp) => add(&[3]),
-            (_, _) => add(&[2, 11, 12, 13, 14, 15]),
+            (_, _) => add(&[2, 11, 12, 13, 14, 15, 19]),
         }
         if !leg.reoffers.is_empty() && leg.state == State::Answered {
             events.extend([(*key, 16), (*key, 17), (*key, 18)]);
         }
     }
     events.extend(world.timers.keys().map(|timer| (LegKey::Caller, 100 + *timer as u8)));
-    events.extend([(LegKey::Caller, 120), (LegKey::Caller, 121)]);
+    events.extend([(LegKey::Caller, 120), (LegKey::Caller, 121), (LegKey::Caller, 122)]);
     events
 }
 
@@ -52,11 +52,16 @@ fn happen(world: &mut World, leg: LegKey, kind: u8, step: usize) {
             world.refer(leg, "strict");
             return;
         }
+        19 => {
+            world.refer(leg, "team");
+            return;
+        }
         16 => LegEvent::ReofferAccepted { body: sdp("caller") },
         17 => LegEvent::ReofferAccepted { body: sdp(&name) },
         18 => LegEvent::ReofferRefused { code: 488 },
         120 => return world.transfer("sales"),
         121 => return world.transfer("strict"),
+        122 => return world.transfer("team"),
         timer => {
             let timer = [Timer::Ring, Timer::HandOver, Timer::ReleaseAgent][usize::from(timer - 100)];
             return world.fire(timer);
@@ -70,7 +75,7 @@ fn transfers(world: &World) -> (usize, usize) {
     let started =
         world.records.iter().filter(|record| matches!(record, Record::TransferStarted { .. })).count();
     let ended = world.records.iter().filter(|record| match record {
-        Record::TransferEnded(ended) => ended.attempts > 0,
+        Record::TransferEnded(ended) => ended.attempts() > 0,
         _ => false,
     });
     (started, ended.count())

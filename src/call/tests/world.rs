@@ -110,6 +110,7 @@ fn destination(number: &str, return_to_assistant: bool) -> DestinationEntry {
         caller_id: CallerIdEntry::Preserve,
         headers: Vec::new(),
         schedule: None,
+        then: Vec::new(),
         return_to_assistant,
     }
 }
@@ -135,7 +136,7 @@ pub(super) fn table(fallback: bool) -> Table {
         }
         .into(),
     );
-    let destinations = ["sales", "strict", "night"].map(|name| (name.to_owned(), key(name))).into();
+    let destinations = ["sales", "strict", "night", "team"].map(|name| (name.to_owned(), key(name))).into();
     let agent = AgentEntry::Sip {
         targets: vec![target("192.0.2.10"), target("192.0.2.11")],
         headers: vec![("X-Tenant".into(), "acme".into())],
@@ -148,6 +149,9 @@ pub(super) fn table(fallback: bool) -> Table {
     let hours = Hours::new(0, "22:00", "24:00").unwrap();
     night.schedule = Some(Schedule::new("Europe/Amsterdam".parse().unwrap(), vec![hours]));
     table.destinations.insert(key("night"), night.into());
+    let mut team = destination("+31612345671", true);
+    team.then = ["sales", "night", "strict"].map(key).into();
+    table.destinations.insert(key("team"), team.into());
     table.numbers.insert(
         "+31201234567".parse().unwrap(),
         NumberEntry {
@@ -391,10 +395,20 @@ impl World {
         self.records
             .iter()
             .filter_map(|record| match record {
-                Record::TransferEnded(ended) => Some(ended.outcome.as_str()),
+                Record::TransferEnded(ended) => Some(ended.last.outcome.as_str()),
                 _ => None,
             })
             .collect()
+    }
+
+    /// What was tried in the last transfer: whom, and what became of it.
+    pub(super) fn tries(&self) -> Vec<(String, &'static str)> {
+        let ended = self.records.iter().rev().find_map(|record| match record {
+            Record::TransferEnded(ended) => Some(ended),
+            _ => None,
+        });
+        let tries = ended.into_iter().flat_map(|ended| ended.tries());
+        tries.map(|tried| (tried.destination.clone(), tried.outcome.as_str())).collect()
     }
 
     /// The NOTIFYs about the leg's last REFER.

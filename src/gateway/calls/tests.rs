@@ -41,6 +41,15 @@ fn a_call_has_the_fields_of_the_product() {
         trunk: Some(ObjectKey::new("acme", "office-pbx")),
         attempts: 1,
         ring_seconds: 30,
+        tries: vec![Tried {
+            destination: "sales".to_owned(),
+            trunk: None,
+            host: None,
+            outcome: Outcome::Closed,
+            sip_code: None,
+            reason: "closed".to_owned(),
+            ring_seconds: 0,
+        }],
         at: at(40) + Duration::from_millis(5),
     });
     assert_eq!(
@@ -67,6 +76,15 @@ fn a_call_has_the_fields_of_the_product() {
                 "trunk": "acme/office-pbx",
                 "attempts": 1,
                 "ring_seconds": 30,
+                "tries": [{
+                    "destination": "sales",
+                    "trunk": null,
+                    "host": null,
+                    "outcome": "closed",
+                    "sip_code": null,
+                    "reason": "closed",
+                    "ring_seconds": 0,
+                }],
                 "at": "2026-02-02T02:40:40.005Z",
             }],
         })

@@ -130,6 +130,7 @@ fn inline_entry(destination: &ToolDestination) -> Result<(String, DestinationEnt
         caller_id: CallerIdEntry::Preserve,
         headers: Vec::new(),
         schedule: None,
+        then: Vec::new(),
         return_to_assistant: true,
     };
     Ok((number.to_string(), entry))

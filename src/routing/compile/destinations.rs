@@ -1,4 +1,4 @@
-//! TransferDestinations.
+//! TransferDestinations, each by itself; [`super::chains`] links them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::routing::table::{CallerIdEntry, DestinationEntry, DestinationTarget, 
 
 use super::trunks::Trunk;
 use super::verdict::{Checked, Problems, problem};
-use super::{Effective, Kind, Objects, fields, grants, not_implemented};
+use super::{Effective, Kind, Objects, chains, fields, grants, not_implemented};
 use crate::resources::conditions::reason;
 
 /// Seconds that a destination may ring.
@@ -24,11 +24,14 @@ pub(in crate::routing) fn check(
     trunks: &BTreeMap<ObjectKey, Checked<Trunk>>,
 ) -> BTreeMap<ObjectKey, Checked<Arc<DestinationEntry>>> {
     let all = objects.destinations.iter();
-    all.map(|(key, object)| (key.clone(), check_one(objects, trunks, key, &object.spec))).collect()
+    let alone =
+        all.map(|(key, object)| (key.clone(), check_alone(objects, trunks, key, &object.spec))).collect();
+    let all = objects.destinations.iter();
+    all.filter_map(|(key, object)| Some((key.clone(), chains::link(&alone, key, &object.spec)?))).collect()
 }
 
-/// Checks one TransferDestination. One whose own trunk can't be used is of no use: it must not go out over another.
-pub(in crate::routing) fn check_one(
+/// Checks one TransferDestination by itself. One whose own trunk can't be used is of no use: it must not go out over another.
+pub(in crate::routing) fn check_alone(
     objects: &Objects,
     trunks: &BTreeMap<ObjectKey, Checked<Trunk>>,
     key: &ObjectKey,
@@ -44,9 +47,9 @@ pub(in crate::routing) fn check_one(
     {
         resolved.extend(failure.of("trunkRef", Kind::SipTrunk, trunk));
     }
-    let usable = entry
-        .filter(|_| accepted.is_empty() && resolved.is_empty())
-        .map(|entry| Arc::new(DestinationEntry { trunk, ..entry }));
+    let usable = entry.filter(|_| accepted.is_empty() && resolved.is_empty()).map(|entry| {
+        Arc::new(DestinationEntry { trunk, then: chains::named(&key.namespace, spec), ..entry })
+    });
     Checked { accepted, resolved, usable }
 }
 
@@ -59,7 +62,7 @@ pub(in crate::routing) fn effective(spec: &TransferDestinationSpec) -> Effective
     }
 }
 
-/// The entry, without its trunk.
+/// The entry, without trunk and chain.
 fn entry(spec: &TransferDestinationSpec) -> Result<DestinationEntry, Problems> {
     let mut problems = Problems::default();
     let target = problems.take(target(spec));
@@ -79,6 +82,7 @@ fn entry(spec: &TransferDestinationSpec) -> Result<DestinationEntry, Problems> {
                 caller_id,
                 headers,
                 schedule,
+                then: Vec::new(),
                 return_to_assistant: finally != Some(Finally::HangUp),
             })
         }

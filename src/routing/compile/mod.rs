@@ -8,6 +8,7 @@
 //! property test holds the two equal, byte for byte.
 
 pub(super) mod assistants;
+pub(super) mod chains;
 pub(super) mod destinations;
 mod fields;
 pub(super) mod gateways;

@@ -42,7 +42,6 @@ pub(super) const SIP_TRUNK: &[Gap<SipTrunkSpec>] = &[
 pub(super) const TRANSFER_DESTINATION: &[Gap<TransferDestinationSpec>] = &[
     Gap { field: "message", remedy: "have the assistant say it before it transfers", is_set: |spec| spec.message.is_some() },
     Gap { field: "method: Refer", remedy: "use Bridge", is_set: |spec| spec.method == Some(TransferMethod::Refer) },
-    Gap { field: "onFailure.then", remedy: "use onFailure.finally: ReturnToAssistant and let the assistant try the next", is_set: |spec| spec.on_failure.as_ref().is_some_and(|on_failure| !on_failure.then.is_empty()) },
 ];
 
 #[rustfmt::skip]

@@ -169,12 +169,17 @@ pub(in crate::routing) fn assistant_entry(
     Some(AssistantEntry { agent, destinations: assistant.destinations.clone() })
 }
 
+/// A destination, and those that are tried after it.
 fn add_destination(parts: &Parts<'_>, key: &ObjectKey, table: &mut Table, wanted: &mut Wanted) {
-    let Some(entry) = parts.destinations.get(key).and_then(|checked| checked.usable.as_ref()) else { return };
-    if let Some(trunk) = &entry.trunk {
-        wanted.add(trunk, &key.namespace);
+    let usable = |key| parts.destinations.get(key).and_then(|checked| checked.usable.as_ref());
+    let then = usable(key).into_iter().flat_map(|entry| &entry.then);
+    for key in std::iter::once(key).chain(then) {
+        let Some(entry) = usable(key) else { continue };
+        if let Some(trunk) = &entry.trunk {
+            wanted.add(trunk, &key.namespace);
+        }
+        table.destinations.insert(key.clone(), entry.clone());
     }
-    table.destinations.insert(key.clone(), entry.clone());
 }
 
 /// Trunks that the table names, and those that may bring calls to its numbers.

@@ -61,6 +61,7 @@ fn every_reason_of_the_compiler_and_every_field_without_behaviour_is_in_a_golden
         reason::REF_NOT_PERMITTED,
         reason::REF_NOT_ACCEPTED,
         reason::SECRET_KEY_MISSING,
+        reason::FALLBACK_LOOP,
     ] {
         assert!(outputs.contains(&format!("False {reason}: ")), "{reason}");
     }
@@ -106,6 +107,28 @@ fn a_credential_gets_another_name_with_every_version_of_its_secret_and_with_othe
         name("{name: login}", "u", "11"),
     ];
     assert_eq!(BTreeSet::from(others).into_iter().filter(|other| *other != first).count(), 4);
+}
+
+#[test]
+fn a_chain_of_destinations_has_an_end() {
+    let destination = |index: usize| {
+        format!(
+            "kind: TransferDestination\nmetadata: {{name: d{index}, namespace: shop}}\n\
+             spec: {{type: number, number: '+31612345678', description: d, onFailure: {{then: [{{name: d{}}}]}}}}",
+            index + 1
+        )
+    };
+    let documents: Vec<String> = (0..40).map(destination).collect();
+    let documents: Vec<&str> = documents.iter().map(String::as_str).collect();
+    let found = verdict(&World::parse(&documents), Kind::TransferDestination, "shop/d0").resolved_refs;
+    assert_eq!(found.reason, reason::INVALID);
+    assert!(
+        found.message.contains("more than 16 destinations") && found.message.contains("d16 "),
+        "{}",
+        found.message
+    );
+    let near_the_end = verdict(&World::parse(&documents), Kind::TransferDestination, "shop/d30");
+    assert_eq!(near_the_end.resolved_refs.status, ConditionStatus::True);
 }
 
 #[test]

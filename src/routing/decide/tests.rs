@@ -47,6 +47,7 @@ fn destination(target: DestinationTarget, trunk: Option<&str>) -> DestinationEnt
         caller_id: CallerIdEntry::PhoneNumber,
         headers: vec![("X-Reason".into(), "test".into())],
         schedule: None,
+        then: vec![],
         return_to_assistant: true,
     }
 }
@@ -129,6 +130,10 @@ impl World {
     }
 
     fn transfer(&self, wanted: &str, authority: Authority) -> Result<TransferRoute, TransferRefusal> {
+        self.plan(wanted, authority).map(|plan| plan.route)
+    }
+
+    fn plan(&self, wanted: &str, authority: Authority) -> Result<Plan, TransferRefusal> {
         let call = CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier") };
         self.index().transfer(
             &call,
@@ -264,7 +269,6 @@ fn a_number_is_dialled_at_its_trunk_with_all_that_the_trunk_and_the_destination_
         caller_id_header: CallerIdHeaderEntry::PAI,
         headers: vec![("X-Reason".into(), "test".into())],
         ring_timeout_seconds: 20,
-        return_to_assistant: true,
     };
     assert_eq!(route, expected);
 }
@@ -452,12 +456,33 @@ fn a_destination_outside_of_its_hours_is_not_dialled_and_says_when_it_opens() {
 }
 
 #[test]
+fn those_that_can_not_be_dialled_are_passed_over_and_the_first_says_where_the_caller_goes_in_the_end() {
+    let mut world = World::new();
+    let closed = Schedule::new("UTC".parse().unwrap(), vec![Hours::new(6, "09:00", "10:00").unwrap()]);
+    world.change_destination("shop/sales", |sales| {
+        sales.schedule = Some(closed.clone());
+        sales.then = ["shop/front", "shop/gone", "shop/desk", "shop/ext"].map(key).into();
+        sales.return_to_assistant = false;
+    });
+    world.change_destination("shop/front", |front| front.schedule = Some(closed));
+    let plan = world.plan("sales", Authority::Assistant).unwrap();
+    let passed_over: Vec<_> = plan.passed_over.iter().map(|passed| passed.label.as_str()).collect();
+    assert_eq!(passed_over, ["sales", "front", "gone"]);
+    assert!(matches!(plan.passed_over[2].refusal, TransferRefusal::DestinationGone(_)));
+    assert_eq!((plan.route.label.as_str(), plan.then), ("desk", vec![key("shop/ext")]));
+    assert!(!plan.return_to_assistant, "the first one's finally");
+    world.change_destination("shop/sales", |sales| sales.then = vec![key("shop/front")]);
+    let refusal = world.plan("sales", Authority::Assistant).unwrap_err();
+    assert!(refusal.to_string().starts_with("destination sales is closed"), "{refusal}");
+}
+
+#[test]
 fn the_fallback_is_dialled_by_the_same_rules_and_never_returns_to_the_assistant() {
     let world = World::new();
     let call = CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier") };
-    let route = world.index().fallback(&call, &key("shop/front"), monday()).unwrap();
-    assert_eq!((route.label.as_str(), route.trunk_rule), ("front", TrunkRule::Destination));
-    assert!(!route.return_to_assistant);
+    let plan = world.index().fallback(&call, &key("shop/front"), monday()).unwrap();
+    assert_eq!((plan.route.label.as_str(), plan.route.trunk_rule), ("front", TrunkRule::Destination));
+    assert!(!plan.return_to_assistant);
     let gone = TransferRefusal::DestinationGone(key("shop/nobody"));
     assert_eq!(world.index().fallback(&call, &key("shop/nobody"), monday()), Err(gone));
 }

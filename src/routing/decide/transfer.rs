@@ -12,7 +12,9 @@ use crate::routing::table::{
 };
 use crate::routing::uri::{self, TargetError};
 
-use super::{Authority, CallFacts, Index, Number, TransferRefusal, TransferRoute, TrunkRule, Wanted};
+use super::{
+    Authority, CallFacts, Index, Number, PassedOver, Plan, TransferRefusal, TransferRoute, TrunkRule, Wanted,
+};
 
 /// Seconds that a number or URI which is no TransferDestination may ring.
 const DEFAULT_RING_TIMEOUT_SECONDS: u32 = 30;
@@ -36,7 +38,7 @@ impl FromStr for Wanted {
 }
 
 impl Index {
-    /// How a transfer goes, or why not. Nothing is dialled that `authority` or the trunk's `outbound` rules don't let out.
+    /// How a transfer goes, or why it doesn't. Nothing is dialled that `authority` or the trunk's `outbound` rules don't let out.
     ///
     /// Which trunk: the destination's, else the number's transfer trunk, else the one that the call came in over; a SIP URI
     /// without a trunk of its own is dialled directly. `assistant` is the one that has the call, `at` the time of day.
@@ -47,7 +49,7 @@ impl Index {
         wanted: &Wanted,
         authority: Authority,
         at: Timestamp,
-    ) -> Result<TransferRoute, TransferRefusal> {
+    ) -> Result<Plan, TransferRefusal> {
         let number =
             self.find(&call.number).ok_or_else(|| TransferRefusal::NumberGone(call.number.clone()))?;
         let entry = assistant.and_then(|key| self.table().assistants.get(key));
@@ -55,11 +57,11 @@ impl Index {
             self.table().destinations.get(key).map(|destination| Listed { name, key, destination })
         });
         if let Some(found) = best(listed.clone(), wanted) {
-            return self.to_destination(call, number, found, at);
+            return self.plan(call, number, found, at);
         }
         match (wanted, authority) {
-            (Wanted::Number(wanted), Authority::Api) => self.to_number(call, number, wanted),
-            (Wanted::Uri(wanted), Authority::Api) => self.to_uri(call, number, wanted),
+            (Wanted::Number(wanted), Authority::Api) => self.to_number(call, number, wanted).map(alone),
+            (Wanted::Uri(wanted), Authority::Api) => self.to_uri(call, number, wanted).map(alone),
             (wanted, _) => Err(TransferRefusal::UnknownDestination {
                 wanted: label(wanted),
                 assistant: assistant.map_or_else(|| "(none)".to_owned(), ToString::to_string),
@@ -74,7 +76,7 @@ impl Index {
         call: &CallFacts,
         fallback: &ObjectKey,
         at: Timestamp,
-    ) -> Result<TransferRoute, TransferRefusal> {
+    ) -> Result<Plan, TransferRefusal> {
         let number =
             self.find(&call.number).ok_or_else(|| TransferRefusal::NumberGone(call.number.clone()))?;
         let destination = self
@@ -83,9 +85,60 @@ impl Index {
             .get(fallback)
             .ok_or_else(|| TransferRefusal::DestinationGone(fallback.clone()))?;
         let listed = Listed { name: &fallback.name, key: fallback, destination };
-        let route = self.to_destination(call, number, listed, at)?;
+        let plan = self.plan(call, number, listed, at)?;
         // There is no assistant to return to.
-        Ok(TransferRoute { return_to_assistant: false, ..route })
+        Ok(Plan { return_to_assistant: false, ..plan })
+    }
+
+    /// The first of these destinations that can be dialled now, with those after it; and those before it that can't be.
+    pub fn next(
+        &self,
+        call: &CallFacts,
+        chain: &[ObjectKey],
+        at: Timestamp,
+    ) -> (Vec<PassedOver>, Option<(TransferRoute, Vec<ObjectKey>)>) {
+        let mut passed_over = Vec::new();
+        for (position, key) in chain.iter().enumerate() {
+            let route = match (self.find(&call.number), self.table().destinations.get(key)) {
+                (Some(number), Some(destination)) => {
+                    self.to_destination(call, number, Listed { name: &key.name, key, destination }, at)
+                }
+                (None, _) => Err(TransferRefusal::NumberGone(call.number.clone())),
+                (_, None) => Err(TransferRefusal::DestinationGone(key.clone())),
+            };
+            match route {
+                Ok(route) => return (passed_over, Some((route, chain[position + 1..].to_vec()))),
+                Err(refusal) => passed_over.push(PassedOver { label: key.name.clone(), refusal }),
+            }
+        }
+        (passed_over, None)
+    }
+
+    /// How it goes with a destination and those that are tried after it. When none of them can be dialled, the refusal of
+    /// the first says why.
+    fn plan(
+        &self,
+        call: &CallFacts,
+        number: &Number,
+        listed: Listed<'_>,
+        at: Timestamp,
+    ) -> Result<Plan, TransferRefusal> {
+        let Listed { name, destination, .. } = listed;
+        let return_to_assistant = destination.return_to_assistant;
+        match self.to_destination(call, number, listed, at) {
+            Ok(route) => {
+                let then = destination.then.clone();
+                Ok(Plan { passed_over: Vec::new(), route, then, return_to_assistant })
+            }
+            Err(refusal) => match self.next(call, &destination.then, at) {
+                (_, None) => Err(refusal),
+                (others, Some((route, then))) => {
+                    let first = PassedOver { label: name.clone(), refusal };
+                    let passed_over = std::iter::once(first).chain(others).collect();
+                    Ok(Plan { passed_over, route, then, return_to_assistant })
+                }
+            },
+        }
     }
 
     fn to_destination(
@@ -116,7 +169,6 @@ impl Index {
             caller_id: destination.caller_id.clone(),
             headers: destination.headers.clone(),
             ring_timeout_seconds: destination.ring_timeout_seconds,
-            return_to_assistant: destination.return_to_assistant,
             ..route(name.clone(), target, way)
         })
     }
@@ -256,8 +308,12 @@ fn route(label: String, target: SipTarget, way: Option<Way<'_>>) -> TransferRout
         caller_id_header: way.map_or(CallerIdHeaderEntry::From, |way| way.entry.caller_id_header),
         headers: Vec::new(),
         ring_timeout_seconds: DEFAULT_RING_TIMEOUT_SECONDS,
-        return_to_assistant: true,
     }
+}
+
+/// A route that nothing follows.
+fn alone(route: TransferRoute) -> Plan {
+    Plan { passed_over: Vec::new(), route, then: Vec::new(), return_to_assistant: true }
 }
 
 /// A Request-URI that is sent to the trunk.

@@ -8,7 +8,7 @@ use kube::Resource;
 
 use crate::resources::references::AllowedNamespaces;
 use crate::resources::{Assistant, PhoneNumber, SipGateway, SipTrunk, TransferDestination};
-use crate::routing::compile::{Kind, Objects, assistants, grants, numbers, trunks};
+use crate::routing::compile::{Kind, Objects, assistants, chains, grants, numbers, trunks};
 use crate::routing::table::ObjectKey;
 
 use super::dependants::Node;
@@ -99,7 +99,11 @@ indexed! {
     TransferDestination, destinations, crate::resources::transfer_destination::TransferDestinationSpec,
     fn references(&self, key: &ObjectKey, _: &Objects) -> Vec<Node> {
         let trunk = self.spec.trunk_ref.as_ref().map(|named| grants::target(&key.namespace, named));
-        trunk.map(|trunk| Node::Object(Kind::SipTrunk, trunk)).into_iter().collect()
+        let trunk = trunk.map(|trunk| Node::Object(Kind::SipTrunk, trunk));
+        let mut then = chains::named(&key.namespace, &self.spec);
+        then.sort_unstable();
+        then.dedup();
+        trunk.into_iter().chain(then.into_iter().map(|key| Node::Object(Kind::TransferDestination, key))).collect()
     }
 }
 

@@ -8,8 +8,8 @@ use crate::routing::compile::grants;
 use crate::routing::compile::numbers::{self, Targets};
 use crate::routing::compile::verdict::{Checked, Failure};
 use crate::routing::compile::verdicts;
-use crate::routing::compile::{Kind, ObjectRef, Verdict, assistants, destinations, gateways, trunks};
-use crate::routing::table::ObjectKey;
+use crate::routing::compile::{Kind, ObjectRef, Verdict, assistants, chains, destinations, gateways, trunks};
+use crate::routing::table::{DestinationEntry, ObjectKey};
 
 use super::dependants::Node;
 use super::tables::{GatewayTable, Means};
@@ -89,17 +89,39 @@ impl Index {
     }
 
     pub(super) fn settle_destinations(&mut self) {
-        for key in std::mem::take(&mut self.dirty.destinations) {
+        let changed = std::mem::take(&mut self.dirty.destinations);
+        let mut stale = changed.clone();
+        for key in changed {
             let object = self.objects.destinations.get(&key);
-            let after =
-                object.map(|object| destinations::check_one(&self.objects, &self.trunks, &key, &object.spec));
+            let after = object
+                .map(|object| destinations::check_alone(&self.objects, &self.trunks, &key, &object.spec));
+            let leads_to = |checked: Option<&Checked<Arc<DestinationEntry>>>| {
+                grants::usable(checked).map(|entry| entry.then.clone())
+            };
+            let leads = leads_to(after.as_ref());
+            let before = match after {
+                Some(after) => self.alone.insert(key.clone(), after),
+                None => self.alone.remove(&key),
+            };
+            if leads_to(before.as_ref()) != leads {
+                self.mark_chains_through(key, &mut stale);
+            }
+        }
+        for key in stale {
+            let object = self.objects.destinations.get(&key);
+            let after = object.and_then(|object| chains::link(&self.alone, &key, &object.spec));
             let seen = standing(after.as_ref());
             let before = match after {
                 Some(after) => self.destinations.insert(key.clone(), after),
                 None => self.destinations.remove(&key),
             };
             if standing(before.as_ref()) != seen {
-                self.mark_dependants(Kind::TransferDestination, &key);
+                // The destinations that lead here are among those that are linked anew.
+                let node = Node::Object(Kind::TransferDestination, key.clone());
+                let dependants = self.dependants.of(&node);
+                for (kind, dependant) in dependants.filter(|(kind, _)| *kind != Kind::TransferDestination) {
+                    self.dirty.mark(*kind, dependant);
+                }
             }
             if before.as_ref() != self.destinations.get(&key) {
                 for table in self.tables.values_mut() {
@@ -108,6 +130,20 @@ impl Index {
             }
             self.dirty.mark_verdict(Kind::TransferDestination, &key);
         }
+    }
+
+    /// Adds the destinations whose chains lead to `key`.
+    fn mark_chains_through(&self, key: ObjectKey, stale: &mut BTreeSet<ObjectKey>) {
+        let mut seen = BTreeSet::from([key.clone()]);
+        let mut open = vec![key];
+        while let Some(key) = open.pop() {
+            for (kind, dependant) in self.dependants.of(&Node::Object(Kind::TransferDestination, key)) {
+                if *kind == Kind::TransferDestination && seen.insert((**dependant).clone()) {
+                    open.push((**dependant).clone());
+                }
+            }
+        }
+        stale.extend(seen);
     }
 
     pub(super) fn settle_assistants(&mut self) {

@@ -29,6 +29,10 @@ pub struct GatewayTable {
     assistants: Counts<ObjectKey>,
     /// How many numbers and assistants of the table name each destination.
     destinations: Counts<ObjectKey>,
+    /// Who is tried after each of those.
+    chains: BTreeMap<ObjectKey, Vec<ObjectKey>>,
+    /// How many of these chains each destination is in.
+    in_chains: Counts<ObjectKey>,
     wanted: Wanted,
     namespaces: Counts<String>,
     stale: Stale,
@@ -66,6 +70,8 @@ impl GatewayTable {
             by_trunk: BTreeMap::new(),
             assistants: Counts::default(),
             destinations: Counts::default(),
+            chains: BTreeMap::new(),
+            in_chains: Counts::default(),
             wanted: Wanted::default(),
             namespaces: Counts::default(),
             stale: Stale::default(),
@@ -155,7 +161,7 @@ impl GatewayTable {
 
     /// The entry of a destination may be another one.
     pub(super) fn mark_destination(&mut self, key: &ObjectKey) {
-        if self.destinations.contains(key) {
+        if self.destinations.contains(key) || self.in_chains.contains(key) {
             self.stale.destinations.insert(key.clone());
         }
     }
@@ -220,12 +226,15 @@ impl GatewayTable {
     }
 
     fn settle_destinations(&mut self, means: &Means<'_>, moved: &mut BTreeSet<ObjectRef>) {
-        for key in std::mem::take(&mut self.stale.destinations) {
+        // A chain that comes or goes makes those in it stale.
+        while let Some(key) = self.stale.destinations.pop_first() {
             let entry = match assistants::holder_of_inline(&key) {
                 Some(assistant) => usable(means.assistants, &assistant).and_then(|it| it.inline.get(&key)),
                 None => usable(means.destinations, &key),
             };
-            let entry = entry.filter(|_| self.destinations.contains(&key)).cloned();
+            let named = entry.filter(|_| self.destinations.contains(&key));
+            self.set_chain(&key, named.map(|entry| entry.then.as_slice()).unwrap_or_default());
+            let entry = entry.filter(|_| named.is_some() || self.in_chains.contains(&key)).cloned();
             let Change::From(before) = self.sliced.destinations.set(&key, entry.clone()) else { continue };
             if let Some(trunk) = entry.as_ref().and_then(|entry| entry.trunk.as_ref())
                 && self.wanted.add(trunk, &key.namespace)
@@ -239,6 +248,25 @@ impl GatewayTable {
             }
             if before.is_some() != entry.is_some() {
                 moved.insert(ObjectRef { kind: Kind::TransferDestination, key });
+            }
+        }
+    }
+
+    /// Who is tried after a destination that numbers or assistants name.
+    fn set_chain(&mut self, key: &ObjectKey, chain: &[ObjectKey]) {
+        let before = match chain {
+            [] => self.chains.remove(key),
+            chain if self.chains.get(key).is_some_and(|before| before == chain) => return,
+            chain => self.chains.insert(key.clone(), chain.to_vec()),
+        };
+        for then in chain {
+            if self.in_chains.add(then) {
+                self.stale.destinations.insert(then.clone());
+            }
+        }
+        for then in before.into_iter().flatten() {
+            if self.in_chains.take(&then) {
+                self.stale.destinations.insert(then);
             }
         }
     }

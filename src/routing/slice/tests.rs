@@ -39,6 +39,7 @@ fn destination(description: String) -> Arc<DestinationEntry> {
             "Europe/Amsterdam".parse().unwrap(),
             vec![Hours::new(6, "22:00", "24:00").unwrap()],
         )),
+        then: vec![ObjectKey::new("shop", "night")],
         return_to_assistant: true,
     })
 }
@@ -166,7 +167,7 @@ fn names_and_hashes_of_slices_are_part_of_the_format() {
     let names: Vec<_> = slices.iter().map(|slice| format!("{} {}", slice.part, &slice.hash[..8])).collect();
     let expected = [
         "assistants-1-of-1 5d9d46f7",
-        "destinations-1-of-1 02ceb324",
+        "destinations-1-of-1 2b4a7886",
         "numbers-1-of-1 2a4720a5",
         "trunks-1-of-1 da28a650",
     ];

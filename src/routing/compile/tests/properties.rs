@@ -55,10 +55,18 @@ fn trunk() -> impl Strategy<Value = Value> {
 }
 
 fn destination() -> impl Strategy<Value = Value> {
-    (number(), reference(), 0..8u8).prop_map(|(number, trunk, kind)| match kind {
-        0 => json!({"type": "sip", "uri": "sip:desk@example.com", "description": "d", "trunkRef": trunk}),
-        1 => json!({"type": "number", "number": number, "description": "d", "trunkRef": trunk, "method": "Refer"}),
-        _ => json!({"type": "number", "number": number, "description": "d", "trunkRef": trunk}),
+    let then = proptest::collection::vec("k[0-3]".prop_map(|name| json!({"name": name})), 0..3);
+    (number(), reference(), then, 0..8u8).prop_map(|(number, trunk, then, kind)| {
+        let mut spec = json!({"type": "number", "number": number, "description": "d", "trunkRef": trunk});
+        match kind {
+            0 => spec = json!({"type": "sip", "uri": "sip:desk@example.com", "description": "d", "trunkRef": trunk}),
+            1 => spec["method"] = "Refer".into(),
+            _ => {}
+        }
+        if !then.is_empty() {
+            spec["onFailure"] = json!({ "then": then });
+        }
+        spec
     })
 }
 
@@ -188,6 +196,10 @@ fn referring(objects: &Objects, target: &ObjectRef) -> BTreeSet<ObjectRef> {
             let namespace = named.namespace.as_ref().unwrap_or(&key.namespace);
             (from.clone(), at(Kind::SipTrunk, ObjectKey::new(namespace, &named.name)))
         }));
+        let then = object.spec.on_failure.iter().flat_map(|on_failure| &on_failure.then);
+        edges.extend(then.map(|named| {
+            (from.clone(), at(Kind::TransferDestination, ObjectKey::new(&key.namespace, &named.name)))
+        }));
     }
     for (key, object) in &objects.assistants {
         let tools = object.spec.llm_config.iter().flat_map(|llm_config| &llm_config.tools);
@@ -247,8 +259,13 @@ fn assert_closed(table: &Table) -> Result<(), TestCaseError> {
     let answering: BTreeSet<_> =
         table.numbers.values().filter_map(|number| number.assistant.as_ref()).collect();
     prop_assert_eq!(answering, table.assistants.keys().collect::<BTreeSet<_>>());
+    for destination in reached.clone() {
+        reached.extend(&table.destinations[destination].then);
+    }
     prop_assert_eq!(reached, table.destinations.keys().collect::<BTreeSet<_>>());
     for (key, destination) in &table.destinations {
+        let chain: BTreeSet<_> = std::iter::once(key).chain(&destination.then).collect();
+        prop_assert_eq!(chain.len(), destination.then.len() + 1, "nobody is in a chain twice");
         if let Some(trunk) = &destination.trunk {
             prop_assert!(table.trunks[trunk].allowed_namespaces.contains(&key.namespace));
         }

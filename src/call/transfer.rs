@@ -1,0 +1,225 @@
+//! A transfer from the request to its outcome: who may ask, who is dialled, who is tried next, and the one record of it.
+
+use std::time::Duration;
+
+use crate::routing::decide::{Authority, PassedOver, Plan, TransferRefusal, TransferRoute, Wanted};
+use crate::routing::table::{E164, ObjectKey};
+use crate::sip::event::{ReferTarget, RequestId};
+
+use super::attempt::{Failure, Purpose};
+use super::input::{CommandRefusal, Context, Effect, LegKey, Record};
+use super::machine::{Call, PeerKind, Status};
+use super::outcome::{AskedBy, TransferRecord, Try};
+
+/// A transfer that is under way.
+#[derive(Debug)]
+pub(super) struct Transfer {
+    /// Who is dialled.
+    pub(super) route: TransferRoute,
+    /// Who is tried next.
+    then: Vec<ObjectKey>,
+    /// What became of those before.
+    tries: Vec<Try>,
+    return_to_assistant: bool,
+    asked_by: AskedBy,
+    /// The REFER that asked for it.
+    pub(super) refer: Option<(LegKey, RequestId)>,
+}
+
+impl Transfer {
+    fn new(plan: Plan, asked_by: AskedBy, refer: Option<(LegKey, RequestId)>) -> Self {
+        let Plan { passed_over, route, then, return_to_assistant } = plan;
+        let tries = passed_over.into_iter().map(Try::passed_over).collect();
+        Self { route, then, tries, return_to_assistant, asked_by, refer }
+    }
+}
+
+impl Call {
+    /// The control API asks for a transfer.
+    pub(super) fn transfer(
+        &mut self,
+        wanted: &Wanted,
+        context: Context<'_>,
+        out: &mut Vec<Effect>,
+    ) -> Result<(), CommandRefusal> {
+        if self.status != Status::InProgress {
+            return Err(CommandRefusal::NotActive);
+        }
+        if self.attempt.is_some() {
+            return Err(CommandRefusal::TransferUnderWay);
+        }
+        match self.resolve(wanted, Authority::Api, context) {
+            Ok(plan) => {
+                self.begin(Transfer::new(plan, AskedBy::Api, None), out);
+                Ok(())
+            }
+            Err(refusal) => {
+                refused(label(wanted), AskedBy::Api, &refusal, out);
+                Err(refusal.into())
+            }
+        }
+    }
+
+    /// A party asks for a transfer with REFER; only the agent may.
+    pub(super) fn refer(
+        &mut self,
+        leg: LegKey,
+        request: RequestId,
+        target: &ReferTarget,
+        context: Context<'_>,
+        out: &mut Vec<Effect>,
+    ) {
+        let from_agent =
+            self.peer.as_ref().is_some_and(|peer| peer.leg == leg && peer.kind == PeerKind::Agent);
+        if !from_agent || target.replaces.is_some() {
+            out.push(Effect::Respond(leg, request, 603, None));
+            return;
+        }
+        if self.attempt.is_some() {
+            out.push(Effect::Respond(leg, request, 491, None));
+            return;
+        }
+        match self.resolve_refer(target, context) {
+            Ok(plan) => {
+                out.push(Effect::Respond(leg, request, 202, None));
+                out.push(Effect::Notify { leg, request, code: 100, reason: "Trying", last: false });
+                self.begin(Transfer::new(plan, AskedBy::Agent, Some((leg, request))), out);
+            }
+            Err(refusal) => {
+                let code = match &refusal {
+                    TransferRefusal::UnknownDestination { .. } => 404,
+                    TransferRefusal::NotAllowed { .. } | TransferRefusal::Loop(_) => 403,
+                    _ => 480,
+                };
+                let retry_after = match &refusal {
+                    TransferRefusal::Closed { opens: Some(opens), .. } => {
+                        Some(opens.seconds_after(context.wall))
+                    }
+                    _ => None,
+                };
+                out.push(Effect::Decline { leg, request, code, why: refusal.to_string(), retry_after });
+                refused(target.user.clone(), AskedBy::Agent, &refusal, out);
+            }
+        }
+    }
+
+    fn resolve(
+        &self,
+        wanted: &Wanted,
+        authority: Authority,
+        context: Context<'_>,
+    ) -> Result<Plan, TransferRefusal> {
+        context.index.transfer(&self.facts(), self.assistant(), wanted, authority, context.wall)
+    }
+
+    /// A Refer-To names a number, one of the assistant's destinations, or a SIP URI, in this order.
+    fn resolve_refer(&self, target: &ReferTarget, context: Context<'_>) -> Result<Plan, TransferRefusal> {
+        let resolve = |wanted: &Wanted| self.resolve(wanted, Authority::Assistant, context);
+        let digits: String =
+            target.user.chars().filter(|c| !matches!(c, '-' | '.' | '(' | ')' | ' ')).collect();
+        if let Ok(number) = digits.parse::<E164>() {
+            return resolve(&Wanted::Number(number));
+        }
+        let by_name = resolve(&Wanted::Name(target.user.clone()));
+        match (&by_name, crate::routing::uri::parse_target(&target.uri, None)) {
+            (Err(TransferRefusal::UnknownDestination { .. }), Ok(uri)) if target.scheme != "tel" => {
+                resolve(&Wanted::Uri(uri)).or(by_name)
+            }
+            _ => by_name,
+        }
+    }
+
+    /// Dials the first destination; the caller stays with whom it has until one answers.
+    fn begin(&mut self, transfer: Transfer, out: &mut Vec<Effect>) {
+        out.push(Effect::Record(Record::TransferStarted { destination: transfer.route.label.clone() }));
+        self.dial_destination(transfer, out);
+    }
+
+    fn dial_destination(&mut self, transfer: Transfer, out: &mut Vec<Effect>) {
+        let dial = self.dial_for(&transfer.route);
+        let ring = Duration::from_secs(u64::from(transfer.route.ring_timeout_seconds));
+        self.dial(Purpose::Transfer(Box::new(transfer)), dial, ring, out);
+    }
+
+    /// The destination rings: whoever asked with REFER is told.
+    pub(super) fn transfer_rings(&self, transfer: &Transfer, out: &mut Vec<Effect>) {
+        out.push(Effect::Record(Record::TransferRinging));
+        self.tell_progress(transfer, 180, "Ringing", out);
+    }
+
+    fn tell_progress(&self, transfer: &Transfer, code: u16, reason: &'static str, out: &mut Vec<Effect>) {
+        if let Some((leg, request)) = transfer.refer.filter(|(leg, _)| self.live.contains(leg)) {
+            out.push(Effect::Notify { leg, request, code, reason, last: false });
+        }
+    }
+
+    /// A destination was not joined with the caller. Nobody has answered yet (`unanswered`): the next one is tried. Else,
+    /// or when there is no other, the caller goes back to the assistant, or the call ends.
+    pub(super) fn transfer_failed(
+        &mut self,
+        mut transfer: Box<Transfer>,
+        failure: Failure,
+        rung: Duration,
+        unanswered: bool,
+        context: Context<'_>,
+        out: &mut Vec<Effect>,
+    ) {
+        transfer.tries.push(Try::dialled(&transfer.route, failure, rung));
+        if unanswered {
+            let (passed_over, next) = context.index.next(&self.facts(), &transfer.then, context.wall);
+            transfer.tries.extend(passed_over.into_iter().map(Try::passed_over));
+            if let Some((route, then)) = next {
+                out.push(Effect::Record(Record::TransferForwarded { destination: route.label.clone() }));
+                self.tell_progress(&transfer, 181, "Call Is Being Forwarded", out);
+                return self.dial_destination(Transfer { route, then, ..*transfer }, out);
+            }
+        }
+        let back = transfer.return_to_assistant;
+        self.report(*transfer, out);
+        if !back {
+            self.end("transfer-failed", "SIP;cause=480;text=\"Transfer failed\"", out);
+        } else if self.peer.is_none() {
+            // The agent hung up while it waited: the assistant is called back, so that the caller isn't dropped.
+            self.dial_agent_or_fallback(0, context, out);
+        }
+    }
+
+    /// A destination's part in the transfer is over, and with it the transfer.
+    pub(super) fn transfer_ended(
+        &self,
+        mut transfer: Box<Transfer>,
+        failure: Failure,
+        rung: Duration,
+        out: &mut Vec<Effect>,
+    ) {
+        transfer.tries.push(Try::dialled(&transfer.route, failure, rung));
+        self.report(*transfer, out);
+    }
+
+    /// The one record of a transfer, and the last NOTIFY to the agent that asked for it.
+    fn report(&self, transfer: Transfer, out: &mut Vec<Effect>) {
+        let Some(record) = TransferRecord::new(transfer.asked_by, transfer.tries) else { return };
+        if let Some((leg, request)) = transfer.refer.filter(|(leg, _)| self.live.contains(leg)) {
+            let (code, reason) = record.last.outcome.sipfrag(record.last.sip_code.unwrap_or(0));
+            out.push(Effect::Notify { leg, request, code, reason, last: true });
+        }
+        out.push(Effect::Record(Record::TransferEnded(Box::new(record))));
+    }
+}
+
+/// The record of a transfer that was refused before anything was dialled.
+fn refused(label: String, asked_by: AskedBy, refusal: &TransferRefusal, out: &mut Vec<Effect>) {
+    let refused = Try::passed_over(PassedOver { label, refusal: refusal.clone() });
+    out.extend(
+        TransferRecord::new(asked_by, vec![refused])
+            .map(|record| Effect::Record(Record::TransferEnded(Box::new(record)))),
+    );
+}
+
+fn label(wanted: &Wanted) -> String {
+    match wanted {
+        Wanted::Name(name) => name.clone(),
+        Wanted::Number(number) => number.to_string(),
+        Wanted::Uri(target) => target.uri.clone(),
+    }
+}
