@@ -13,6 +13,9 @@ use super::outcome::Outcome;
 use super::sdp::Origin;
 use super::transfer::Transfer;
 
+/// A host that is silent for so long counts as gone where there is another: four copies of the INVITE over UDP.
+const PATIENCE: Duration = Duration::from_secs(4);
+
 /// Somebody who is being dialled.
 #[derive(Debug)]
 pub struct Attempt {
@@ -29,6 +32,8 @@ pub struct Attempt {
     pub(super) ringing: Option<Millis>,
     /// How long it rang, once it stopped.
     pub(super) rung: Duration,
+    /// It failed, and that was the host's fault.
+    by_the_host: bool,
 }
 
 /// Why somebody is dialled.
@@ -36,8 +41,8 @@ pub struct Attempt {
 pub(super) enum Purpose {
     /// To answer the caller; which of the agent's addresses.
     Agent(usize),
-    /// Because the assistant can't be reached; who is tried next.
-    Fallback(Vec<ObjectKey>),
+    /// Because the assistant can't be reached; and who is tried next.
+    Fallback(Box<TransferRoute>, Vec<ObjectKey>),
     /// Because a transfer was asked for.
     Transfer(Box<Transfer>),
 }
@@ -70,6 +75,34 @@ pub(super) struct Failure {
     pub(super) reason: String,
 }
 
+/// How an attempt ended that failed.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub(super) failure: Failure,
+    /// Nobody had answered.
+    pub(super) unanswered: bool,
+    /// It was the host's fault, so that another one of the trunk's may do better.
+    pub(super) by_the_host: bool,
+    /// How long it rang.
+    pub(super) rung: Duration,
+}
+
+/// Sends the route to the trunk's next host, if another host may help and there is one.
+pub(super) fn next_host(
+    route: &mut TransferRoute,
+    failed: &Failed,
+    context: Context<'_>,
+    out: &mut Vec<Effect>,
+) -> bool {
+    if !(failed.unanswered && failed.by_the_host) {
+        return false;
+    }
+    let Some(target) = route.failover.take(context.dice) else { return false };
+    out.push(Effect::Record(Record::NextHost { trunk: route.trunk.clone() }));
+    route.target = target;
+    true
+}
+
 impl Call {
     /// Dials the agent's address number `index`; the fallback when there is none; refuses the caller when there is no
     /// fallback either.
@@ -96,6 +129,7 @@ impl Call {
                 max_forwards: self.max_forwards(),
                 offer: None,
                 credential: None,
+                patience: None,
             };
             let ring = Duration::from_secs(u64::from(*answer_timeout_seconds));
             self.dial(Purpose::Agent(index), dial, ring, out);
@@ -113,7 +147,7 @@ impl Call {
     ) {
         let key = self.start.answer.fallback.as_ref();
         match key.map(|key| context.index.fallback(&self.facts(), key, context.wall)) {
-            Some(Ok(plan)) => self.dial_human(&plan.route, plan.then, out),
+            Some(Ok(plan)) => self.dial_human(plan.route, plan.then, out),
             Some(Err(refusal)) => {
                 out.push(Effect::Record(Record::FallbackRefused(refusal)));
                 self.end(reason, "SIP;cause=480;text=\"Assistant unavailable\"", out);
@@ -122,23 +156,28 @@ impl Call {
         }
     }
 
-    fn dial_human(&mut self, route: &TransferRoute, then: Vec<ObjectKey>, out: &mut Vec<Effect>) {
-        let dial = self.dial_for(route);
+    fn dial_human(&mut self, route: TransferRoute, then: Vec<ObjectKey>, out: &mut Vec<Effect>) {
+        let dial = self.dial_for(&route);
         let ring = Duration::from_secs(u64::from(route.ring_timeout_seconds));
-        self.dial(Purpose::Fallback(then), dial, ring, out);
+        self.dial(Purpose::Fallback(Box::new(route), then), dial, ring, out);
     }
 
-    /// Nobody answered at the fallback, or not well: the next one is tried, if nobody has answered yet.
+    /// Nobody answered at the fallback, or not well: as long as nobody has answered, the trunk's next host is tried, then the
+    /// next destination.
     fn fallback_failed(
         &mut self,
-        then: &[ObjectKey],
-        unanswered: bool,
+        mut route: TransferRoute,
+        then: Vec<ObjectKey>,
+        failed: Failed,
         context: Context<'_>,
         out: &mut Vec<Effect>,
     ) {
-        let next = if unanswered { context.index.next(&self.facts(), then, context.wall).1 } else { None };
+        if next_host(&mut route, &failed, context, out) {
+            return self.dial_human(route, then, out);
+        }
+        let next = context.index.next(&self.facts(), &then, context.wall).1.filter(|_| failed.unanswered);
         match next {
-            Some((route, then)) => self.dial_human(&route, then, out),
+            Some((route, then)) => self.dial_human(route, then, out),
             None => self.end("fallback-unavailable", "SIP;cause=480;text=\"Nobody available\"", out),
         }
     }
@@ -158,6 +197,7 @@ impl Call {
             origin,
             ringing: None,
             rung: Duration::ZERO,
+            by_the_host: false,
         });
         out.push(Effect::SetTimer(Timer::Ring, ring));
         out.push(Effect::Dial(leg, Box::new(dial)));
@@ -204,6 +244,7 @@ impl Call {
             max_forwards: self.max_forwards(),
             offer: None,
             credential,
+            patience: (!route.failover.elsewhere.is_empty()).then_some(PATIENCE),
         }
     }
 
@@ -240,6 +281,13 @@ impl Call {
             LegEvent::Refused { code, reason, by } => {
                 out.push(Effect::ClearTimer(Timer::Ring));
                 attempt.stop_ringing(context.now);
+                attempt.by_the_host = match by {
+                    RefusedBy::Timeout | RefusedBy::Transport => true,
+                    RefusedBy::Response => {
+                        attempt.purpose.route().is_some_and(|route| route.failover.after(code))
+                    }
+                    RefusedBy::Cancelled | RefusedBy::Unauthorized => false,
+                };
                 let reason = match by {
                     RefusedBy::Response => format!("{code} {reason}"),
                     RefusedBy::Timeout => "no response to the INVITE".into(),
@@ -264,7 +312,7 @@ impl Call {
         let Some(attempt) = self.attempt.take() else { return };
         let kind = match attempt.purpose {
             Purpose::Agent(_) => PeerKind::Agent,
-            Purpose::Fallback(_) | Purpose::Transfer(_) => PeerKind::Human,
+            Purpose::Fallback(..) | Purpose::Transfer(_) => PeerKind::Human,
         };
         let shown = self.caller.origin.show(attempt.answer.clone());
         out.push(Effect::Answer(LegKey::Caller, shown));
@@ -287,6 +335,7 @@ impl Call {
             return;
         }
         attempt.stop_ringing(context.now);
+        attempt.by_the_host = attempt.ringing.is_none();
         let outcome = if attempt.ringing.is_some() { Outcome::NoAnswer } else { Outcome::Unreachable };
         let reason = if attempt.ringing.is_some() { "not answered in time" } else { "no ringing in time" };
         let leg = attempt.leg;
@@ -297,16 +346,31 @@ impl Call {
     /// Nobody was joined; what follows depends on why somebody was dialled. The leg has ended or was hung up.
     pub(super) fn attempt_failed(&mut self, failure: Failure, context: Context<'_>, out: &mut Vec<Effect>) {
         let Some(attempt) = self.attempt.take() else { return };
-        let unanswered = matches!(attempt.phase, Phase::Dialling);
+        let failed = Failed {
+            failure,
+            unanswered: matches!(attempt.phase, Phase::Dialling),
+            by_the_host: attempt.by_the_host,
+            rung: attempt.rung,
+        };
         match attempt.purpose {
             Purpose::Agent(index) => {
-                out.push(Effect::Record(Record::AgentUnavailable { code: failure.code.unwrap_or(503) }));
+                let code = failed.failure.code.unwrap_or(503);
+                out.push(Effect::Record(Record::AgentUnavailable { code }));
                 self.dial_agent_or_fallback(index + 1, context, out);
             }
-            Purpose::Fallback(then) => self.fallback_failed(&then, unanswered, context, out),
-            Purpose::Transfer(transfer) => {
-                self.transfer_failed(transfer, failure, attempt.rung, unanswered, context, out);
-            }
+            Purpose::Fallback(route, then) => self.fallback_failed(*route, then, failed, context, out),
+            Purpose::Transfer(transfer) => self.transfer_failed(transfer, failed, context, out),
+        }
+    }
+}
+
+impl Purpose {
+    /// How the party is dialled, unless it is an agent.
+    fn route(&self) -> Option<&TransferRoute> {
+        match self {
+            Self::Agent(_) => None,
+            Self::Fallback(route, _) => Some(route),
+            Self::Transfer(transfer) => Some(&transfer.route),
         }
     }
 }

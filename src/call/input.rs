@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::routing::decide::{Index, TransferRefusal, Wanted};
-use crate::routing::table::{CredentialId, SipTarget};
+use crate::routing::table::{CredentialId, ObjectKey, SipTarget};
 use crate::sip::event::{Body, LegEvent, Party, RequestId};
 use crate::sip::time::Millis;
 
@@ -27,6 +27,8 @@ pub struct Context<'a> {
     pub now: Millis,
     /// Now on the clock that people read, for schedules.
     pub wall: Timestamp,
+    /// A random number, for choices by weight.
+    pub dice: u64,
     /// The routing table that new decisions are made by. A call in progress keeps what it decided earlier.
     pub index: &'a Index,
 }
@@ -159,6 +161,8 @@ pub struct Dial {
     pub offer: Option<Body>,
     /// The trunk's credentials and realm.
     pub credential: Option<(CredentialId, Option<String>)>,
+    /// How long a host may say nothing at all before it counts as gone; absent when there is no other host.
+    pub patience: Option<Duration>,
 }
 
 /// Something worth telling.
@@ -175,6 +179,11 @@ pub enum Record {
     TransferForwarded {
         /// The next destination's label.
         destination: String,
+    },
+    /// A host of the trunk doesn't take the call, and the next one is tried.
+    NextHost {
+        /// The trunk.
+        trunk: Option<ObjectKey>,
     },
     /// A transfer rings.
     TransferRinging,

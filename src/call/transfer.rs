@@ -6,7 +6,7 @@ use crate::routing::decide::{Authority, PassedOver, Plan, TransferRefusal, Trans
 use crate::routing::table::{E164, ObjectKey};
 use crate::sip::event::{ReferTarget, RequestId};
 
-use super::attempt::{Failure, Purpose};
+use super::attempt::{Failed, Failure, Purpose, next_host};
 use super::input::{CommandRefusal, Context, Effect, LegKey, Record};
 use super::machine::{Call, PeerKind, Status};
 use super::outcome::{AskedBy, TransferRecord, Try};
@@ -153,19 +153,22 @@ impl Call {
         }
     }
 
-    /// A destination was not joined with the caller. Nobody has answered yet (`unanswered`): the next one is tried. Else,
-    /// or when there is no other, the caller goes back to the assistant, or the call ends.
+    /// A destination was not joined with the caller. As long as nobody has answered, the trunk's next host is tried, then the
+    /// next destination. Else, or when there is no other, the caller goes back to the assistant, or the call ends.
     pub(super) fn transfer_failed(
         &mut self,
         mut transfer: Box<Transfer>,
-        failure: Failure,
-        rung: Duration,
-        unanswered: bool,
+        failed: Failed,
         context: Context<'_>,
         out: &mut Vec<Effect>,
     ) {
-        transfer.tries.push(Try::dialled(&transfer.route, failure, rung));
-        if unanswered {
+        let mut route = transfer.route.clone();
+        if next_host(&mut route, &failed, context, out) {
+            transfer.tries.push(Try::dialled(&transfer.route, failed.failure, failed.rung));
+            return self.dial_destination(Transfer { route, ..*transfer }, out);
+        }
+        transfer.tries.push(Try::dialled(&transfer.route, failed.failure, failed.rung));
+        if failed.unanswered {
             let (passed_over, next) = context.index.next(&self.facts(), &transfer.then, context.wall);
             transfer.tries.extend(passed_over.into_iter().map(Try::passed_over));
             if let Some((route, then)) = next {

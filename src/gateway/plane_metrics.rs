@@ -92,6 +92,7 @@ impl PlaneMetrics {
             }
             Record::TransferStarted { .. }
             | Record::TransferForwarded { .. }
+            | Record::NextHost { .. }
             | Record::TransferRinging
             | Record::AgentUnavailable { .. }
             | Record::FallbackRefused(_) => {}

@@ -18,6 +18,7 @@ use super::call_id::CallId;
 use super::control::{ControlError, ControlRequest};
 use super::plane::Shared;
 use super::resolve::ResolveError;
+use super::snapshot::Snapshot;
 use super::view;
 use crate::call::{
     Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Timer,
@@ -238,8 +239,7 @@ impl Shard {
         let id = CallId { instance: shared.instance, shard: self.number, serial: rand::rng().next_u64() };
         tracing::info!(call = %id, number = %answer.object, trunk = %answer.trunk, "call came in");
         let start = CallStart { id: id.to_string(), incoming, answer };
-        let (call, effects) =
-            Call::start(start, Context { now, wall: Timestamp::now(), index: &snapshot.index });
+        let (call, effects) = Call::start(start, context(now, &snapshot));
         shared.live.fetch_add(1, Ordering::Relaxed);
         shared.metrics.calls.inc();
         let entry = Entry {
@@ -275,7 +275,7 @@ impl Shard {
         let now = self.now();
         let Some(entry) = self.calls.get_mut(&key) else { return };
         let snapshot = self.shared.snapshot.load();
-        let context = Context { now, wall: Timestamp::now(), index: &snapshot.index };
+        let context = context(now, &snapshot);
         let stepped = std::panic::catch_unwind(AssertUnwindSafe(|| entry.call.step(input, context)));
         match stepped {
             Ok(effects) => self.carry_out(key, effects, reply),
@@ -432,6 +432,7 @@ impl Shard {
                     max_forwards: dial.max_forwards,
                     offer: dial.offer,
                     credentials,
+                    patience: dial.patience,
                 };
                 let id = self.endpoint.invite(invite, now);
                 if let Some(entry) = self.calls.get_mut(&key) {
@@ -509,6 +510,11 @@ impl Shard {
         }
         self.forget(key);
     }
+}
+
+/// What a step may look at: now.
+fn context(now: Millis, snapshot: &Snapshot) -> Context<'_> {
+    Context { now, wall: Timestamp::now(), dice: rand::rng().next_u64(), index: &snapshot.index }
 }
 
 fn refusal(refusal: CommandRefusal) -> ControlError {

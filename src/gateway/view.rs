@@ -57,6 +57,7 @@ impl View {
             Record::Answered
             | Record::TransferStarted { .. }
             | Record::TransferForwarded { .. }
+            | Record::NextHost { .. }
             | Record::TransferRinging
             | Record::AgentUnavailable { .. }
             | Record::FallbackRefused(_) => {}
@@ -122,6 +123,11 @@ pub(super) fn log(call: CallId, record: &Record) {
         Record::TransferForwarded { .. } => {
             tracing::info!(%call, "transfer: the destination can't be had, the next one is dialled");
         }
+        Record::NextHost { trunk } => tracing::warn!(
+            %call,
+            trunk = trunk.as_ref().map(tracing::field::display),
+            "a host of the trunk doesn't take the call, the next one is tried"
+        ),
         Record::TransferRinging => tracing::info!(%call, "transfer: destination rings"),
         Record::TransferEnded(ended) => tracing::info!(
             %call,

@@ -70,7 +70,8 @@ pub struct SipTrunkSpec {
     #[schemars(length(min = 5, max = 512))]
     #[x_kube(validation = rules::sip_uri())]
     pub outbound_proxy: Option<String>,
-    /// Further hosts, tried by priority and weight when `host` fails.
+    /// Further hosts, tried by priority and weight (RFC 2782) when a call out finds that `host` can't be reached, says
+    /// nothing for 4 seconds, or answers 408 or 5xx.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub backups: Vec<Backup>,
@@ -92,7 +93,8 @@ pub struct SipTrunkSpec {
     /// How the trunk's certificate is checked and which one is shown to it; only with TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<TrunkTls>,
-    /// Answers after which no backup is tried; 486, 600 and 603 when left out.
+    /// Answers after which no backup is tried; 486, 600 and 603 when left out. Only 408 and 5xx are followed by a backup at
+    /// all: other answers speak of who was called, not of the host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.all(code, code >= 300 && code <= 699)")

@@ -2,6 +2,7 @@
 //!
 //! Pure look-ups over an [`Index`] of the table; every refusal says why, for logs, the API's answer and `explain`.
 
+mod failover;
 mod sources;
 mod transfer;
 
@@ -20,6 +21,7 @@ use super::table::{
     AgentEntry, CallerIdEntry, CallerIdHeaderEntry, CredentialId, E164, NumberEntry, ObjectKey, SipTarget,
     Table, TransportEntry,
 };
+pub use failover::{Elsewhere, Failover};
 use sources::Sources;
 
 /// A table made ready for look-ups when a gateway switches to it: from the one before, at the cost of what changed.
@@ -112,6 +114,8 @@ pub struct TransferRoute {
     pub label: String,
     /// The Request-URI and where it is sent.
     pub target: SipTarget,
+    /// Where else it can be sent.
+    pub failover: Failover,
     /// The trunk that carries it; absent for a SIP URI that is dialled directly.
     pub trunk: Option<ObjectKey>,
     /// Which rule chose the trunk, for `explain`.

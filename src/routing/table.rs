@@ -264,6 +264,9 @@ pub struct TrunkEntry {
     pub port: Option<u16>,
     /// Transport.
     pub transport: TransportEntry,
+    /// Further hosts; absent when there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover: Option<FailoverEntry>,
     /// The version of the credentials in the gateway's credentials Secret; holds nothing of their value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<CredentialId>,
@@ -294,6 +297,31 @@ pub struct TrunkEntry {
     pub allowed_namespaces: Vec<String>,
 }
 
+/// Further hosts of a trunk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailoverEntry {
+    /// The hosts, sorted by priority; never empty.
+    pub hosts: Vec<BackupEntry>,
+    /// Answers after which none of them is tried, sorted.
+    pub final_codes: Vec<u16>,
+}
+
+/// A further host of a trunk.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupEntry {
+    /// Lower is tried first.
+    pub priority: u16,
+    /// Host name or IP address (no brackets).
+    pub host: String,
+    /// Port; by RFC 3263 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// Share among equal priorities.
+    pub weight: u16,
+}
+
 /// Names one version of a trunk's credentials: a hash over the Secret's identity and version, never over its value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CredentialId(pub String);
@@ -321,6 +349,12 @@ pub enum CallerIdHeaderEntry {
 }
 
 impl TrunkEntry {
+    /// Whether this is one of the trunk's hosts.
+    pub fn is_at(&self, host: &str) -> bool {
+        self.host == host
+            || self.failover.iter().flat_map(|failover| &failover.hosts).any(|backup| backup.host == host)
+    }
+
     /// Whether a call from `source` may come in over this trunk.
     pub fn admits(&self, source: IpAddr) -> bool {
         self.allowed_sources.iter().any(|net| net.contains(&source.to_canonical()))

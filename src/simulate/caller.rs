@@ -343,6 +343,7 @@ impl Caller<'_> {
                 let (username, password) = given.split_once(':').unwrap_or((given, ""));
                 Credentials { username: username.into(), password: password.into(), realm: None }
             }),
+            patience: None,
         };
         let leg = self.phone.endpoint.invite(invite, now);
         let id = format!("{}", leg.0);

@@ -1,6 +1,7 @@
 //! What happens on a leg, and what can be asked of it: the words that [`super::endpoint`] and the call machine share.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -220,6 +221,9 @@ pub struct OutgoingInvite {
     pub offer: Option<Body>,
     /// For a challenge (401, 407).
     pub credentials: Option<Credentials>,
+    /// A peer that has not said anything at all for so long counts as gone, before Timer B (RFC 3261 §17.1.1.2) says so:
+    /// another one waits. What it says later is cancelled, or acknowledged and ended.
+    pub patience: Option<Duration>,
 }
 
 /// User name and password for digest authentication. `Debug` shows neither.

@@ -209,6 +209,19 @@ fn a_destination_that_is_busy_is_followed_by_the_next_one() {
 }
 
 #[test]
+fn a_trunk_whose_first_host_is_silent_is_reached_at_the_next_one() {
+    let scene = Scene::new("backup");
+    let human = scene.party("human", "human", Some(1));
+    let silent = std::net::UdpSocket::bind((scene.host(), 0)).expect("this machine's address can be bound");
+    let trunk = silent.local_addr().expect("the socket is bound").port();
+    let trunk_spec = format!("  backups: [{{host: {}, port: {}}}]\n", scene.host(), human.port);
+    let call = Call::start(scene, Office { trunk, trunk_spec: &trunk_spec, ..Office::default() });
+    call.scene.control(&call.pod).transfer(&call.id, SALES);
+    human.go_on(&human.call_id(&["ringing"]));
+    call.ends_with(human);
+}
+
+#[test]
 fn a_transfer_to_a_destination_that_is_closed_is_refused_with_the_time_of_its_opening() {
     let scene = Scene::new("closed");
     let day = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).weekday().wrapping_add(3);

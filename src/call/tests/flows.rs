@@ -347,6 +347,65 @@ fn a_fallback_that_can_not_be_had_is_followed_by_the_next() {
 }
 
 #[test]
+fn a_host_that_does_not_take_the_call_is_followed_by_the_trunks_next_one() {
+    let by = |by, code| LegEvent::Refused { code, reason: String::new(), by };
+    let mut world = World::answered_with(table_with_backups());
+    world.transfer("sales");
+    let hosts = |world: &mut World, leg: u16| {
+        let dial = world.leg(LegKey::Dialled(leg)).dial.clone().unwrap();
+        (dial.target.host, dial.target.uri, dial.patience.is_some())
+    };
+    let uri = "sip:+31612345678@198.51.100.1:5060";
+    assert_eq!(hosts(&mut world, 1), ("198.51.100.1".into(), uri.into(), true));
+    world.on(HUMAN, by(RefusedBy::Timeout, 408));
+    let uri = "sip:+31612345678@198.51.100.2";
+    assert_eq!(hosts(&mut world, 2), ("198.51.100.2".into(), uri.into(), true));
+    world.on(LegKey::Dialled(2), by(RefusedBy::Transport, 503));
+    assert!(!hosts(&mut world, 3).2, "there is no other host: it is waited for");
+    world.on(LegKey::Dialled(3), LegEvent::Progress { code: 180, body: None });
+    world.on(LegKey::Dialled(3), refused(486));
+    assert_eq!(
+        world.tries(),
+        ["unreachable", "unreachable", "busy"].map(|outcome| ("sales".to_owned(), outcome))
+    );
+    assert_eq!(world.outcomes(), ["busy"]);
+}
+
+#[test]
+fn an_answer_that_speaks_of_the_callee_or_is_final_is_not_tried_elsewhere() {
+    for (code, legs) in
+        [(503, 4), (500, 4), (408, 4), (502, 3), (486, 3), (404, 3), (480, 3), (603, 3), (302, 3)]
+    {
+        let mut world = World::answered_with(table_with_backups());
+        world.transfer("sales");
+        world.on(HUMAN, refused(code));
+        assert_eq!(world.legs.len(), legs, "{code}");
+    }
+}
+
+#[test]
+fn a_destination_that_rings_on_a_backup_too_long_is_not_tried_elsewhere_but_a_silent_one_is() {
+    let mut world = World::answered_with(table_with_backups());
+    world.transfer("sales");
+    world.fire(Timer::Ring);
+    assert_eq!(world.state(LegKey::Dialled(2)), State::Calling, "the host never said that it rings");
+    world.on(LegKey::Dialled(2), LegEvent::Progress { code: 180, body: None });
+    world.fire(Timer::Ring);
+    assert_eq!(world.outcomes(), ["no-answer"]);
+}
+
+#[test]
+fn a_fallback_is_tried_at_the_trunks_next_host() {
+    let mut world = World::with(table_with_backups(), sdp("caller"));
+    for leg in 0..3 {
+        world.on(LegKey::Dialled(leg), refused(503));
+    }
+    assert_eq!(world.leg(LegKey::Dialled(3)).dial.clone().unwrap().target.host, "198.51.100.2");
+    world.on(LegKey::Dialled(3), LegEvent::Answered { body: sdp("reception") });
+    assert_eq!(world.hears(CALLER), "reception");
+}
+
+#[test]
 fn the_time_that_a_human_rang_is_told_also_when_the_caller_hangs_up() {
     let mut world = World::ringing();
     world.now = world.now + Duration::from_secs(12);

@@ -87,9 +87,11 @@ proptest! {
     #[test]
     fn no_order_of_events_leaves_a_leg_or_a_transfer_behind(
         fallback in any::<bool>(),
+        backups in any::<bool>(),
         choices in prop::collection::vec(any::<u16>(), 0..60),
     ) {
-        let mut world = World::with(table(fallback), sdp("caller"));
+        let table = if backups { table_with_backups() } else { table(fallback) };
+        let mut world = World::with(table, sdp("caller"));
         for (step, choice) in choices.into_iter().enumerate() {
             let events = possible(&world);
             let (leg, kind) = events[usize::from(choice) % events.len()];

@@ -124,6 +124,7 @@ pub(super) fn table(fallback: bool) -> Table {
             host: "198.51.100.1".into(),
             port: Some(5060),
             transport: TransportEntry::Udp,
+            failover: None,
             credential: None,
             credentials_missing: false,
             realm: None,
@@ -166,10 +167,22 @@ pub(super) fn table(fallback: bool) -> Table {
     table
 }
 
+/// The table with two further hosts of its trunk.
+pub(super) fn table_with_backups() -> Table {
+    let mut table = table(true);
+    let backup = |host: &str, priority| BackupEntry { priority, host: host.into(), port: None, weight: 10 };
+    let carrier = table.trunks.get_mut(&key("carrier")).unwrap();
+    Arc::make_mut(carrier).failover = Some(FailoverEntry {
+        hosts: vec![backup("198.51.100.2", 10), backup("198.51.100.3", 20)],
+        final_codes: vec![502],
+    });
+    table
+}
+
 /// The clock on the wall began on a Monday, 10:00 in Amsterdam.
 fn context(now: Millis, index: &Index) -> Context<'_> {
     let wall = 1_767_603_600_000 + i64::try_from(now.0).unwrap();
-    Context { now, wall: Timestamp::from_millisecond(wall).unwrap(), index }
+    Context { now, wall: Timestamp::from_millisecond(wall).unwrap(), dice: 0, index }
 }
 
 impl World {
@@ -219,7 +232,11 @@ impl World {
 
     /// A call that the agent answered.
     pub(super) fn answered() -> Self {
-        let mut world = Self::new();
+        Self::answered_with(table(false))
+    }
+
+    pub(super) fn answered_with(table: Table) -> Self {
+        let mut world = Self::with(table, sdp("caller"));
         world.on(AGENT, LegEvent::Answered { body: sdp("agent") });
         world.on(CALLER, LegEvent::Acked { body: None });
         world

@@ -8,14 +8,22 @@ use sha2::{Digest, Sha256};
 
 use crate::resources::conditions::reason;
 use crate::resources::references::CredentialsReference;
-use crate::resources::sip_trunk::{CallerIdHeader, Inbound, NumberFormat, Outbound, SipTrunkSpec, Transport};
+use crate::resources::sip_trunk::{
+    Backup, CallerIdHeader, Inbound, NumberFormat, Outbound, SipTrunkSpec, Transport,
+};
 use crate::routing::table::{
-    CallerIdHeaderEntry, CredentialId, NumberFormatEntry, ObjectKey, TransportEntry, TrunkEntry,
+    BackupEntry, CallerIdHeaderEntry, CredentialId, FailoverEntry, NumberFormatEntry, ObjectKey,
+    TransportEntry, TrunkEntry,
 };
 use crate::routing::uri::parse_host;
 
 use super::verdict::{Checked, Problems, problem};
 use super::{CredentialSource, Effective, Kind, Objects, SecretFacts, fields, not_implemented};
+
+/// Answers after which no backup is tried: busy and declined, by whoever was called.
+const DEFAULT_FINAL_CODES: [i32; 3] = [486, 600, 603];
+/// Priority and weight of a backup.
+const DEFAULT_SHARE: i32 = 10;
 
 /// A trunk that can be used.
 #[derive(PartialEq)]
@@ -83,12 +91,14 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
     if let Some(outbound) = outbound {
         check_prefixes(outbound, &mut problems);
     }
+    let failover = failover(spec, &mut problems);
     let header = spec.caller_id.as_ref().map(|caller_id| caller_id.header);
     match host {
         Some(host) if problems.is_empty() => Ok(TrunkEntry {
             host,
             port,
             transport: spec.transport.and_then(fields::entry).unwrap_or(TransportEntry::Udp),
+            failover,
             credential: None,
             credentials_missing: false,
             realm: spec.realm.clone(),
@@ -103,6 +113,44 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
             },
             allowed_namespaces: Vec::new(),
         }),
+        _ => Err(problems),
+    }
+}
+
+/// Further hosts and the answers after which they aren't tried.
+fn failover(spec: &SipTrunkSpec, problems: &mut Problems) -> Option<FailoverEntry> {
+    let mut hosts: Vec<BackupEntry> =
+        spec.backups.iter().filter_map(|backup| problems.take(self::backup(backup))).collect();
+    hosts.sort_unstable();
+    hosts.dedup();
+    let codes = spec.final_codes.as_ref().map_or(&DEFAULT_FINAL_CODES[..], Vec::as_slice);
+    let codes = codes.iter().filter_map(|code| problems.take(fields::bounded("finalCodes", *code, 300, 699)));
+    let mut final_codes: Vec<u16> = codes.filter_map(|code| u16::try_from(code).ok()).collect();
+    final_codes.sort_unstable();
+    final_codes.dedup();
+    (!hosts.is_empty()).then_some(FailoverEntry { hosts, final_codes })
+}
+
+fn backup(backup: &Backup) -> Result<BackupEntry, Problems> {
+    let mut problems = Problems::default();
+    let host = parse_host(&backup.host);
+    if host.is_none() {
+        let host = backup.host.escape_default();
+        problems.invalid(format!(
+            "backups has host '{host}', which is neither a host name nor an IP address; the port has its own field."
+        ));
+    }
+    let port = backup.port.and_then(|port| problems.take(fields::port("backups[].port", port)));
+    let share = |field, value: Option<i32>| {
+        let value = fields::bounded(field, value.unwrap_or(DEFAULT_SHARE), 0, i32::from(u16::MAX))?;
+        u16::try_from(value).map_err(|_| Problems::default())
+    };
+    let priority = problems.take(share("backups[].priority", backup.priority));
+    let weight = problems.take(share("backups[].weight", backup.weight));
+    match (host, priority, weight) {
+        (Some(host), Some(priority), Some(weight)) if problems.is_empty() => {
+            Ok(BackupEntry { priority, host, port, weight })
+        }
         _ => Err(problems),
     }
 }

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::routing::schedule::{Hours, Schedule};
 use crate::routing::table::{
-    AssistantEntry, DestinationEntry, DestinationTarget, NumberFormatEntry, TrunkEntry,
+    AssistantEntry, BackupEntry, DestinationEntry, DestinationTarget, FailoverEntry, NumberFormatEntry,
+    TrunkEntry,
 };
 
 fn key(text: &str) -> ObjectKey {
@@ -26,6 +27,7 @@ fn trunk(host: &str, sources: &[&str], namespaces: &[&str]) -> TrunkEntry {
         host: host.into(),
         port: None,
         transport: TransportEntry::Udp,
+        failover: None,
         credential: Some(CredentialId(format!("cred-{host}"))),
         credentials_missing: false,
         realm: Some(host.into()),
@@ -261,6 +263,7 @@ fn a_number_is_dialled_at_its_trunk_with_all_that_the_trunk_and_the_destination_
         destination: Some(key("shop/front")),
         label: "front".into(),
         target,
+        failover: Failover::default(),
         trunk: Some(key("shop/pbx")),
         trunk_rule: TrunkRule::Destination,
         credential: Some(CredentialId("cred-pbx.shop.nl".into())),
@@ -271,6 +274,27 @@ fn a_number_is_dialled_at_its_trunk_with_all_that_the_trunk_and_the_destination_
         ring_timeout_seconds: 20,
     };
     assert_eq!(route, expected);
+}
+
+#[test]
+fn the_trunks_other_hosts_are_dialled_with_their_own_request_uri() {
+    let mut world = World::new();
+    let backup = BackupEntry { priority: 20, host: "pbx2.shop.nl".into(), port: Some(5070), weight: 5 };
+    world.change_trunk("shop/pbx", |trunk| {
+        trunk.failover = Some(FailoverEntry { hosts: vec![backup], final_codes: vec![486] });
+    });
+    let route = world.transfer("front", Authority::Assistant).unwrap();
+    assert_eq!(route.target.uri, "sip:+31687654321@pbx.shop.nl");
+    let elsewhere = &route.failover.elsewhere[0];
+    assert_eq!(elsewhere.target, uri("sip:+31687654321@pbx2.shop.nl:5070"));
+    assert_eq!((elsewhere.priority, elsewhere.weight, route.failover.final_codes), (20, 5, vec![486]));
+    let route = world.transfer("ext", Authority::Assistant).unwrap();
+    let elsewhere = &route.failover.elsewhere[0].target;
+    assert_eq!((elsewhere.uri.as_str(), elsewhere.host.as_str()), ("sip:front@pbx", "pbx2.shop.nl"));
+    // A URI that is dialled directly is held to the rules of the trunk whose host it names, a backup's as well.
+    world.change_trunk("shop/pbx", |trunk| trunk.denied_prefixes = vec!["+3190".into()]);
+    let refusal = world.transfer("sip:+31900123456@pbx2.shop.nl", Authority::Api).unwrap_err();
+    assert!(matches!(refusal, TransferRefusal::NotAllowed { .. }), "{refusal}");
 }
 
 #[test]

@@ -13,7 +13,8 @@ use crate::routing::table::{
 use crate::routing::uri::{self, TargetError};
 
 use super::{
-    Authority, CallFacts, Index, Number, PassedOver, Plan, TransferRefusal, TransferRoute, TrunkRule, Wanted,
+    Authority, CallFacts, Elsewhere, Failover, Index, Number, PassedOver, Plan, TransferRefusal,
+    TransferRoute, TrunkRule, Wanted,
 };
 
 /// Seconds that a number or URI which is no TransferDestination may ring.
@@ -152,15 +153,15 @@ impl Index {
             return Err(TransferRefusal::Closed { destination: name.clone(), opens });
         }
         let own_trunk = destination.trunk.as_ref();
-        let (target, way) = match &destination.target {
+        let (dialled, way) = match &destination.target {
             DestinationTarget::Number(wanted) => self.dial(call, number, own_trunk, wanted)?,
             DestinationTarget::Sip(target) => match own_trunk {
                 Some(trunk) => {
                     let way = self.way(trunk, TrunkRule::Destination, name)?;
                     check_user(call, way, target)?;
-                    (through(way.entry, target.uri.clone()), Some(way))
+                    (through(way.entry, |_, _| target.uri.clone()), Some(way))
                 }
-                None => (self.direct(call, number, target)?, None),
+                None => (directly(self.direct(call, number, target)?), None),
             },
         };
         Ok(TransferRoute {
@@ -169,7 +170,7 @@ impl Index {
             caller_id: destination.caller_id.clone(),
             headers: destination.headers.clone(),
             ring_timeout_seconds: destination.ring_timeout_seconds,
-            ..route(name.clone(), target, way)
+            ..route(name.clone(), dialled, way)
         })
     }
 
@@ -179,8 +180,8 @@ impl Index {
         number: &Number,
         wanted: &E164,
     ) -> Result<TransferRoute, TransferRefusal> {
-        let (target, way) = self.dial(call, number, None, wanted)?;
-        Ok(route(wanted.to_string(), target, way))
+        let (dialled, way) = self.dial(call, number, None, wanted)?;
+        Ok(route(wanted.to_string(), dialled, way))
     }
 
     /// A URI that is listed nowhere.
@@ -191,7 +192,7 @@ impl Index {
         wanted: &SipTarget,
     ) -> Result<TransferRoute, TransferRefusal> {
         let target = self.direct(call, number, wanted)?;
-        Ok(route(wanted.uri.clone(), target, None))
+        Ok(route(wanted.uri.clone(), directly(target), None))
     }
 
     /// A number through the trunk that the rule chooses.
@@ -201,7 +202,7 @@ impl Index {
         number: &Number,
         own_trunk: Option<&ObjectKey>,
         wanted: &E164,
-    ) -> Result<(SipTarget, Option<Way<'_>>), TransferRefusal> {
+    ) -> Result<(Dialled, Option<Way<'_>>), TransferRefusal> {
         let way = self.choose(call, &number.entry, own_trunk, wanted.as_str())?;
         if *wanted == call.number {
             return Err(TransferRefusal::Loop(wanted.clone()));
@@ -209,8 +210,8 @@ impl Index {
         if !lets_out(way.entry, wanted) {
             return Err(TransferRefusal::NotAllowed { trunk: way.key.clone(), wanted: wanted.to_string() });
         }
-        let uri = uri::format(Some(wanted.as_str()), &way.entry.host, way.entry.port);
-        Ok((through(way.entry, uri), Some(way)))
+        let at = |host: &str, port| uri::format(Some(wanted.as_str()), host, port);
+        Ok((through(way.entry, at), Some(way)))
     }
 
     /// A URI without a trunk. If its host is that of a trunk which the number's namespace may use (and which may well
@@ -222,7 +223,7 @@ impl Index {
         number: &Number,
         target: &SipTarget,
     ) -> Result<SipTarget, TransferRefusal> {
-        for (key, entry) in self.table().trunks.iter().filter(|(_, entry)| entry.host == target.host) {
+        for (key, entry) in self.table().trunks.iter().filter(|(_, entry)| entry.is_at(&target.host)) {
             if may_use(&number.entry, entry) {
                 check_user(call, Way { key, entry, rule: TrunkRule::Direct }, target)?;
             }
@@ -295,11 +296,12 @@ fn best<'a>(mut listed: impl Iterator<Item = Listed<'a>> + Clone, wanted: &Wante
 }
 
 /// The route of something that no object describes; where one does, its own values replace these.
-fn route(label: String, target: SipTarget, way: Option<Way<'_>>) -> TransferRoute {
+fn route(label: String, (target, failover): Dialled, way: Option<Way<'_>>) -> TransferRoute {
     TransferRoute {
         destination: None,
         label,
         target,
+        failover,
         trunk: way.map(|way| way.key.clone()),
         trunk_rule: way.map_or(TrunkRule::Direct, |way| way.rule),
         credential: way.and_then(|way| way.entry.credential.clone()),
@@ -316,9 +318,34 @@ fn alone(route: TransferRoute) -> Plan {
     Plan { passed_over: Vec::new(), route, then: Vec::new(), return_to_assistant: true }
 }
 
-/// A Request-URI that is sent to the trunk.
-fn through(trunk: &TrunkEntry, uri: String) -> SipTarget {
-    SipTarget { uri, host: trunk.host.clone(), port: trunk.port, transport: trunk.transport }
+/// Where an INVITE goes, and where else it can go.
+type Dialled = (SipTarget, Failover);
+
+/// To the trunk; `uri` writes the Request-URI for one of its hosts.
+fn through(trunk: &TrunkEntry, uri: impl Fn(&str, Option<u16>) -> String) -> Dialled {
+    let target = |host: &str, port| SipTarget {
+        uri: uri(host, port),
+        host: host.to_owned(),
+        port,
+        transport: trunk.transport,
+    };
+    let failover = trunk.failover.as_ref().map(|failover| Failover {
+        elsewhere: failover
+            .hosts
+            .iter()
+            .map(|backup| Elsewhere {
+                target: target(&backup.host, backup.port),
+                priority: backup.priority,
+                weight: backup.weight,
+            })
+            .collect(),
+        final_codes: failover.final_codes.clone(),
+    });
+    (target(&trunk.host, trunk.port), failover.unwrap_or_default())
+}
+
+fn directly(target: SipTarget) -> Dialled {
+    (target, Failover::default())
 }
 
 fn may_use(number: &NumberEntry, trunk: &TrunkEntry) -> bool {

@@ -3,8 +3,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::routing::schedule::{Hours, Schedule};
 use crate::routing::table::{
-    AgentEntry, CallerIdEntry, CallerIdHeaderEntry, DestinationTarget, NumberFormatEntry, SipTarget,
-    TransportEntry,
+    AgentEntry, BackupEntry, CallerIdEntry, CallerIdHeaderEntry, DestinationTarget, FailoverEntry,
+    NumberFormatEntry, SipTarget, TransportEntry,
 };
 
 fn number(index: usize) -> (E164, Arc<NumberEntry>) {
@@ -62,6 +62,10 @@ fn table(numbers: usize) -> Table {
             host: "2001:db8::1".into(),
             port: None,
             transport: TransportEntry::Udp,
+            failover: Some(FailoverEntry {
+                hosts: vec![BackupEntry { priority: 10, host: "b".into(), port: Some(5070), weight: 1 }],
+                final_codes: vec![486],
+            }),
             credential: None,
             credentials_missing: true,
             realm: Some("pbx".into()),

@@ -19,7 +19,7 @@ use crate::sip::wire::{Lines, escaped_user, quoted};
 /// Makes a leg and sends its INVITE.
 pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, invite: OutgoingInvite, now: Millis) -> LegId {
     let call_id = core.identity.unique();
-    let OutgoingInvite { flow, uri, from, headers, max_forwards, offer, credentials } = invite;
+    let OutgoingInvite { flow, uri, from, headers, max_forwards, offer, credentials, patience } = invite;
     let host = if from.host.is_empty() { core.local(flow.transport) } else { from.host };
     let at = if from.user.is_empty() { "" } else { "@" };
     let from = format!("{}<sip:{}{at}{host}>", quoted(&from.display), escaped_user(&from.user));
@@ -37,6 +37,7 @@ pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, invite: OutgoingInvite
             flow_lost: false,
         };
         let mut leg = Leg::new(id, true, Phase::Calling, dialog);
+        leg.patience_ends = patience.map(|patience| now + patience);
         leg.digest = credentials.map(|credentials| Box::new(Digest::new(credentials)));
         Box::new(leg)
     });

@@ -50,6 +50,7 @@ pub fn send(leg: &mut Leg, core: &mut Core, purpose: Purpose, again: Again, now:
     core.transmit(flow, bytes.clone());
     let gives_up = now + timer::GIVE_UP;
     let first = if flow.transport == Transport::Udp { now + timer::T1 } else { gives_up };
+    let first = leg.patience_ends.map_or(first, |end| first.min(end.max(now)));
     let id = TimerId::Client { leg: leg.id, seq, cancel: false };
     leg.clients.push(Client {
         seq,
@@ -147,6 +148,15 @@ pub fn on_timer(leg: &mut Leg, core: &mut Core, seq: u32, cancel: bool, now: Mil
         return;
     }
     let invite = client.purpose.is_invite();
+    let trying = client.purpose == Purpose::Invite && client.state == ClientState::Trying;
+    if trying && leg.patience_ends.is_some_and(|end| end <= now) {
+        leg.patience_ends = None;
+        client.timer =
+            client.gives_up.map(|end| core.wheel.set(end, TimerId::Client { leg: leg.id, seq, cancel }));
+        let reason = reason_phrase(408).to_owned();
+        core.end(leg, LegEvent::Refused { code: 408, reason, by: RefusedBy::Timeout });
+        return self::cancel(leg, core, None, now);
+    }
     let repeats = match client.state {
         ClientState::Trying => true,
         ClientState::Proceeding => !invite,
@@ -161,6 +171,7 @@ pub fn on_timer(leg: &mut Leg, core: &mut Core, seq: u32, cancel: bool, now: Mil
         };
         let next = now + client.interval;
         let next = client.gives_up.map_or(next, |end| end.min(next));
+        let next = leg.patience_ends.map_or(next, |end| next.min(end.max(now)));
         client.timer = Some(core.wheel.set(next, TimerId::Client { leg: leg.id, seq, cancel }));
     } else if let Some(end) = client.gives_up {
         client.timer = Some(core.wheel.set(end, TimerId::Client { leg: leg.id, seq, cancel }));
@@ -202,6 +213,7 @@ pub fn on_response(
         }
         return code >= 300;
     }
+    leg.patience_ends = None;
     match code {
         100..200 => provisional(leg, core, index, response, now),
         200..300 => {

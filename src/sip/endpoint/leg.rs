@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::sip::dialog::Dialog;
 use crate::sip::digest::Digest;
 use crate::sip::event::{Body, Flow, LegId, RequestId};
+use crate::sip::time::Millis;
 use crate::sip::transaction::{Client, ClientState, ServerKey};
 use crate::sip::wheel::Handle;
 
@@ -54,6 +55,8 @@ pub struct Leg {
     pub retry: Option<Retry>,
     /// How often in a row it met 491.
     pub glares: u32,
+    /// When a peer that hasn't answered our INVITE at all counts as gone.
+    pub patience_ends: Option<Millis>,
     /// Digest credentials and what they have been used for.
     pub digest: Option<Box<Digest>>,
     /// REFERs of the peer whose outcome it is told.
@@ -139,6 +142,7 @@ impl Leg {
             offers: VecDeque::new(),
             retry: None,
             glares: 0,
+            patience_ends: None,
             digest: None,
             subscriptions: Vec::new(),
             refers: 0,

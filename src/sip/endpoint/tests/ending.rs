@@ -1,7 +1,9 @@
 //! How calls end, by either side, at every moment.
 
+use std::time::Duration;
+
 use super::net::*;
-use crate::sip::event::{EndedBy, LegEvent, RefusedBy};
+use crate::sip::event::{EndedBy, LegEvent, OutgoingInvite, RefusedBy};
 
 fn cancelled() -> LegEvent {
     LegEvent::Refused { code: 487, reason: "Request Terminated".into(), by: RefusedBy::Cancelled }
@@ -111,6 +113,40 @@ fn an_answer_that_is_never_acknowledged_ends_the_call_after_32_seconds() {
         net.run(40_000);
         net.assert_quiet();
     }
+}
+
+#[test]
+fn a_silent_peer_counts_as_gone_when_patience_ends_and_its_late_ringing_is_cancelled() {
+    let mut net = Net::new();
+    let impatient = || OutgoingInvite { patience: Some(Duration::from_secs(4)), ..call_to(P) };
+    let caller = net.act(A, |a, now| a.invite(impatient(), now));
+    net.run(3_900);
+    assert!(net.events(A).is_empty());
+    assert_eq!(net.count("INVITE"), 4, "0, 0.5, 1.5 and 3.5 s");
+    net.run(200);
+    let refused = LegEvent::Refused { code: 408, reason: "Request Timeout".into(), by: RefusedBy::Timeout };
+    assert_eq!(net.event(A), (caller, refused));
+    let invite = net.request("INVITE");
+    net.reply(&invite, 180, "p", &[], "");
+    let cancel = net.request("CANCEL");
+    net.reply(&cancel, 200, "p", &[], "");
+    net.reply(&invite, 487, "p", &[], "");
+    net.run(60_000);
+    assert!(net.events(A).is_empty());
+    net.assert_quiet();
+}
+
+#[test]
+fn a_peer_that_has_said_anything_is_waited_for() {
+    let mut net = Net::new();
+    let impatient = OutgoingInvite { patience: Some(Duration::from_secs(4)), ..call_to(P) };
+    let caller = net.act(A, |a, now| a.invite(impatient, now));
+    let invite = net.request("INVITE");
+    net.reply(&invite, 100, "", &[], "");
+    net.run(20_000);
+    assert!(net.events(A).is_empty());
+    net.reply(&invite, 200, "p", &[], "answer");
+    assert!(matches!(net.event(A), (leg, LegEvent::Answered { .. }) if leg == caller));
 }
 
 #[test]

@@ -37,6 +37,7 @@ pub fn call_to(peer: &str) -> OutgoingInvite {
         max_forwards: 69,
         offer: sdp("offer"),
         credentials: None,
+        patience: None,
     }
 }
 
