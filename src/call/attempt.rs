@@ -129,6 +129,7 @@ impl Call {
                 max_forwards: self.max_forwards(),
                 offer: None,
                 credential: None,
+                line: None,
                 patience: None,
             };
             let ring = Duration::from_secs(u64::from(*answer_timeout_seconds));
@@ -146,7 +147,7 @@ impl Call {
         out: &mut Vec<Effect>,
     ) {
         let key = self.start.answer.fallback.as_ref();
-        match key.map(|key| context.index.fallback(&self.facts(), key, context.wall)) {
+        match key.map(|key| context.index.fallback(&self.facts(), key, context.moment())) {
             Some(Ok(plan)) => self.dial_human(plan.route, plan.then, out),
             Some(Err(refusal)) => {
                 out.push(Effect::Record(Record::FallbackRefused(refusal)));
@@ -175,7 +176,7 @@ impl Call {
         if next_host(&mut route, &failed, context, out) {
             return self.dial_human(route, then, out);
         }
-        let next = context.index.next(&self.facts(), &then, context.wall).1.filter(|_| failed.unanswered);
+        let next = context.index.next(&self.facts(), &then, context.moment()).1.filter(|_| failed.unanswered);
         match next {
             Some((route, then)) => self.dial_human(route, then, out),
             None => self.end("fallback-unavailable", "SIP;cause=480;text=\"Nobody available\"", out),
@@ -244,6 +245,7 @@ impl Call {
             max_forwards: self.max_forwards(),
             offer: None,
             credential,
+            line: route.trunk.clone().map(|trunk| (trunk, route.limits)),
             patience: (!route.failover.elsewhere.is_empty()).then_some(PATIENCE),
         }
     }
@@ -286,18 +288,21 @@ impl Call {
                     RefusedBy::Response => {
                         attempt.purpose.route().is_some_and(|route| route.failover.after(code))
                     }
-                    RefusedBy::Cancelled | RefusedBy::Unauthorized => false,
+                    RefusedBy::Cancelled | RefusedBy::Unauthorized | RefusedBy::Limit => false,
                 };
+                let sent = by != RefusedBy::Limit;
                 let reason = match by {
                     RefusedBy::Response => format!("{code} {reason}"),
                     RefusedBy::Timeout => "no response to the INVITE".into(),
                     RefusedBy::Transport => "the address could not be resolved or reached".into(),
                     RefusedBy::Cancelled => "cancelled".into(),
+                    RefusedBy::Limit => reason,
                     RefusedBy::Unauthorized => {
                         "the trunk refused the credentials; check its Secret and realm".into()
                     }
                 };
-                let failure = Failure { outcome: Outcome::of_refusal(code, &by), code: Some(code), reason };
+                let failure =
+                    Failure { outcome: Outcome::of_refusal(code, &by), code: sent.then_some(code), reason };
                 self.attempt_failed(failure, context, out);
             }
             LegEvent::ReofferAccepted { .. } => self.party_settled(event, context, out),

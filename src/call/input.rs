@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::routing::decide::{Index, TransferRefusal, Wanted};
-use crate::routing::table::{CredentialId, ObjectKey, SipTarget};
+use crate::routing::decide::{Index, Lines, Now, TransferRefusal, Wanted};
+use crate::routing::table::{CredentialId, Limits, ObjectKey, SipTarget};
 use crate::sip::event::{Body, LegEvent, Party, RequestId};
 use crate::sip::time::Millis;
 
@@ -29,8 +29,17 @@ pub struct Context<'a> {
     pub wall: Timestamp,
     /// A random number, for choices by weight.
     pub dice: u64,
+    /// What trunks carry.
+    pub lines: &'a dyn Lines,
     /// The routing table that new decisions are made by. A call in progress keeps what it decided earlier.
     pub index: &'a Index,
+}
+
+impl<'a> Context<'a> {
+    /// What decisions are made by, besides the table.
+    pub(super) fn moment(&self) -> Now<'a> {
+        Now { at: self.wall, lines: self.lines }
+    }
 }
 
 /// Something that happened.
@@ -161,6 +170,9 @@ pub struct Dial {
     pub offer: Option<Body>,
     /// The trunk's credentials and realm.
     pub credential: Option<(CredentialId, Option<String>)>,
+    /// The trunk that carries it, and how much it may carry: the driver counts, and sends nothing that is too much
+    /// (`RefusedBy::Limit`).
+    pub line: Option<(ObjectKey, Limits)>,
     /// How long a host may say nothing at all before it counts as gone; absent when there is no other host.
     pub patience: Option<Duration>,
 }

@@ -63,6 +63,7 @@ impl Outcome {
         match refusal {
             TransferRefusal::UnknownDestination { .. }
             | TransferRefusal::NotAllowed { .. }
+            | TransferRefusal::Full { .. }
             | TransferRefusal::Loop(_) => Self::NotAllowed,
             TransferRefusal::Closed { .. } => Self::Closed,
             TransferRefusal::CredentialsMissing(_)
@@ -76,6 +77,7 @@ impl Outcome {
     /// What a refused INVITE means for the one who asked for the transfer.
     pub(super) fn of_refusal(code: u16, by: &RefusedBy) -> Self {
         match (by, code) {
+            (RefusedBy::Limit, _) => Self::NotAllowed,
             (RefusedBy::Transport | RefusedBy::Unauthorized, _) => Self::Unreachable,
             (RefusedBy::Timeout, _) => Self::Unreachable,
             (_, 486 | 600) => Self::Busy,
@@ -133,10 +135,12 @@ impl Try {
     /// A destination that was dialled.
     pub(super) fn dialled(route: &TransferRoute, failure: Failure, ring_time: Duration) -> Self {
         let Failure { outcome, code, reason } = failure;
+        // No answer of anybody's is 'not allowed': that is said instead of sending.
+        let sent = outcome != Outcome::NotAllowed;
         Self {
             destination: route.label.clone(),
             trunk: route.trunk.clone(),
-            host: Some(route.target.host.clone()),
+            host: sent.then(|| route.target.host.clone()),
             outcome,
             sip_code: code,
             reason,

@@ -88,7 +88,9 @@ impl Call {
             Err(refusal) => {
                 let code = match &refusal {
                     TransferRefusal::UnknownDestination { .. } => 404,
-                    TransferRefusal::NotAllowed { .. } | TransferRefusal::Loop(_) => 403,
+                    TransferRefusal::NotAllowed { .. }
+                    | TransferRefusal::Full { .. }
+                    | TransferRefusal::Loop(_) => 403,
                     _ => 480,
                 };
                 let retry_after = match &refusal {
@@ -109,7 +111,7 @@ impl Call {
         authority: Authority,
         context: Context<'_>,
     ) -> Result<Plan, TransferRefusal> {
-        context.index.transfer(&self.facts(), self.assistant(), wanted, authority, context.wall)
+        context.index.transfer(&self.facts(), self.assistant(), wanted, authority, context.moment())
     }
 
     /// A Refer-To names a number, one of the assistant's destinations, or a SIP URI, in this order.
@@ -169,7 +171,7 @@ impl Call {
         }
         transfer.tries.push(Try::dialled(&transfer.route, failed.failure, failed.rung));
         if failed.unanswered {
-            let (passed_over, next) = context.index.next(&self.facts(), &transfer.then, context.wall);
+            let (passed_over, next) = context.index.next(&self.facts(), &transfer.then, context.moment());
             transfer.tries.extend(passed_over.into_iter().map(Try::passed_over));
             if let Some((route, then)) = next {
                 out.push(Effect::Record(Record::TransferForwarded { destination: route.label.clone() }));

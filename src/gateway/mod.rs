@@ -6,6 +6,7 @@ pub mod calls;
 pub mod config;
 pub mod control;
 pub mod disk;
+mod lines;
 pub mod metrics;
 pub mod peers;
 pub mod plane;

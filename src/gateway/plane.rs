@@ -14,6 +14,7 @@ use super::call_id::Instance;
 use super::calls::Calls;
 use super::config::Listener;
 use super::control::ControlRequest;
+use super::lines::Lines;
 use super::peers::Peers;
 use super::plane_metrics::PlaneMetrics;
 use super::resolve::Resolver;
@@ -58,6 +59,7 @@ pub(super) struct Shared {
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(super) resolver: Resolver,
     pub(super) calls: Arc<Calls>,
+    pub(super) lines: Arc<Lines>,
     pub(super) metrics: PlaneMetrics,
     pub(super) instance: Instance,
     pub(super) max_calls: usize,
@@ -112,6 +114,7 @@ pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
         snapshot: config.snapshot,
         resolver: Resolver::from_system(),
         calls: config.calls,
+        lines: Arc::default(),
         metrics,
         instance: config.instance,
         max_calls: config.max_calls,

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::call_id::CallId;
 use super::control::{ControlError, ControlRequest};
+use super::lines::{Lines, Taken};
 use super::plane::Shared;
 use super::resolve::ResolveError;
 use super::snapshot::Snapshot;
@@ -57,12 +58,12 @@ struct Entry {
     timers: BTreeMap<Timer, Millis>,
 }
 
-/// A leg as the driver knows it.
+/// A leg as the driver knows it, and its place among the calls of its trunk.
 enum Leg {
     /// Its host is being looked up.
-    Resolving(Box<Dial>),
+    Resolving(Box<Dial>, Option<Taken>),
     /// It is a leg of the endpoint.
-    Live(LegId),
+    Live(LegId, #[expect(dead_code, reason = "it counts as long as the leg is there")] Option<Taken>),
 }
 
 pub(super) struct Shard {
@@ -239,14 +240,14 @@ impl Shard {
         let id = CallId { instance: shared.instance, shard: self.number, serial: rand::rng().next_u64() };
         tracing::info!(call = %id, number = %answer.object, trunk = %answer.trunk, "call came in");
         let start = CallStart { id: id.to_string(), incoming, answer };
-        let (call, effects) = Call::start(start, context(now, &snapshot));
+        let (call, effects) = Call::start(start, context(now, &snapshot, &shared.lines));
         shared.live.fetch_add(1, Ordering::Relaxed);
         shared.metrics.calls.inc();
         let entry = Entry {
             view: view::View::new(id, &call),
             call,
             id,
-            legs: BTreeMap::from([(LegKey::Caller, Leg::Live(leg))]),
+            legs: BTreeMap::from([(LegKey::Caller, Leg::Live(leg, None))]),
             timers: BTreeMap::new(),
         };
         self.calls.insert(id.serial, entry);
@@ -275,7 +276,7 @@ impl Shard {
         let now = self.now();
         let Some(entry) = self.calls.get_mut(&key) else { return };
         let snapshot = self.shared.snapshot.load();
-        let context = context(now, &snapshot);
+        let context = context(now, &snapshot, &self.shared.lines);
         let stepped = std::panic::catch_unwind(AssertUnwindSafe(|| entry.call.step(input, context)));
         match stepped {
             Ok(effects) => self.carry_out(key, effects, reply),
@@ -335,8 +336,8 @@ impl Shard {
 
     fn live(&self, key: u64, leg: LegKey) -> Option<LegId> {
         match self.calls.get(&key)?.legs.get(&leg)? {
-            Leg::Live(id) => Some(*id),
-            Leg::Resolving(_) => None,
+            Leg::Live(id, _) => Some(*id),
+            Leg::Resolving(..) => None,
         }
     }
 
@@ -351,7 +352,7 @@ impl Shard {
         self.on(key, leg, |endpoint, id| endpoint.refuse(id, code, &[("Reason", reason.to_owned())], now));
         // The machine doesn't wait for anything from a leg that it refused.
         if let Some(entry) = self.calls.get_mut(&key)
-            && let Some(Leg::Live(id)) = entry.legs.remove(&leg)
+            && let Some(Leg::Live(id, _)) = entry.legs.remove(&leg)
         {
             self.legs.remove(&id);
         }
@@ -360,8 +361,8 @@ impl Shard {
     fn hang_up(&mut self, key: u64, leg: LegKey, reason: &str) {
         let now = self.now();
         match self.calls.get_mut(&key).and_then(|entry| entry.legs.get(&leg)) {
-            Some(Leg::Live(id)) => self.endpoint.hang_up(*id, Some(reason), now),
-            Some(Leg::Resolving(_)) => {
+            Some(Leg::Live(id, _)) => self.endpoint.hang_up(*id, Some(reason), now),
+            Some(Leg::Resolving(..)) => {
                 // Nothing was sent yet: the look-up's result will find no leg.
                 if let Some(entry) = self.calls.get_mut(&key) {
                     entry.legs.remove(&leg);
@@ -373,9 +374,19 @@ impl Shard {
     }
 
     fn dial(&mut self, key: u64, leg: LegKey, dial: Box<Dial>) {
+        let line =
+            dial.line.as_ref().map(|(trunk, limits)| self.shared.lines.take(trunk, *limits, Instant::now()));
+        let line = match line.transpose() {
+            Ok(line) => line,
+            Err(limit) => {
+                let refused =
+                    LegEvent::Refused { code: 503, reason: limit.to_string(), by: RefusedBy::Limit };
+                return self.pending.push_back((key, Input::Leg(leg, refused)));
+            }
+        };
         let Some(entry) = self.calls.get_mut(&key) else { return };
         let target = dial.target.clone();
-        entry.legs.insert(leg, Leg::Resolving(dial));
+        entry.legs.insert(leg, Leg::Resolving(dial, line));
         match target.host.parse() {
             Ok(ip) => {
                 let address = SocketAddr::new(ip, target.port.unwrap_or(5060));
@@ -395,8 +406,8 @@ impl Shard {
     fn resolved(&mut self, key: u64, leg: LegKey, result: Result<SocketAddr, ResolveError>) {
         let now = self.now();
         let Some(entry) = self.calls.get_mut(&key) else { return };
-        let Some(Leg::Resolving(_)) = entry.legs.get(&leg) else { return };
-        let Some(Leg::Resolving(dial)) = entry.legs.remove(&leg) else { return };
+        let Some(Leg::Resolving(..)) = entry.legs.get(&leg) else { return };
+        let Some(Leg::Resolving(dial, line)) = entry.legs.remove(&leg) else { return };
         let credentials = match dial.credential {
             None => Ok(None),
             Some((id, realm)) => match self.shared.snapshot.load().credentials.get(&id) {
@@ -436,7 +447,7 @@ impl Shard {
                 };
                 let id = self.endpoint.invite(invite, now);
                 if let Some(entry) = self.calls.get_mut(&key) {
-                    entry.legs.insert(leg, Leg::Live(id));
+                    entry.legs.insert(leg, Leg::Live(id, line));
                     self.legs.insert(id, (key, leg));
                 }
             }
@@ -478,7 +489,7 @@ impl Shard {
             self.timers.remove(&(at, key, timer));
         }
         for leg in entry.legs.into_values() {
-            if let Leg::Live(id) = leg {
+            if let Leg::Live(id, _) = leg {
                 self.legs.remove(&id);
                 let of_leg = (id, RequestId(0))..=(id, RequestId(u64::MAX));
                 let open: Vec<_> = self.relayed.range(of_leg).map(|(request, _)| *request).collect();
@@ -500,8 +511,8 @@ impl Shard {
             .legs
             .values()
             .filter_map(|leg| match leg {
-                Leg::Live(id) => Some(*id),
-                Leg::Resolving(_) => None,
+                Leg::Live(id, _) => Some(*id),
+                Leg::Resolving(..) => None,
             })
             .collect();
         entry.view.fault(&self.shared.calls);
@@ -513,8 +524,8 @@ impl Shard {
 }
 
 /// What a step may look at: now.
-fn context(now: Millis, snapshot: &Snapshot) -> Context<'_> {
-    Context { now, wall: Timestamp::now(), dice: rand::rng().next_u64(), index: &snapshot.index }
+fn context<'a>(now: Millis, snapshot: &'a Snapshot, lines: &'a Lines) -> Context<'a> {
+    Context { now, wall: Timestamp::now(), dice: rand::rng().next_u64(), lines, index: &snapshot.index }
 }
 
 fn refusal(refusal: CommandRefusal) -> ControlError {

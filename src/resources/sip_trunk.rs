@@ -230,11 +230,13 @@ pub struct Outbound {
     #[schemars(length(max = 256), inner(length(max = 32)))]
     #[x_kube(validation = rules::e164_prefixes())]
     pub denied_prefixes: Vec<String>,
-    /// Calls at once through the trunk, per gateway pod; no limit when left out.
+    /// Calls that are dialled out through the trunk and not over yet; no limit when left out. Each gateway pod counts its own: a
+    /// gateway of n pods lets n times as many out. A transfer beyond it is refused (`not-allowed`) before anything is sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100000))]
     pub max_concurrent_calls: Option<i32>,
-    /// New calls a second through the trunk, per gateway pod; no limit when left out.
+    /// Calls that are dialled out through the trunk in any second; no limit when left out. Each gateway pod counts its own, and
+    /// refuses as for `maxConcurrentCalls`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10000))]
     pub max_calls_per_second: Option<i32>,

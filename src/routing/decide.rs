@@ -13,13 +13,14 @@ use std::sync::Arc;
 use imbl::GenericHashMap;
 use imbl::ordmap::DiffItem;
 use imbl::shared_ptr::DefaultSharedPtr;
+use jiff::Timestamp;
 use siphasher::sip::SipHasher13;
 
 use super::normalise::normalise;
 use super::schedule::Opening;
 use super::table::{
-    AgentEntry, CallerIdEntry, CallerIdHeaderEntry, CredentialId, E164, NumberEntry, ObjectKey, SipTarget,
-    Table, TransportEntry,
+    AgentEntry, CallerIdEntry, CallerIdHeaderEntry, CredentialId, E164, Limits, NumberEntry, ObjectKey,
+    SipTarget, Table, TransportEntry,
 };
 pub use failover::{Elsewhere, Failover};
 use sources::Sources;
@@ -105,6 +106,34 @@ pub struct CallFacts {
     pub inbound_trunk: ObjectKey,
 }
 
+/// What holds when a transfer is asked for, besides the table.
+#[derive(Clone, Copy)]
+pub struct Now<'a> {
+    /// The time of day.
+    pub at: Timestamp,
+    /// What trunks carry.
+    pub lines: &'a dyn Lines,
+}
+
+/// What trunks carry at the moment, as whoever dials counts it.
+pub trait Lines {
+    /// The limit that lets no further call out through `trunk`, if there is one.
+    fn full(&self, trunk: &ObjectKey, limits: Limits) -> Option<Limit>;
+}
+
+/// A limit of a trunk that is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Limit {
+    /// Calls at once.
+    #[error("it carries {0} calls, as many as its outbound.maxConcurrentCalls lets one gateway pod dial")]
+    Calls(u32),
+    /// New calls in a second.
+    #[error(
+        "{0} calls were dialled within a second, as many as its outbound.maxCallsPerSecond lets one gateway pod dial"
+    )]
+    PerSecond(u32),
+}
+
 /// How a transfer is dialled.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TransferRoute {
@@ -120,6 +149,8 @@ pub struct TransferRoute {
     pub trunk: Option<ObjectKey>,
     /// Which rule chose the trunk, for `explain`.
     pub trunk_rule: TrunkRule,
+    /// How much may be dialled through it.
+    pub limits: Limits,
     /// Credentials and realm of the trunk.
     pub credential: Option<CredentialId>,
     /// The only realm whose challenge is answered.
@@ -200,6 +231,14 @@ pub enum TransferRefusal {
         destination: String,
         /// When it opens next; absent when that is not within two weeks.
         opens: Option<Opening>,
+    },
+    /// The trunk carries as much as it may.
+    #[error("trunk {trunk} takes no further call now: {limit}")]
+    Full {
+        /// The trunk.
+        trunk: ObjectKey,
+        /// Which limit.
+        limit: Limit,
     },
     /// The caller would be put through to the number that the caller dialled.
     #[error("{0} is the number that the caller dialled; the transfer would come back here")]

@@ -288,6 +288,9 @@ pub struct TrunkEntry {
     /// E.164 prefixes that may not be dialled; wins.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub denied_prefixes: Vec<String>,
+    /// How much each gateway pod may dial through it.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub limits: Limits,
     /// The header that carries the caller's number.
     pub caller_id_header: CallerIdHeaderEntry,
     /// Namespaces, among those of the table's numbers, that may use the trunk, sorted. A namespace other than the
@@ -295,6 +298,24 @@ pub struct TrunkEntry {
     /// table names it, or the trunk is the platform's, in the gateway's own namespace. Otherwise a stranger could offer a
     /// trunk to everybody and so take over calls of numbers that never asked for it.
     pub allowed_namespaces: Vec<String>,
+}
+
+/// How much one gateway pod may dial through a trunk; no limit where absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Calls at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls: Option<u32>,
+    /// New calls in any second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls_per_second: Option<u32>,
+}
+
+impl Limits {
+    fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Further hosts of a trunk.

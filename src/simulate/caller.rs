@@ -399,7 +399,9 @@ impl Caller<'_> {
                     RefusedBy::Timeout => "hears nothing: no answer at all from the gateway".to_owned(),
                     RefusedBy::Transport => "can't reach the gateway".to_owned(),
                     RefusedBy::Cancelled => "has hung up".to_owned(),
-                    RefusedBy::Response | RefusedBy::Unauthorized => format!("is refused: {code} {reason}"),
+                    RefusedBy::Response | RefusedBy::Unauthorized | RefusedBy::Limit => {
+                        format!("is refused: {code} {reason}")
+                    }
                 };
                 self.tell(leg, "refused", text);
                 self.over(leg);

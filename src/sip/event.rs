@@ -109,6 +109,8 @@ pub enum RefusedBy {
     Cancelled,
     /// The challenge was not for our realm, or our credentials were refused.
     Unauthorized,
+    /// It was not sent: the trunk carries as much as it may.
+    Limit,
 }
 
 /// Where a REFER wants the caller to go.

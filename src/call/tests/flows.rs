@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::world::*;
 use crate::call::{CommandRefusal, LegKey, Record, Status, Timer};
+use crate::routing::decide::Limit;
 use crate::routing::table::ObjectKey;
 use crate::sip::event::*;
 
@@ -403,6 +404,35 @@ fn a_fallback_is_tried_at_the_trunks_next_host() {
     assert_eq!(world.leg(LegKey::Dialled(3)).dial.clone().unwrap().target.host, "198.51.100.2");
     world.on(LegKey::Dialled(3), LegEvent::Answered { body: sdp("reception") });
     assert_eq!(world.hears(CALLER), "reception");
+}
+
+#[test]
+fn a_trunk_that_carries_as_much_as_it_may_is_not_dialled() {
+    let mut world = World::answered();
+    world.carried.0 = Some(Limit::Calls(50));
+    let request = world.refer(AGENT, "sales");
+    assert_eq!(world.responses.last(), Some(&(AGENT, request, 403)));
+    assert!(world.declined[0].0.contains("outbound.maxConcurrentCalls"), "{:?}", world.declined);
+    world.transfer("sales");
+    assert!(matches!(world.replies.last(), Some(Err(CommandRefusal::Refused(_)))), "{:?}", world.replies);
+    assert_eq!(world.outcomes(), ["not-allowed", "not-allowed"]);
+    assert_eq!(world.legs.len(), 2);
+}
+
+#[test]
+fn a_call_that_was_one_too_many_when_it_should_be_sent_is_not_allowed_and_the_next_one_is_tried() {
+    let full = || LegEvent::Refused { code: 503, reason: "full".into(), by: RefusedBy::Limit };
+    let mut world = World::answered();
+    world.transfer("team");
+    world.on(HUMAN, full());
+    let sales = LegKey::Dialled(2);
+    assert_eq!(world.leg(sales).dial.clone().unwrap().line.unwrap().0, ObjectKey::new("acme", "carrier"));
+    world.on(sales, full());
+    world.on(LegKey::Dialled(3), full());
+    assert_eq!(world.outcomes(), ["not-allowed"]);
+    let Some(Record::TransferEnded(ended)) = world.records.last() else { panic!("{:?}", world.records) };
+    assert_eq!((ended.attempts(), ended.last.sip_code), (0, None), "nothing was sent");
+    assert_eq!((world.state(CALLER), world.hears(CALLER)), (State::Answered, "agent".into()));
 }
 
 #[test]

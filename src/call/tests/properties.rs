@@ -15,7 +15,7 @@ fn possible(world: &World) -> Vec<(LegKey, u8)> {
             (_, State::Over) => {}
             (LegKey::Caller, State::Calling) => add(&[0]),
             (LegKey::Caller, _) if !leg.acked && leg.state == State::Answered => add(&[1, 2, 4]),
-            (LegKey::Dialled(_), State::Calling | State::Ringing) => add(&[5, 6, 7, 8, 9, 10]),
+            (LegKey::Dialled(_), State::Calling | State::Ringing) => add(&[5, 6, 7, 8, 9, 10, 20]),
             (_, State::HungUp) => add(&[3]),
             (_, _) => add(&[2, 11, 12, 13, 14, 15, 19]),
         }
@@ -42,6 +42,7 @@ fn happen(world: &mut World, leg: LegKey, kind: u8, step: usize) {
         8 => LegEvent::Refused { code: 486, reason: "Busy Here".into(), by: RefusedBy::Response },
         9 => LegEvent::Refused { code: 408, reason: String::new(), by: RefusedBy::Timeout },
         10 => LegEvent::Refused { code: 503, reason: String::new(), by: RefusedBy::Transport },
+        20 => LegEvent::Refused { code: 503, reason: String::new(), by: RefusedBy::Limit },
         11 => LegEvent::Reoffer { request, body: sdp(&name) },
         12 => LegEvent::Request { request, method: "INFO".into(), body: None },
         13 => {
@@ -70,15 +71,17 @@ fn happen(world: &mut World, leg: LegKey, kind: u8, step: usize) {
     world.on(leg, event);
 }
 
-/// How many transfers were started and how many have an outcome.
+/// How many transfers were started and how many of them have an outcome. One that was refused at once wasn't started.
 fn transfers(world: &World) -> (usize, usize) {
-    let started =
-        world.records.iter().filter(|record| matches!(record, Record::TransferStarted { .. })).count();
-    let ended = world.records.iter().filter(|record| match record {
-        Record::TransferEnded(ended) => ended.attempts() > 0,
-        _ => false,
-    });
-    (started, ended.count())
+    let (mut started, mut ended) = (0, 0);
+    for record in &world.records {
+        match record {
+            Record::TransferStarted { .. } => started += 1,
+            Record::TransferEnded(_) if ended < started => ended += 1,
+            _ => {}
+        }
+    }
+    (started, ended)
 }
 
 proptest! {

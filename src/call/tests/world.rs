@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use crate::call::{
     Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Timer,
 };
-use crate::routing::decide::{Index, Wanted};
+use crate::routing::decide::{Index, Limit, Lines, Wanted};
 use crate::routing::schedule::{Hours, Schedule};
 use crate::routing::table::*;
 use crate::sip::event::*;
@@ -66,6 +66,7 @@ pub(super) struct World {
     pub(super) responses: Vec<(LegKey, RequestId, u16)>,
     /// What is said to those whose request was declined: the sentence, and when it may be granted.
     pub(super) declined: Vec<(String, Option<u32>)>,
+    pub(super) carried: Carried,
     next_request: u64,
 }
 
@@ -132,6 +133,7 @@ pub(super) fn table(fallback: bool) -> Table {
             number_format: NumberFormatEntry::E164,
             allowed_prefixes: Vec::new(),
             denied_prefixes: vec!["+3190".into()],
+            limits: Limits::default(),
             caller_id_header: CallerIdHeaderEntry::PAI,
             allowed_namespaces: vec!["acme".into()],
         }
@@ -180,9 +182,19 @@ pub(super) fn table_with_backups() -> Table {
 }
 
 /// The clock on the wall began on a Monday, 10:00 in Amsterdam.
-fn context(now: Millis, index: &Index) -> Context<'_> {
+fn context<'a>(now: Millis, index: &'a Index, carried: &'a Carried) -> Context<'a> {
     let wall = 1_767_603_600_000 + i64::try_from(now.0).unwrap();
-    Context { now, wall: Timestamp::from_millisecond(wall).unwrap(), dice: 0, index }
+    Context { now, wall: Timestamp::from_millisecond(wall).unwrap(), dice: 0, lines: carried, index }
+}
+
+/// What trunks carry: too much, perhaps.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Carried(pub(super) Option<Limit>);
+
+impl Lines for Carried {
+    fn full(&self, _: &ObjectKey, _: Limits) -> Option<Limit> {
+        self.0
+    }
 }
 
 impl World {
@@ -212,8 +224,10 @@ impl World {
         };
         let answer = index.who_answers(peer.ip(), &incoming.called).unwrap();
         let now = Millis(1_000);
-        let (call, effects) =
-            Call::start(CallStart { id: "call_1".into(), incoming, answer }, context(now, &index));
+        let (call, effects) = Call::start(
+            CallStart { id: "call_1".into(), incoming, answer },
+            context(now, &index, &Carried::default()),
+        );
         let mut world = Self {
             call,
             index,
@@ -224,6 +238,7 @@ impl World {
             replies: Vec::new(),
             responses: Vec::new(),
             declined: Vec::new(),
+            carried: Carried::default(),
             next_request: 1,
         };
         world.carry_out(effects);
@@ -310,7 +325,7 @@ impl World {
     }
 
     pub(super) fn input(&mut self, input: Input) {
-        let effects = self.call.step(input, context(self.now, &self.index));
+        let effects = self.call.step(input, context(self.now, &self.index, &self.carried));
         self.carry_out(effects);
     }
 

@@ -29,8 +29,6 @@ pub(super) const SIP_TRUNK: &[Gap<SipTrunkSpec>] = &[
     Gap { field: "register", remedy: "remove it and have the peer send calls to the gateway's address", is_set: |spec| spec.register.is_some() },
     Gap { field: "outboundProxy", remedy: "set host to the proxy", is_set: |spec| spec.outbound_proxy.is_some() },
     Gap { field: "refer.supported: true", remedy: "set it to false, transfers are bridged", is_set: |spec| spec.refer.as_ref().is_some_and(|refer| refer.supported) },
-    Gap { field: "outbound.maxConcurrentCalls", remedy: "remove it and set the limit at the peer", is_set: |spec| spec.outbound.as_ref().is_some_and(|outbound| outbound.max_concurrent_calls.is_some()) },
-    Gap { field: "outbound.maxCallsPerSecond", remedy: "remove it and set the limit at the peer", is_set: |spec| spec.outbound.as_ref().is_some_and(|outbound| outbound.max_calls_per_second.is_some()) },
     Gap { field: "callerId.header: RPID", remedy: "use PAI or From", is_set: |spec| spec.caller_id.as_ref().is_some_and(|caller_id| caller_id.header == CallerIdHeader::RPID) },
     Gap { field: "probe.intervalSeconds", remedy: "set it to 0 or remove probe", is_set: |spec| spec.probe.as_ref().is_some_and(|probe| probe.interval_seconds > 0) },
     Gap { field: "sessionTimer", remedy: "remove it", is_set: |spec| spec.session_timer.is_some() },

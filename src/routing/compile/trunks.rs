@@ -12,7 +12,7 @@ use crate::resources::sip_trunk::{
     Backup, CallerIdHeader, Inbound, NumberFormat, Outbound, SipTrunkSpec, Transport,
 };
 use crate::routing::table::{
-    BackupEntry, CallerIdHeaderEntry, CredentialId, FailoverEntry, NumberFormatEntry, ObjectKey,
+    BackupEntry, CallerIdHeaderEntry, CredentialId, FailoverEntry, Limits, NumberFormatEntry, ObjectKey,
     TransportEntry, TrunkEntry,
 };
 use crate::routing::uri::parse_host;
@@ -91,6 +91,7 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
     if let Some(outbound) = outbound {
         check_prefixes(outbound, &mut problems);
     }
+    let limits = outbound.map(|outbound| limits(outbound, &mut problems)).unwrap_or_default();
     let failover = failover(spec, &mut problems);
     let header = spec.caller_id.as_ref().map(|caller_id| caller_id.header);
     match host {
@@ -106,6 +107,7 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
             number_format: number_format.unwrap_or(NumberFormatEntry::E164),
             allowed_prefixes: sorted(outbound.map(|outbound| &outbound.allowed_prefixes)),
             denied_prefixes: sorted(outbound.map(|outbound| &outbound.denied_prefixes)),
+            limits,
             caller_id_header: match header {
                 None | Some(CallerIdHeader::PAI) => CallerIdHeaderEntry::PAI,
                 Some(CallerIdHeader::RPID) => CallerIdHeaderEntry::RPID,
@@ -114,6 +116,16 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
             allowed_namespaces: Vec::new(),
         }),
         _ => Err(problems),
+    }
+}
+
+fn limits(outbound: &Outbound, problems: &mut Problems) -> Limits {
+    let mut limit = |field, value: Option<i32>, most| {
+        value.and_then(|value| problems.take(fields::bounded(field, value, 1, most)))
+    };
+    Limits {
+        calls: limit("outbound.maxConcurrentCalls", outbound.max_concurrent_calls, 100_000),
+        calls_per_second: limit("outbound.maxCallsPerSecond", outbound.max_calls_per_second, 10_000),
     }
 }
 

@@ -35,6 +35,7 @@ fn trunk(host: &str, sources: &[&str], namespaces: &[&str]) -> TrunkEntry {
         number_format: NumberFormatEntry::E164,
         allowed_prefixes: vec![],
         denied_prefixes: vec![],
+        limits: Limits::default(),
         caller_id_header: CallerIdHeaderEntry::PAI,
         allowed_namespaces: namespaces.iter().map(|&namespace| namespace.into()).collect(),
     }
@@ -67,6 +68,19 @@ fn number(object: &str) -> NumberEntry {
 /// A Monday, 10:00 in Amsterdam.
 fn monday() -> Timestamp {
     "2026-01-05T09:00:00Z".parse().unwrap()
+}
+
+/// Trunks that carry as much as they may when they have a limit of one call.
+struct Busy;
+
+impl Lines for Busy {
+    fn full(&self, _: &ObjectKey, limits: Limits) -> Option<Limit> {
+        limits.calls.filter(|most| *most == 1).map(Limit::Calls)
+    }
+}
+
+fn now() -> Now<'static> {
+    Now { at: monday(), lines: &Busy }
 }
 
 /// A shop with a carrier (inbound) and a PBX, and an assistant with a destination of each kind.
@@ -137,13 +151,7 @@ impl World {
 
     fn plan(&self, wanted: &str, authority: Authority) -> Result<Plan, TransferRefusal> {
         let call = CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier") };
-        self.index().transfer(
-            &call,
-            Some(&key("shop/support")),
-            &wanted.parse().unwrap(),
-            authority,
-            monday(),
-        )
+        self.index().transfer(&call, Some(&key("shop/support")), &wanted.parse().unwrap(), authority, now())
     }
 }
 
@@ -266,6 +274,7 @@ fn a_number_is_dialled_at_its_trunk_with_all_that_the_trunk_and_the_destination_
         failover: Failover::default(),
         trunk: Some(key("shop/pbx")),
         trunk_rule: TrunkRule::Destination,
+        limits: Limits::default(),
         credential: Some(CredentialId("cred-pbx.shop.nl".into())),
         realm: Some("pbx.shop.nl".into()),
         caller_id: CallerIdEntry::PhoneNumber,
@@ -349,13 +358,10 @@ fn the_api_may_transfer_a_call_that_has_no_assistant() {
     let world = World::new();
     let call = CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier") };
     let wanted = Wanted::Number(e164("+31612345678"));
-    assert!(world.index().transfer(&call, None, &wanted, Authority::Api, monday()).is_ok());
-    assert!(world.index().transfer(&call, None, &wanted, Authority::Assistant, monday()).is_err());
+    assert!(world.index().transfer(&call, None, &wanted, Authority::Api, now()).is_ok());
+    assert!(world.index().transfer(&call, None, &wanted, Authority::Assistant, now()).is_err());
     assert!(
-        world
-            .index()
-            .transfer(&call, Some(&key("shop/gone")), &wanted, Authority::Assistant, monday())
-            .is_err()
+        world.index().transfer(&call, Some(&key("shop/gone")), &wanted, Authority::Assistant, now()).is_err()
     );
 }
 
@@ -453,6 +459,25 @@ fn a_call_that_outlives_its_trunk_or_its_number_is_told_so() {
 }
 
 #[test]
+fn a_trunk_that_carries_as_much_as_it_may_takes_no_transfer() {
+    let mut world = World::new();
+    world.change_trunk("shop/carrier", |trunk| trunk.limits.calls = Some(1));
+    world.change_trunk("shop/pbx", |trunk| trunk.limits.calls = Some(2));
+    for wanted in ["sales", "+31600000000"] {
+        let refusal = world.transfer(wanted, Authority::Api).unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "trunk shop/carrier takes no further call now: it carries 1 calls, as many as its \
+             outbound.maxConcurrentCalls lets one gateway pod dial"
+        );
+    }
+    assert!(world.transfer("front", Authority::Assistant).is_ok());
+    world.change_trunk("shop/pbx", |trunk| trunk.limits.calls = Some(1));
+    assert!(matches!(world.transfer("ext", Authority::Assistant), Err(TransferRefusal::Full { .. })));
+    assert!(world.transfer("desk", Authority::Assistant).is_ok(), "it needs no trunk");
+}
+
+#[test]
 fn a_destination_outside_of_its_hours_is_not_dialled_and_says_when_it_opens() {
     let mut world = World::new();
     let hours = |from: &str, to: &str| {
@@ -474,7 +499,7 @@ fn a_destination_outside_of_its_hours_is_not_dialled_and_says_when_it_opens() {
     assert!(world.transfer("front", Authority::Assistant).is_ok());
     let call = CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier") };
     assert!(matches!(
-        world.index().fallback(&call, &key("shop/sales"), monday()),
+        world.index().fallback(&call, &key("shop/sales"), now()),
         Err(TransferRefusal::Closed { .. })
     ));
 }
@@ -504,11 +529,11 @@ fn those_that_can_not_be_dialled_are_passed_over_and_the_first_says_where_the_ca
 fn the_fallback_is_dialled_by_the_same_rules_and_never_returns_to_the_assistant() {
     let world = World::new();
     let call = CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier") };
-    let plan = world.index().fallback(&call, &key("shop/front"), monday()).unwrap();
+    let plan = world.index().fallback(&call, &key("shop/front"), now()).unwrap();
     assert_eq!((plan.route.label.as_str(), plan.route.trunk_rule), ("front", TrunkRule::Destination));
     assert!(!plan.return_to_assistant);
     let gone = TransferRefusal::DestinationGone(key("shop/nobody"));
-    assert_eq!(world.index().fallback(&call, &key("shop/nobody"), monday()), Err(gone));
+    assert_eq!(world.index().fallback(&call, &key("shop/nobody"), now()), Err(gone));
 }
 
 #[test]

@@ -2,18 +2,16 @@
 
 use std::str::FromStr;
 
-use jiff::Timestamp;
-
 use crate::routing::normalise::normalise;
 use crate::routing::schedule::State;
 use crate::routing::table::{
-    CallerIdEntry, CallerIdHeaderEntry, DestinationEntry, DestinationTarget, E164, NumberEntry,
+    CallerIdEntry, CallerIdHeaderEntry, DestinationEntry, DestinationTarget, E164, Limits, NumberEntry,
     NumberFormatEntry, ObjectKey, SipTarget, TrunkEntry,
 };
 use crate::routing::uri::{self, TargetError};
 
 use super::{
-    Authority, CallFacts, Elsewhere, Failover, Index, Number, PassedOver, Plan, TransferRefusal,
+    Authority, CallFacts, Elsewhere, Failover, Index, Now, Number, PassedOver, Plan, TransferRefusal,
     TransferRoute, TrunkRule, Wanted,
 };
 
@@ -42,14 +40,14 @@ impl Index {
     /// How a transfer goes, or why it doesn't. Nothing is dialled that `authority` or the trunk's `outbound` rules don't let out.
     ///
     /// Which trunk: the destination's, else the number's transfer trunk, else the one that the call came in over; a SIP URI
-    /// without a trunk of its own is dialled directly. `assistant` is the one that has the call, `at` the time of day.
+    /// without a trunk of its own is dialled directly. `assistant` is the one that has the call, `now` what holds besides the table.
     pub fn transfer(
         &self,
         call: &CallFacts,
         assistant: Option<&ObjectKey>,
         wanted: &Wanted,
         authority: Authority,
-        at: Timestamp,
+        now: Now<'_>,
     ) -> Result<Plan, TransferRefusal> {
         let number =
             self.find(&call.number).ok_or_else(|| TransferRefusal::NumberGone(call.number.clone()))?;
@@ -58,10 +56,10 @@ impl Index {
             self.table().destinations.get(key).map(|destination| Listed { name, key, destination })
         });
         if let Some(found) = best(listed.clone(), wanted) {
-            return self.plan(call, number, found, at);
+            return self.plan(call, number, found, now);
         }
         match (wanted, authority) {
-            (Wanted::Number(wanted), Authority::Api) => self.to_number(call, number, wanted).map(alone),
+            (Wanted::Number(wanted), Authority::Api) => self.to_number(call, number, wanted, now).map(alone),
             (Wanted::Uri(wanted), Authority::Api) => self.to_uri(call, number, wanted).map(alone),
             (wanted, _) => Err(TransferRefusal::UnknownDestination {
                 wanted: label(wanted),
@@ -71,12 +69,12 @@ impl Index {
         }
     }
 
-    /// How a caller gets to the number's fallback destination when the assistant can't be reached; `at` is the time of day.
+    /// How a caller gets to the number's fallback destination when the assistant can't be reached.
     pub fn fallback(
         &self,
         call: &CallFacts,
         fallback: &ObjectKey,
-        at: Timestamp,
+        now: Now<'_>,
     ) -> Result<Plan, TransferRefusal> {
         let number =
             self.find(&call.number).ok_or_else(|| TransferRefusal::NumberGone(call.number.clone()))?;
@@ -86,7 +84,7 @@ impl Index {
             .get(fallback)
             .ok_or_else(|| TransferRefusal::DestinationGone(fallback.clone()))?;
         let listed = Listed { name: &fallback.name, key: fallback, destination };
-        let plan = self.plan(call, number, listed, at)?;
+        let plan = self.plan(call, number, listed, now)?;
         // There is no assistant to return to.
         Ok(Plan { return_to_assistant: false, ..plan })
     }
@@ -96,13 +94,13 @@ impl Index {
         &self,
         call: &CallFacts,
         chain: &[ObjectKey],
-        at: Timestamp,
+        now: Now<'_>,
     ) -> (Vec<PassedOver>, Option<(TransferRoute, Vec<ObjectKey>)>) {
         let mut passed_over = Vec::new();
         for (position, key) in chain.iter().enumerate() {
             let route = match (self.find(&call.number), self.table().destinations.get(key)) {
                 (Some(number), Some(destination)) => {
-                    self.to_destination(call, number, Listed { name: &key.name, key, destination }, at)
+                    self.to_destination(call, number, Listed { name: &key.name, key, destination }, now)
                 }
                 (None, _) => Err(TransferRefusal::NumberGone(call.number.clone())),
                 (_, None) => Err(TransferRefusal::DestinationGone(key.clone())),
@@ -122,16 +120,16 @@ impl Index {
         call: &CallFacts,
         number: &Number,
         listed: Listed<'_>,
-        at: Timestamp,
+        now: Now<'_>,
     ) -> Result<Plan, TransferRefusal> {
         let Listed { name, destination, .. } = listed;
         let return_to_assistant = destination.return_to_assistant;
-        match self.to_destination(call, number, listed, at) {
+        match self.to_destination(call, number, listed, now) {
             Ok(route) => {
                 let then = destination.then.clone();
                 Ok(Plan { passed_over: Vec::new(), route, then, return_to_assistant })
             }
-            Err(refusal) => match self.next(call, &destination.then, at) {
+            Err(refusal) => match self.next(call, &destination.then, now) {
                 (_, None) => Err(refusal),
                 (others, Some((route, then))) => {
                     let first = PassedOver { label: name.clone(), refusal };
@@ -147,18 +145,20 @@ impl Index {
         call: &CallFacts,
         number: &Number,
         Listed { name, key, destination }: Listed<'_>,
-        at: Timestamp,
+        now: Now<'_>,
     ) -> Result<TransferRoute, TransferRefusal> {
-        if let Some(State::Closed(opens)) = destination.schedule.as_ref().map(|schedule| schedule.at(at)) {
+        if let Some(State::Closed(opens)) = destination.schedule.as_ref().map(|schedule| schedule.at(now.at))
+        {
             return Err(TransferRefusal::Closed { destination: name.clone(), opens });
         }
         let own_trunk = destination.trunk.as_ref();
         let (dialled, way) = match &destination.target {
-            DestinationTarget::Number(wanted) => self.dial(call, number, own_trunk, wanted)?,
+            DestinationTarget::Number(wanted) => self.dial(call, number, own_trunk, wanted, now)?,
             DestinationTarget::Sip(target) => match own_trunk {
                 Some(trunk) => {
                     let way = self.way(trunk, TrunkRule::Destination, name)?;
                     check_user(call, way, target)?;
+                    has_room(way, now)?;
                     (through(way.entry, |_, _| target.uri.clone()), Some(way))
                 }
                 None => (directly(self.direct(call, number, target)?), None),
@@ -179,8 +179,9 @@ impl Index {
         call: &CallFacts,
         number: &Number,
         wanted: &E164,
+        now: Now<'_>,
     ) -> Result<TransferRoute, TransferRefusal> {
-        let (dialled, way) = self.dial(call, number, None, wanted)?;
+        let (dialled, way) = self.dial(call, number, None, wanted, now)?;
         Ok(route(wanted.to_string(), dialled, way))
     }
 
@@ -202,6 +203,7 @@ impl Index {
         number: &Number,
         own_trunk: Option<&ObjectKey>,
         wanted: &E164,
+        now: Now<'_>,
     ) -> Result<(Dialled, Option<Way<'_>>), TransferRefusal> {
         let way = self.choose(call, &number.entry, own_trunk, wanted.as_str())?;
         if *wanted == call.number {
@@ -210,6 +212,7 @@ impl Index {
         if !lets_out(way.entry, wanted) {
             return Err(TransferRefusal::NotAllowed { trunk: way.key.clone(), wanted: wanted.to_string() });
         }
+        has_room(way, now)?;
         let at = |host: &str, port| uri::format(Some(wanted.as_str()), host, port);
         Ok((through(way.entry, at), Some(way)))
     }
@@ -304,6 +307,7 @@ fn route(label: String, (target, failover): Dialled, way: Option<Way<'_>>) -> Tr
         failover,
         trunk: way.map(|way| way.key.clone()),
         trunk_rule: way.map_or(TrunkRule::Direct, |way| way.rule),
+        limits: way.map_or_else(Limits::default, |way| way.entry.limits),
         credential: way.and_then(|way| way.entry.credential.clone()),
         realm: way.and_then(|way| way.entry.realm.clone()),
         caller_id: CallerIdEntry::Preserve,
@@ -346,6 +350,14 @@ fn through(trunk: &TrunkEntry, uri: impl Fn(&str, Option<u16>) -> String) -> Dia
 
 fn directly(target: SipTarget) -> Dialled {
     (target, Failover::default())
+}
+
+/// Whether the trunk's limits let one more call out.
+fn has_room(way: Way<'_>, now: Now<'_>) -> Result<(), TransferRefusal> {
+    match now.lines.full(way.key, way.entry.limits) {
+        Some(limit) => Err(TransferRefusal::Full { trunk: way.key.clone(), limit }),
+        None => Ok(()),
+    }
 }
 
 fn may_use(number: &NumberEntry, trunk: &TrunkEntry) -> bool {

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::routing::schedule::{Hours, Schedule};
 use crate::routing::table::{
-    AgentEntry, BackupEntry, CallerIdEntry, CallerIdHeaderEntry, DestinationTarget, FailoverEntry,
+    AgentEntry, BackupEntry, CallerIdEntry, CallerIdHeaderEntry, DestinationTarget, FailoverEntry, Limits,
     NumberFormatEntry, SipTarget, TransportEntry,
 };
 
@@ -73,6 +73,7 @@ fn table(numbers: usize) -> Table {
             number_format: NumberFormatEntry::National { country_code: "31".into() },
             allowed_prefixes: vec!["+31".into()],
             denied_prefixes: vec![],
+            limits: Limits { calls: Some(50), calls_per_second: None },
             caller_id_header: CallerIdHeaderEntry::PAI,
             allowed_namespaces: vec!["shop".into()],
         }),
@@ -173,7 +174,7 @@ fn names_and_hashes_of_slices_are_part_of_the_format() {
         "assistants-1-of-1 5d9d46f7",
         "destinations-1-of-1 2b4a7886",
         "numbers-1-of-1 2a4720a5",
-        "trunks-1-of-1 da28a650",
+        "trunks-1-of-1 1608bfa7",
     ];
     assert_eq!(names, expected);
 }
