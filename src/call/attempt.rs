@@ -3,18 +3,16 @@
 use std::time::Duration;
 
 use crate::routing::decide::TransferRoute;
-use crate::routing::table::{AgentEntry, CallerIdEntry, CallerIdHeaderEntry, ObjectKey};
+use crate::routing::table::{AgentEntry, ObjectKey};
 use crate::sip::event::{Body, EndedBy, LegEvent, Party, RefusedBy};
 use crate::sip::time::Millis;
 
+use super::identity::Retarget;
 use super::input::{Context, Dial, Effect, LegKey, Record, Timer};
 use super::machine::{Call, CallerPhase, Peer, PeerKind, Status};
 use super::outcome::Outcome;
 use super::sdp::Origin;
 use super::transfer::Transfer;
-
-/// A host that is silent for so long counts as gone where there is another: four copies of the INVITE over UDP.
-const PATIENCE: Duration = Duration::from_secs(4);
 
 /// Somebody who is being dialled.
 #[derive(Debug)]
@@ -158,7 +156,7 @@ impl Call {
     }
 
     fn dial_human(&mut self, route: TransferRoute, then: Vec<ObjectKey>, out: &mut Vec<Effect>) {
-        let dial = self.dial_for(&route);
+        let dial = self.dial_for(&route, Retarget::Fallback);
         let ring = Duration::from_secs(u64::from(route.ring_timeout_seconds));
         self.dial(Purpose::Fallback(Box::new(route), then), dial, ring, out);
     }
@@ -204,54 +202,8 @@ impl Call {
         out.push(Effect::Dial(leg, Box::new(dial)));
     }
 
-    /// The INVITE to a human: caller id by the destination's mode and the trunk's header, privacy as the caller asked.
-    pub(super) fn dial_for(&self, route: &TransferRoute) -> Dial {
-        let number = match &route.caller_id {
-            CallerIdEntry::Preserve => self.caller_number().to_owned(),
-            CallerIdEntry::PhoneNumber => self.start.answer.number.to_string(),
-            CallerIdEntry::Fixed(number) => number.to_string(),
-        };
-        let private = self.start.incoming.privacy && route.caller_id == CallerIdEntry::Preserve;
-        let display = match route.caller_id {
-            CallerIdEntry::Preserve => self.start.incoming.from.display.clone(),
-            _ => String::new(),
-        };
-        let mut headers = route.headers.clone();
-        // A trunk that is told identities is a trusted peer (RFC 3325 §5); a URI that is dialled directly is not.
-        if route.trunk.is_some() && !number.is_empty() {
-            match route.caller_id_header {
-                CallerIdHeaderEntry::PAI => {
-                    headers.push(("P-Asserted-Identity".into(), format!("<sip:{number}@{{host}}>")));
-                }
-                CallerIdHeaderEntry::RPID => {
-                    let privacy = if private { "full" } else { "off" };
-                    let value = format!("<sip:{number}@{{host}}>;party=calling;privacy={privacy};screen=yes");
-                    headers.push(("Remote-Party-ID".into(), value));
-                }
-                CallerIdHeaderEntry::From => {}
-            }
-        }
-        let from = if private {
-            headers.push(("Privacy".into(), "id".into()));
-            Party { display: "Anonymous".into(), user: "anonymous".into(), host: "anonymous.invalid".into() }
-        } else {
-            Party { display, user: number, host: String::new() }
-        };
-        let credential = route.credential.clone().map(|id| (id, route.realm.clone()));
-        Dial {
-            target: route.target.clone(),
-            from,
-            headers,
-            max_forwards: self.max_forwards(),
-            offer: None,
-            credential,
-            line: route.trunk.clone().map(|trunk| (trunk, route.limits)),
-            patience: (!route.failover.elsewhere.is_empty()).then_some(PATIENCE),
-        }
-    }
-
     /// RFC 3261 §16.6: a back-to-back user agent that doesn't count down would let loops run for ever.
-    fn max_forwards(&self) -> u8 {
+    pub(super) fn max_forwards(&self) -> u8 {
         self.start.incoming.max_forwards.saturating_sub(1)
     }
 

@@ -13,6 +13,7 @@
 
 pub mod attempt;
 pub mod hand_over;
+mod identity;
 pub mod input;
 pub mod machine;
 pub mod outcome;

@@ -7,6 +7,7 @@ use crate::routing::table::{E164, ObjectKey};
 use crate::sip::event::{ReferTarget, RequestId};
 
 use super::attempt::{Failed, Failure, Purpose, next_host};
+use super::identity::Retarget;
 use super::input::{CommandRefusal, Context, Effect, LegKey, Record};
 use super::machine::{Call, PeerKind, Status};
 use super::outcome::{AskedBy, TransferRecord, Try};
@@ -138,7 +139,8 @@ impl Call {
     }
 
     fn dial_destination(&mut self, transfer: Transfer, out: &mut Vec<Effect>) {
-        let dial = self.dial_for(&transfer.route);
+        let why = Retarget::Transfer { by_refer: transfer.refer.is_some() };
+        let dial = self.dial_for(&transfer.route, why);
         let ring = Duration::from_secs(u64::from(transfer.route.ring_timeout_seconds));
         self.dial(Purpose::Transfer(Box::new(transfer)), dial, ring, out);
     }

@@ -204,9 +204,14 @@ impl World {
     }
 
     pub(super) fn with(table: Table, offer: Option<Body>) -> Self {
+        Self::called(table, |incoming| incoming.offer = offer)
+    }
+
+    /// A call that came in otherwise.
+    pub(super) fn called(table: Table, change: impl FnOnce(&mut IncomingCall)) -> Self {
         let index = Index::new(Arc::new(table));
         let peer = "203.0.113.5:5060".parse().unwrap();
-        let incoming = IncomingCall {
+        let mut incoming = IncomingCall {
             flow: Flow { transport: Transport::Udp, peer },
             called: "+31201234567".into(),
             from: Party {
@@ -220,8 +225,9 @@ impl World {
             max_forwards: 70,
             call_id: "a".into(),
             headers: Vec::new(),
-            offer,
+            offer: sdp("caller"),
         };
+        change(&mut incoming);
         let answer = index.who_answers(peer.ip(), &incoming.called).unwrap();
         let now = Millis(1_000);
         let (call, effects) = Call::start(
