@@ -145,7 +145,7 @@ impl Call {
         out: &mut Vec<Effect>,
     ) {
         let key = self.start.answer.fallback.as_ref();
-        match key.map(|key| context.index.fallback(&self.facts(), key, context.moment())) {
+        match key.map(|key| context.index.fallback(&self.facts(false), key, context.moment())) {
             Some(Ok(plan)) => self.dial_human(plan.route, plan.then, out),
             Some(Err(refusal)) => {
                 out.push(Effect::Record(Record::FallbackRefused(refusal)));
@@ -174,7 +174,8 @@ impl Call {
         if next_host(&mut route, &failed, context, out) {
             return self.dial_human(route, then, out);
         }
-        let next = context.index.next(&self.facts(), &then, context.moment()).1.filter(|_| failed.unanswered);
+        let next =
+            context.index.next(&self.facts(false), &then, context.moment()).1.filter(|_| failed.unanswered);
         match next {
             Some((route, then)) => self.dial_human(route, then, out),
             None => self.end("fallback-unavailable", "SIP;cause=480;text=\"Nobody available\"", out),

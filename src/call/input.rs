@@ -83,6 +83,8 @@ pub enum Timer {
     Ring,
     /// When a hand-over has taken so long that it is undone.
     HandOver,
+    /// When the caller's trunk should have said what became of a REFER.
+    Referral,
     /// When an agent that asked for a transfer, and was told of its success, should have hung up by itself.
     ReleaseAgent,
 }
@@ -143,6 +145,8 @@ pub enum Effect {
         /// Its body.
         body: Option<Body>,
     },
+    /// Sends the leg elsewhere with REFER. Credentials that are gone come back as a refusal with 401.
+    Refer(LegKey, Box<Refer>),
     /// Ends a leg in whatever way its state asks for; the text becomes a Reason header.
     HangUp(LegKey, &'static str),
     /// Sets a timer.
@@ -175,6 +179,19 @@ pub struct Dial {
     pub line: Option<(ObjectKey, Limits)>,
     /// How long a host may say nothing at all before it counts as gone; absent when there is no other host.
     pub patience: Option<Duration>,
+}
+
+/// A REFER that is to be sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Refer {
+    /// Where to: a URI.
+    pub target: String,
+    /// Referred-By; `{host}` stands for the gateway's own address.
+    pub referred_by: String,
+    /// Further headers.
+    pub headers: Vec<(String, String)>,
+    /// The trunk's credentials and realm.
+    pub credential: Option<(CredentialId, Option<String>)>,
 }
 
 /// Something worth telling.

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use crate::routing::decide::{Answer, CallFacts};
 use crate::routing::table::{E164, ObjectKey};
-use crate::sip::event::{Body, EndedBy, IncomingCall, LegEvent};
+use crate::sip::event::{Body, EndedBy, IncomingCall, LegEvent, Transport};
 use crate::sip::time::Millis;
 
 use super::attempt::{Attempt, Failure, Purpose};
 use super::input::{Command, CommandRefusal, Context, Effect, Input, LegKey, Record, Timer};
 use super::outcome::Outcome;
+use super::referral::Referral;
 use super::relay::Exchange;
 use super::sdp::Origin;
 
@@ -93,6 +94,11 @@ pub struct Call {
     pub(super) caller: CallerLeg,
     pub(super) peer: Option<Peer>,
     pub(super) attempt: Option<Attempt>,
+    /// The caller's trunk was sent a REFER.
+    pub(super) referral: Option<Referral>,
+    /// It has not said the last word about that REFER. Until then it isn't sent another one: what it says next could be
+    /// about either.
+    pub(super) owes_notify: bool,
     /// An agent that was told of its transfer's success and may hang up by itself.
     pub(super) releasing: Option<LegKey>,
     pub(super) exchange: Option<Exchange>,
@@ -105,7 +111,7 @@ pub struct Call {
     /// Parties dialled so far.
     pub(super) dialled: u16,
     /// When the last input came.
-    now: Millis,
+    pub(super) now: Millis,
     /// Why the call ended, once it did.
     end_reason: Option<&'static str>,
 }
@@ -124,6 +130,8 @@ impl Call {
             caller,
             peer: None,
             attempt: None,
+            referral: None,
+            owes_notify: false,
             releasing: None,
             exchange: None,
             catching_up: false,
@@ -176,6 +184,11 @@ impl Call {
         &self.start.id
     }
 
+    /// The transport that the caller's leg is on.
+    pub fn transport(&self) -> Transport {
+        self.start.incoming.flow.transport
+    }
+
     /// The number that was dialled.
     pub fn number(&self) -> &E164 {
         &self.start.answer.number
@@ -208,8 +221,12 @@ impl Call {
         out
     }
 
-    pub(super) fn facts(&self) -> CallFacts {
-        CallFacts { number: self.start.answer.number.clone(), inbound_trunk: self.start.answer.trunk.clone() }
+    pub(super) fn facts(&self, may_be_referred: bool) -> CallFacts {
+        CallFacts {
+            number: self.start.answer.number.clone(),
+            inbound_trunk: self.start.answer.trunk.clone(),
+            may_be_referred: may_be_referred && !self.owes_notify,
+        }
     }
 
     fn leg_event(&mut self, leg: LegKey, event: LegEvent, context: Context<'_>, out: &mut Vec<Effect>) {
@@ -259,6 +276,7 @@ impl Call {
             LegEvent::ReofferAccepted { .. } | LegEvent::ReofferRefused { .. } => {
                 self.caller_moved(event, context, out);
             }
+            LegEvent::Response { .. } | LegEvent::Referred { .. } => self.referral_event(event, context, out),
             LegEvent::Ended(by) => {
                 self.caller.phase = CallerPhase::Gone;
                 let reason = match by {
@@ -297,7 +315,7 @@ impl Call {
             LegEvent::Ended(by) => {
                 let Some(peer) = self.peer.take() else { return };
                 self.exchange_lost(peer.leg, peer.sdp, out);
-                if self.attempt.is_some() {
+                if self.is_under_way() {
                     // An agent that hangs up after it asked for a transfer doesn't end its caller's call.
                     return;
                 }
@@ -318,6 +336,7 @@ impl Call {
         match timer {
             Timer::Ring => self.rung_long_enough(context, out),
             Timer::HandOver => self.hand_over_timed_out(context, out),
+            Timer::Referral => self.referral_timed_out(context, out),
             Timer::ReleaseAgent => {
                 if let Some(leg) = self.releasing.take() {
                     self.hang_up(leg, "SIP;cause=200;text=\"Transferred\"", out);
@@ -375,6 +394,10 @@ impl Call {
                 };
                 self.transfer_ended(transfer, failure, attempt.rung, out);
             }
+        }
+        if self.referral.is_some() {
+            let reason = "the call ended before the caller's trunk said what became of it".to_owned();
+            self.referral_ended(Failure { outcome: Outcome::Unknown, code: None, reason }, out);
         }
         if self.releasing.take().is_some() {
             out.push(Effect::ClearTimer(Timer::ReleaseAgent));

@@ -3,13 +3,15 @@
 //! A [`Call`] holds a caller's leg and joins it with one other leg at a time: the assistant's agent, or a human. Whoever
 //! is being dialled is an [`attempt`]; an attempt that is answered takes the caller over (a *hand-over*), one that is not
 //! leaves everything as it was. Read [`machine`] for the dispatch, [`attempt`] for dialling, `transfer` for
-//! who is dialled and what is told of it, [`hand_over`] for the moment in which a caller moves, [`relay`] for what passes between joined legs.
+//! who is dialled and what is told of it, [`hand_over`] for the moment in which a caller moves, `referral` for
+//! what the caller's trunk does instead, [`relay`] for what passes between joined legs.
 //!
 //! What holds at every moment, whatever comes in whichever order (`tests` drives it at random):
 //! - a leg that was dialled is hung up unless it ended by itself, exactly once;
 //! - the agent's leg is left alone until the caller has moved; a transfer that fails changes nothing for the caller;
 //! - a caller who hangs up takes every leg of the call along, also one that is still ringing;
-//! - each transfer has exactly one outcome, and `answered` can't be built without the accepted re-INVITE.
+//! - each transfer has exactly one outcome, and `answered` can't be built without the accepted re-INVITE, or the trunk's
+//!   own word that it was.
 
 pub mod attempt;
 pub mod hand_over;
@@ -17,12 +19,13 @@ mod identity;
 pub mod input;
 pub mod machine;
 pub mod outcome;
+mod referral;
 pub mod relay;
 pub mod sdp;
 #[cfg(test)]
 mod tests;
 mod transfer;
 
-pub use input::{Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Timer};
+pub use input::{Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Refer, Timer};
 pub use machine::{Call, CallStart, Status};
 pub use outcome::{Outcome, TransferRecord, Try};

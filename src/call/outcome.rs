@@ -8,14 +8,19 @@ use crate::sip::event::{LegEvent, RefusedBy};
 
 use super::attempt::Failure;
 
-/// Proof that a caller was joined with a human: only an accepted re-INVITE of the caller makes one.
+/// Proof that a caller was joined with a human: an accepted re-INVITE of the caller makes one, or a final 2xx that its trunk
+/// tells of the call that it was asked to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Joined(());
 
 impl Joined {
-    /// From the caller's own acceptance.
+    /// From the caller's own acceptance, or its trunk's word.
     pub(super) fn by(event: &LegEvent) -> Option<Self> {
-        matches!(event, LegEvent::ReofferAccepted { .. }).then_some(Self(()))
+        let proven = matches!(
+            event,
+            LegEvent::ReofferAccepted { .. } | LegEvent::Referred { code: Some(200..300), .. }
+        );
+        proven.then_some(Self(()))
     }
 }
 
@@ -186,7 +191,7 @@ impl TransferRecord {
         self.before.iter().chain([&self.last])
     }
 
-    /// INVITEs that were sent, without those that repeat one or answer a challenge.
+    /// INVITEs and REFERs that were sent, without those that repeat one or answer a challenge.
     pub fn attempts(&self) -> usize {
         self.tries().filter(|tried| tried.host.is_some()).count()
     }

@@ -46,7 +46,7 @@ impl Call {
         if self.status != Status::InProgress {
             return Err(CommandRefusal::NotActive);
         }
-        if self.attempt.is_some() {
+        if self.is_under_way() {
             return Err(CommandRefusal::TransferUnderWay);
         }
         match self.resolve(wanted, Authority::Api, context) {
@@ -76,7 +76,7 @@ impl Call {
             out.push(Effect::Respond(leg, request, 603, None));
             return;
         }
-        if self.attempt.is_some() {
+        if self.is_under_way() {
             out.push(Effect::Respond(leg, request, 491, None));
             return;
         }
@@ -112,7 +112,7 @@ impl Call {
         authority: Authority,
         context: Context<'_>,
     ) -> Result<Plan, TransferRefusal> {
-        context.index.transfer(&self.facts(), self.assistant(), wanted, authority, context.moment())
+        context.index.transfer(&self.facts(true), self.assistant(), wanted, authority, context.moment())
     }
 
     /// A Refer-To names a number, one of the assistant's destinations, or a SIP URI, in this order.
@@ -139,6 +139,9 @@ impl Call {
     }
 
     fn dial_destination(&mut self, transfer: Transfer, out: &mut Vec<Effect>) {
+        if let Some(target) = transfer.route.refer_to.clone() {
+            return self.refer_away(transfer, target, out);
+        }
         let why = Retarget::Transfer { by_refer: transfer.refer.is_some() };
         let dial = self.dial_for(&transfer.route, why);
         let ring = Duration::from_secs(u64::from(transfer.route.ring_timeout_seconds));
@@ -173,7 +176,7 @@ impl Call {
         }
         transfer.tries.push(Try::dialled(&transfer.route, failed.failure, failed.rung));
         if failed.unanswered {
-            let (passed_over, next) = context.index.next(&self.facts(), &transfer.then, context.moment());
+            let (passed_over, next) = context.index.next(&self.facts(true), &transfer.then, context.moment());
             transfer.tries.extend(passed_over.into_iter().map(Try::passed_over));
             if let Some((route, then)) = next {
                 out.push(Effect::Record(Record::TransferForwarded { destination: route.label.clone() }));

@@ -96,7 +96,7 @@ pub struct TransferOutcome {
     pub destination: String,
     /// The trunk that carried it; absent for a URI that was dialled directly, or when nothing was dialled.
     pub trunk: Option<ObjectKey>,
-    /// INVITEs that were sent.
+    /// INVITEs and REFERs that were sent.
     pub attempts: u32,
     /// Whole seconds that it rang, all together.
     pub ring_seconds: u32,

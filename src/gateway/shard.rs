@@ -22,13 +22,14 @@ use super::resolve::ResolveError;
 use super::snapshot::Snapshot;
 use super::view;
 use crate::call::{
-    Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Timer,
+    Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Refer, Timer,
 };
 use crate::routing::decide::AnswerRefusal;
+use crate::routing::table::CredentialId;
 use crate::sip::endpoint::{Endpoint, Output};
 use crate::sip::event::{
-    Credentials, EndedBy, Flow, IncomingCall, LegEvent, LegId, OutgoingInvite, RefusedBy, RequestId,
-    Transport,
+    Credentials, EndedBy, Flow, IncomingCall, LegEvent, LegId, OutgoingInvite, OutgoingRefer, RefusedBy,
+    RequestId, Transport,
 };
 use crate::sip::time::Millis;
 
@@ -199,6 +200,8 @@ impl Shard {
                 Output::Leg(leg, LegEvent::Response { request, code }) => {
                     if let Some((origin, request)) = self.relayed.remove(&(leg, request)) {
                         self.endpoint.respond(origin, request, code, None, self.now());
+                    } else if let Some(&(call, key)) = self.legs.get(&leg) {
+                        self.step(call, Input::Leg(key, LegEvent::Response { request, code }), None);
                     }
                 }
                 Output::Leg(leg, event) => {
@@ -320,6 +323,7 @@ impl Shard {
                         self.relayed.insert((target, sent), (origin, request));
                     }
                 }
+                Effect::Refer(leg, refer) => self.refer(key, leg, *refer),
                 Effect::HangUp(leg, reason) => self.hang_up(key, leg, reason),
                 Effect::SetTimer(timer, after) => self.set_timer(key, timer, Some(now + after)),
                 Effect::ClearTimer(timer) => self.set_timer(key, timer, None),
@@ -408,21 +412,13 @@ impl Shard {
         let Some(entry) = self.calls.get_mut(&key) else { return };
         let Some(Leg::Resolving(..)) = entry.legs.get(&leg) else { return };
         let Some(Leg::Resolving(dial, line)) = entry.legs.remove(&leg) else { return };
-        let credentials = match dial.credential {
-            None => Ok(None),
-            Some((id, realm)) => match self.shared.snapshot.load().credentials.get(&id) {
-                Some(login) => Ok(Some(Credentials {
-                    username: login.username.clone(),
-                    password: login.password.clone(),
-                    realm,
-                })),
-                // A revoked credential is never used again, and an unauthenticated try would only tell lies.
+        let credentials = credentials(&self.shared, dial.credential);
+        let ready = result.map_err(|error| (RefusedBy::Transport, error.to_string())).and_then(|peer| {
+            match credentials {
+                Some(credentials) => Ok((peer, credentials)),
                 None => Err((RefusedBy::Unauthorized, "credentials are gone".to_owned())),
-            },
-        };
-        let ready = result
-            .map_err(|error| (RefusedBy::Transport, error.to_string()))
-            .and_then(|peer| Ok((peer, credentials?)));
+            }
+        });
         match ready {
             Ok((peer, credentials)) => {
                 let transport = match dial.target.transport {
@@ -456,6 +452,21 @@ impl Shard {
                 self.pending.push_back((key, Input::Leg(leg, LegEvent::Refused { code: 503, reason, by })));
             }
         }
+    }
+
+    fn refer(&mut self, key: u64, leg: LegKey, refer: Refer) {
+        let now = self.now();
+        let Some(id) = self.live(key, leg) else { return };
+        let Some(entry) = self.calls.get(&key) else { return };
+        let Some(credentials) = credentials(&self.shared, refer.credential) else {
+            tracing::warn!(call = %entry.id, "a REFER could not be sent: credentials are gone");
+            let refused = LegEvent::Response { request: RequestId(0), code: 401 };
+            return self.pending.push_back((key, Input::Leg(leg, refused)));
+        };
+        let host = self.shared.advertised_host(entry.call.transport());
+        let referred_by = refer.referred_by.replace("{host}", &host);
+        let refer = OutgoingRefer { target: refer.target, referred_by, headers: refer.headers, credentials };
+        self.endpoint.refer_away(id, refer, now);
     }
 
     fn set_timer(&mut self, key: u64, timer: Timer, at: Option<Millis>) {
@@ -521,6 +532,18 @@ impl Shard {
         }
         self.forget(key);
     }
+}
+
+/// The login that a credential stands for: none for none. `None` for one that is gone: a revoked credential is never used
+/// again, and an unauthenticated try would only tell lies.
+fn credentials(
+    shared: &Shared,
+    credential: Option<(CredentialId, Option<String>)>,
+) -> Option<Option<Credentials>> {
+    let Some((id, realm)) = credential else { return Some(None) };
+    let snapshot = shared.snapshot.load();
+    let login = snapshot.credentials.get(&id)?;
+    Some(Some(Credentials { username: login.username.clone(), password: login.password.clone(), realm }))
 }
 
 /// What a step may look at: now.

@@ -59,7 +59,8 @@ pub struct TransferDestinationSpec {
     /// The trunk that carries the transfer; else the number's transfer trunk, else the trunk that the call came in over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trunk_ref: Option<ObjectReference>,
-    /// How the caller is handed over; `Bridge` when left out.
+    /// How the caller is handed over; `Bridge` when left out. With `Refer` the trunk that the caller came in over dials, under
+    /// that trunk's `outbound` rules; `trunkRef` and `callerId` are for when it takes no REFER and the transfer is bridged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub method: Option<TransferMethod>,
     /// Seconds that the destination may ring; 30 when left out.
@@ -69,7 +70,7 @@ pub struct TransferDestinationSpec {
     /// Whose number the destination sees; the caller's own when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caller_id: Option<CallerId>,
-    /// Headers on the INVITE to the destination.
+    /// Headers on the INVITE to the destination, or on the REFER.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub headers: Vec<Header>,

@@ -104,6 +104,8 @@ pub struct CallFacts {
     pub number: E164,
     /// The trunk that the call came in over.
     pub inbound_trunk: ObjectKey,
+    /// Whether that trunk can be sent a REFER: not before the caller was answered.
+    pub may_be_referred: bool,
 }
 
 /// What holds when a transfer is asked for, besides the table.
@@ -143,6 +145,8 @@ pub struct TransferRoute {
     pub label: String,
     /// The Request-URI and where it is sent.
     pub target: SipTarget,
+    /// The Refer-To (a URI) with which the caller's trunk is asked to dial; absent when the gateway dials.
+    pub refer_to: Option<String>,
     /// Where else it can be sent.
     pub failover: Failover,
     /// The trunk that carries it; absent for a SIP URI that is dialled directly.

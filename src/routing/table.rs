@@ -213,6 +213,9 @@ pub struct DestinationEntry {
     /// The destination's own trunk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trunk: Option<ObjectKey>,
+    /// The caller's trunk is asked to dial it, with REFER, if that trunk can be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_refer: bool,
     /// Seconds that it may ring.
     pub ring_timeout_seconds: u32,
     /// Whose number it sees.
@@ -264,6 +267,9 @@ pub struct TrunkEntry {
     pub port: Option<u16>,
     /// Transport.
     pub transport: TransportEntry,
+    /// How it is sent a REFER; absent when it can't be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refer: Option<ReferEntry>,
     /// Further hosts; absent when there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failover: Option<FailoverEntry>,
@@ -298,6 +304,19 @@ pub struct TrunkEntry {
     /// table names it, or the trunk is the platform's, in the gateway's own namespace. Otherwise a stranger could offer a
     /// trunk to everybody and so take over calls of numbers that never asked for it.
     pub allowed_namespaces: Vec<String>,
+}
+
+/// How a trunk reads the number in a Refer-To.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
+pub enum ReferEntry {
+    /// `tel:+31…`.
+    Tel,
+    /// `sip:+31…@host`.
+    Sip {
+        /// Host name or IP address (no brackets).
+        host: String,
+    },
 }
 
 /// How much one gateway pod may dial through a trunk; no limit where absent.

@@ -23,7 +23,7 @@ use sipx_sip::{Message, Method, Request, Response};
 
 use self::core::{Core, Inbound, TimerId};
 use self::leg::Leg;
-use super::event::{Body, Flow, LegEvent, LegId, OutgoingInvite, RequestId};
+use super::event::{Body, Flow, LegEvent, LegId, OutgoingInvite, OutgoingRefer, RequestId};
 use super::read::Identified;
 use super::slab::Slab;
 use super::time::Millis;
@@ -237,6 +237,14 @@ impl Endpoint {
     pub fn refer(&mut self, leg: LegId, target: &str, now: Millis) -> RequestId {
         let request = self.core.next_request();
         self.with(leg, |leg, core| client::refer(leg, core, request, target, now));
+        request
+    }
+
+    /// Sends the peer elsewhere with REFER (RFC 3515), one at a time. Its response comes as `Response`, what becomes of it as
+    /// `Referred`, also before the response.
+    pub fn refer_away(&mut self, leg: LegId, refer: OutgoingRefer, now: Millis) -> RequestId {
+        let request = self.core.next_request();
+        self.with(leg, |leg, core| client::refer_away(leg, core, request, refer, now));
         request
     }
 

@@ -202,6 +202,16 @@ pub enum LegEvent {
         /// Status code; 408 for a time-out.
         code: u16,
     },
+    /// What the peer says about our `refer_away` (a NOTIFY, which has been answered, or a response that refuses to say).
+    /// None follows one with a final code or with `ended`.
+    Referred {
+        /// What `refer_away` returned.
+        request: RequestId,
+        /// Status of the call that the peer makes for it; absent when it says none.
+        code: Option<u16>,
+        /// It won't say more.
+        ended: bool,
+    },
     /// The leg is over. No further event follows, and every command on it is ignored.
     Ended(EndedBy),
 }
@@ -226,6 +236,19 @@ pub struct OutgoingInvite {
     /// A peer that has not said anything at all for so long counts as gone, before Timer B (RFC 3261 §17.1.1.2) says so:
     /// another one waits. What it says later is cancelled, or acknowledged and ended.
     pub patience: Option<Duration>,
+}
+
+/// A REFER that sends a peer elsewhere.
+#[derive(Clone, Debug)]
+pub struct OutgoingRefer {
+    /// The URI of Refer-To, without angle brackets.
+    pub target: String,
+    /// Referred-By (RFC 3892).
+    pub referred_by: String,
+    /// Headers that are added as they are.
+    pub headers: Vec<(String, String)>,
+    /// For a challenge (401, 407).
+    pub credentials: Option<Credentials>,
 }
 
 /// User name and password for digest authentication. `Debug` shows neither.

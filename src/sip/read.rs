@@ -191,6 +191,16 @@ pub fn refer_target(headers: &Headers) -> Option<ReferTarget> {
     })
 }
 
+/// The status code of a `message/sipfrag` body that begins with a status line (RFC 3420).
+pub fn status_of_fragment(body: &[u8]) -> Option<u16> {
+    let line = body.split(|b| matches!(b, b'\r' | b'\n')).next()?;
+    let mut words = std::str::from_utf8(line).ok()?.split(' ');
+    let version = words.next()?;
+    let code = words.next()?;
+    let is_status = version.eq_ignore_ascii_case("SIP/2.0") && code.len() == 3;
+    code.parse().ok().filter(|code| is_status && (100..700).contains(code))
+}
+
 fn unescape(value: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.len());
     let mut rest = value;

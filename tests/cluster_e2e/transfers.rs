@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::control::{call_is, call_is_within, voicedock_id};
+use crate::harness::installation::NODE_PORT;
 use crate::harness::office::{Office, SALES};
 use crate::harness::parties::CALLER;
 use crate::harness::pods::{Pod, pod_per_node};
@@ -27,10 +28,15 @@ struct Call {
 impl Call {
     /// A caller with an assistant in an office whose trunk is a phone on `trunk`'s port.
     fn start(scene: Scene, office: Office<'_>) -> Self {
+        Self::start_as("caller", scene, office)
+    }
+
+    /// The same with another scenario for the caller.
+    fn start_as(scenario: &str, scene: Scene, office: Office<'_>) -> Self {
         let agent = scene.party("agent", "agent", Some(1));
         scene.open(&Office { agent: agent.port, ..office });
         let [pod, other] = pod_per_node(&scene);
-        let caller = scene.caller(&pod);
+        let caller = scene.callers("caller", scenario, &pod, NODE_PORT, &["-m", "1"]);
         caller.sees(&["answered", &format!("m=audio {}", agent.media)]);
         let id = voicedock_id(&agent);
         Self { pod, other, agent, caller, id, scene }
@@ -113,6 +119,25 @@ fn the_agent_transfers_a_call_with_refer_and_hears_the_outcome() {
     human.go_on(&human.call_id(&["ringing"]));
     call.agent.sees(&["told", "SIP/2.0 200", "terminated"]);
     call.ends_with(human);
+}
+
+#[test]
+fn a_caller_whose_trunk_takes_a_refer_is_sent_on_by_it() {
+    let scene = Scene::new("referred");
+    let office = Office {
+        trunk_spec: "  refer: {supported: true, target: tel}\n",
+        destination_spec: "method: Refer",
+        ..Office::default()
+    };
+    let mut call = Call::start_as("referred-caller", scene, office);
+    let leg = call.agent.call_id(&["answered"]);
+    call.agent.ask_for_transfer(&leg, "sip:sales@gateway.invalid");
+    call.caller.sees(&["referred to", &format!("<tel:{SALES}>"), &format!("sip:{}@", call.scene.number)]);
+    call.agent.sees(&["told", "SIP/2.0 180", "active"]);
+    call.agent.sees(&["told", "SIP/2.0 200", "terminated"]);
+    call.caller.ends_well();
+    call.agent.ends_well();
+    assert_eq!(call.outcome()["outcome"], "answered");
 }
 
 #[test]

@@ -19,12 +19,20 @@ fn possible(world: &World) -> Vec<(LegKey, u8)> {
             (_, State::HungUp) => add(&[3]),
             (_, _) => add(&[2, 11, 12, 13, 14, 15, 19]),
         }
+        if leg.referred && leg.state == State::Answered {
+            events.extend((21..27).map(|kind| (*key, kind)));
+        }
         if !leg.reoffers.is_empty() && leg.state == State::Answered {
             events.extend([(*key, 16), (*key, 17), (*key, 18)]);
         }
     }
     events.extend(world.timers.keys().map(|timer| (LegKey::Caller, 100 + *timer as u8)));
-    events.extend([(LegKey::Caller, 120), (LegKey::Caller, 121), (LegKey::Caller, 122)]);
+    events.extend([
+        (LegKey::Caller, 120),
+        (LegKey::Caller, 121),
+        (LegKey::Caller, 122),
+        (LegKey::Caller, 123),
+    ]);
     events
 }
 
@@ -42,6 +50,12 @@ fn happen(world: &mut World, leg: LegKey, kind: u8, step: usize) {
         8 => LegEvent::Refused { code: 486, reason: "Busy Here".into(), by: RefusedBy::Response },
         9 => LegEvent::Refused { code: 408, reason: String::new(), by: RefusedBy::Timeout },
         10 => LegEvent::Refused { code: 503, reason: String::new(), by: RefusedBy::Transport },
+        21 => LegEvent::Response { request, code: 202 },
+        22 => LegEvent::Response { request, code: 603 },
+        23 => LegEvent::Referred { request, code: Some(180), ended: false },
+        24 => LegEvent::Referred { request, code: Some(200), ended: true },
+        25 => LegEvent::Referred { request, code: Some(486), ended: true },
+        26 => LegEvent::Referred { request, code: None, ended: true },
         20 => LegEvent::Refused { code: 503, reason: String::new(), by: RefusedBy::Limit },
         11 => LegEvent::Reoffer { request, body: sdp(&name) },
         12 => LegEvent::Request { request, method: "INFO".into(), body: None },
@@ -63,8 +77,10 @@ fn happen(world: &mut World, leg: LegKey, kind: u8, step: usize) {
         120 => return world.transfer("sales"),
         121 => return world.transfer("strict"),
         122 => return world.transfer("team"),
+        123 => return world.transfer("queue"),
         timer => {
-            let timer = [Timer::Ring, Timer::HandOver, Timer::ReleaseAgent][usize::from(timer - 100)];
+            let timer = [Timer::Ring, Timer::HandOver, Timer::Referral, Timer::ReleaseAgent]
+                [usize::from(timer - 100)];
             return world.fire(timer);
         }
     };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::call::{
-    Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Timer,
+    Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Refer, Timer,
 };
 use crate::routing::decide::{Index, Limit, Lines, Wanted};
 use crate::routing::schedule::{Hours, Schedule};
@@ -37,6 +37,9 @@ pub(super) struct FakeLeg {
     pub(super) shown: Vec<Option<Body>>,
     pub(super) dial: Option<Dial>,
     pub(super) acked: bool,
+    /// Our REFERs, and whether the last one's outcome is awaited.
+    pub(super) referrals: Vec<Refer>,
+    pub(super) referred: bool,
     /// NOTIFYs by the REFER that they are about: status code, and whether it is the last.
     pub(super) notified: BTreeMap<RequestId, Vec<(u16, bool)>>,
 }
@@ -50,6 +53,8 @@ impl FakeLeg {
             shown: Vec::new(),
             dial,
             acked: false,
+            referrals: Vec::new(),
+            referred: false,
             notified: BTreeMap::new(),
         }
     }
@@ -107,6 +112,7 @@ fn destination(number: &str, return_to_assistant: bool) -> DestinationEntry {
         target: DestinationTarget::Number(number.parse().unwrap()),
         description: "a human".into(),
         trunk: None,
+        by_refer: false,
         ring_timeout_seconds: 30,
         caller_id: CallerIdEntry::Preserve,
         headers: Vec::new(),
@@ -125,6 +131,7 @@ pub(super) fn table(fallback: bool) -> Table {
             host: "198.51.100.1".into(),
             port: Some(5060),
             transport: TransportEntry::Udp,
+            refer: Some(ReferEntry::Sip { host: "carrier.example".into() }),
             failover: None,
             credential: None,
             credentials_missing: false,
@@ -139,7 +146,8 @@ pub(super) fn table(fallback: bool) -> Table {
         }
         .into(),
     );
-    let destinations = ["sales", "strict", "night", "team"].map(|name| (name.to_owned(), key(name))).into();
+    let destinations =
+        ["sales", "strict", "night", "team", "queue"].map(|name| (name.to_owned(), key(name))).into();
     let agent = AgentEntry::Sip {
         targets: vec![target("192.0.2.10"), target("192.0.2.11")],
         headers: vec![("X-Tenant".into(), "acme".into())],
@@ -152,6 +160,10 @@ pub(super) fn table(fallback: bool) -> Table {
     let hours = Hours::new(0, "22:00", "24:00").unwrap();
     night.schedule = Some(Schedule::new("Europe/Amsterdam".parse().unwrap(), vec![hours]));
     table.destinations.insert(key("night"), night.into());
+    let mut queue = destination("+31612345672", true);
+    queue.by_refer = true;
+    queue.then = vec![key("sales")];
+    table.destinations.insert(key("queue"), queue.into());
     let mut team = destination("+31612345671", true);
     team.then = ["sales", "night", "strict"].map(key).into();
     table.destinations.insert(key("team"), team.into());
@@ -298,7 +310,11 @@ impl World {
             | LegEvent::Request { request, .. } => {
                 fake.requests.insert(*request);
             }
+            LegEvent::Response { code: 300.., .. }
+            | LegEvent::Referred { ended: true, .. }
+            | LegEvent::Referred { code: Some(200..), .. } => fake.referred = false,
             LegEvent::Ended(_) | LegEvent::Refused { .. } => {
+                fake.referred = false;
                 fake.state = State::Over;
                 fake.requests.clear();
                 fake.reoffers.clear();
@@ -397,6 +413,13 @@ impl World {
                 Effect::Relay { from, request, to, .. } => {
                     assert_eq!(self.leg(to).state, State::Answered);
                     assert!(self.leg(from).requests.remove(&request));
+                }
+                Effect::Refer(key, refer) => {
+                    let leg = self.leg(key);
+                    assert_eq!(leg.state, State::Answered, "REFER on {key:?}");
+                    assert!(!leg.referred, "one REFER at a time");
+                    leg.referrals.push(*refer);
+                    leg.referred = true;
                 }
                 Effect::HangUp(key, _) => {
                     let leg = self.leg(key);

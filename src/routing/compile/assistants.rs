@@ -126,6 +126,7 @@ fn inline_entry(destination: &ToolDestination) -> Result<(String, DestinationEnt
         target: DestinationTarget::Number(number.clone()),
         description: destination.description.clone().unwrap_or_default(),
         trunk: None,
+        by_refer: false,
         ring_timeout_seconds: DEFAULT_RING_TIMEOUT_SECONDS.unsigned_abs(),
         caller_id: CallerIdEntry::Preserve,
         headers: Vec::new(),

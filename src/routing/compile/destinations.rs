@@ -78,6 +78,7 @@ fn entry(spec: &TransferDestinationSpec) -> Result<DestinationEntry, Problems> {
                 target,
                 description: spec.description.clone(),
                 trunk: None,
+                by_refer: spec.method == Some(TransferMethod::Refer),
                 ring_timeout_seconds,
                 caller_id,
                 headers,

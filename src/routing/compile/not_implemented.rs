@@ -7,7 +7,7 @@ use crate::resources::assistant::AssistantSpec;
 use crate::resources::conditions::reason;
 use crate::resources::sip_gateway::{Exposure, SipGatewaySpec};
 use crate::resources::sip_trunk::{SipTrunkSpec, Transport};
-use crate::resources::transfer_destination::{TransferDestinationSpec, TransferMethod};
+use crate::resources::transfer_destination::TransferDestinationSpec;
 
 use super::Kind;
 use super::verdict::Problems;
@@ -28,7 +28,6 @@ pub(super) const SIP_TRUNK: &[Gap<SipTrunkSpec>] = &[
     Gap { field: "tls", remedy: "remove it", is_set: |spec| spec.tls.is_some() },
     Gap { field: "register", remedy: "remove it and have the peer send calls to the gateway's address", is_set: |spec| spec.register.is_some() },
     Gap { field: "outboundProxy", remedy: "set host to the proxy", is_set: |spec| spec.outbound_proxy.is_some() },
-    Gap { field: "refer.supported: true", remedy: "set it to false, transfers are bridged", is_set: |spec| spec.refer.as_ref().is_some_and(|refer| refer.supported) },
     Gap { field: "probe.intervalSeconds", remedy: "set it to 0 or remove probe", is_set: |spec| spec.probe.as_ref().is_some_and(|probe| probe.interval_seconds > 0) },
     Gap { field: "sessionTimer", remedy: "remove it", is_set: |spec| spec.session_timer.is_some() },
 ];
@@ -36,7 +35,6 @@ pub(super) const SIP_TRUNK: &[Gap<SipTrunkSpec>] = &[
 #[rustfmt::skip]
 pub(super) const TRANSFER_DESTINATION: &[Gap<TransferDestinationSpec>] = &[
     Gap { field: "message", remedy: "have the assistant say it before it transfers", is_set: |spec| spec.message.is_some() },
-    Gap { field: "method: Refer", remedy: "use Bridge", is_set: |spec| spec.method == Some(TransferMethod::Refer) },
 ];
 
 #[rustfmt::skip]

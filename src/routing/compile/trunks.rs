@@ -9,11 +9,11 @@ use sha2::{Digest, Sha256};
 use crate::resources::conditions::reason;
 use crate::resources::references::CredentialsReference;
 use crate::resources::sip_trunk::{
-    Backup, CallerIdHeader, Inbound, NumberFormat, Outbound, SipTrunkSpec, Transport,
+    Backup, CallerIdHeader, Inbound, NumberFormat, Outbound, Refer, ReferTarget, SipTrunkSpec, Transport,
 };
 use crate::routing::table::{
     BackupEntry, CallerIdHeaderEntry, CredentialId, FailoverEntry, Limits, NumberFormatEntry, ObjectKey,
-    TransportEntry, TrunkEntry,
+    ReferEntry, TransportEntry, TrunkEntry,
 };
 use crate::routing::uri::parse_host;
 
@@ -92,6 +92,7 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
         check_prefixes(outbound, &mut problems);
     }
     let limits = outbound.map(|outbound| limits(outbound, &mut problems)).unwrap_or_default();
+    let refer = spec.refer.as_ref().and_then(|refer| problems.take(self::refer(refer, host.as_deref())?));
     let failover = failover(spec, &mut problems);
     let header = spec.caller_id.as_ref().map(|caller_id| caller_id.header);
     match host {
@@ -99,6 +100,7 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
             host,
             port,
             transport: spec.transport.and_then(fields::entry).unwrap_or(TransportEntry::Udp),
+            refer,
             failover,
             credential: None,
             credentials_missing: false,
@@ -117,6 +119,21 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
         }),
         _ => Err(problems),
     }
+}
+
+/// How the trunk is sent a REFER; `None` when it takes none.
+fn refer(refer: &Refer, trunk: Option<&str>) -> Option<Result<ReferEntry, Problems>> {
+    if !refer.supported {
+        return None;
+    }
+    if refer.target == Some(ReferTarget::Tel) {
+        return Some(Ok(ReferEntry::Tel));
+    }
+    let host = refer.host.as_deref().map_or_else(|| trunk.map(str::to_owned), parse_host);
+    Some(host.map(|host| ReferEntry::Sip { host }).ok_or_else(|| {
+        let host = refer.host.as_deref().unwrap_or_default().escape_default();
+        problem(reason::INVALID, format!("refer.host '{host}' is neither a host name nor an IP address."))
+    }))
 }
 
 fn limits(outbound: &Outbound, problems: &mut Problems) -> Limits {

@@ -7,7 +7,7 @@ use super::*;
 use crate::routing::schedule::{Hours, Schedule};
 use crate::routing::table::{
     AssistantEntry, BackupEntry, DestinationEntry, DestinationTarget, FailoverEntry, NumberFormatEntry,
-    TrunkEntry,
+    ReferEntry, TrunkEntry,
 };
 
 fn key(text: &str) -> ObjectKey {
@@ -27,6 +27,7 @@ fn trunk(host: &str, sources: &[&str], namespaces: &[&str]) -> TrunkEntry {
         host: host.into(),
         port: None,
         transport: TransportEntry::Udp,
+        refer: None,
         failover: None,
         credential: Some(CredentialId(format!("cred-{host}"))),
         credentials_missing: false,
@@ -46,6 +47,7 @@ fn destination(target: DestinationTarget, trunk: Option<&str>) -> DestinationEnt
         target,
         description: "for tests".into(),
         trunk: trunk.map(key),
+        by_refer: false,
         ring_timeout_seconds: 20,
         caller_id: CallerIdEntry::PhoneNumber,
         headers: vec![("X-Reason".into(), "test".into())],
@@ -150,7 +152,11 @@ impl World {
     }
 
     fn plan(&self, wanted: &str, authority: Authority) -> Result<Plan, TransferRefusal> {
-        let call = CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier") };
+        let call = CallFacts {
+            number: e164("+31201234567"),
+            inbound_trunk: key("shop/carrier"),
+            may_be_referred: true,
+        };
         self.index().transfer(&call, Some(&key("shop/support")), &wanted.parse().unwrap(), authority, now())
     }
 }
@@ -271,6 +277,7 @@ fn a_number_is_dialled_at_its_trunk_with_all_that_the_trunk_and_the_destination_
         destination: Some(key("shop/front")),
         label: "front".into(),
         target,
+        refer_to: None,
         failover: Failover::default(),
         trunk: Some(key("shop/pbx")),
         trunk_rule: TrunkRule::Destination,
@@ -356,7 +363,8 @@ fn the_api_may_also_have_any_number_and_any_uri_but_no_unknown_name() {
 #[test]
 fn the_api_may_transfer_a_call_that_has_no_assistant() {
     let world = World::new();
-    let call = CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier") };
+    let call =
+        CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier"), may_be_referred: true };
     let wanted = Wanted::Number(e164("+31612345678"));
     assert!(world.index().transfer(&call, None, &wanted, Authority::Api, now()).is_ok());
     assert!(world.index().transfer(&call, None, &wanted, Authority::Assistant, now()).is_err());
@@ -459,6 +467,47 @@ fn a_call_that_outlives_its_trunk_or_its_number_is_told_so() {
 }
 
 #[test]
+fn the_callers_trunk_is_asked_to_dial_in_the_form_that_it_reads() {
+    let mut world = World::new();
+    world.change_destination("shop/sales", |sales| sales.by_refer = true);
+    world.change_destination("shop/desk", |desk| desk.by_refer = true);
+    let route = world.transfer("sales", Authority::Assistant).unwrap();
+    assert_eq!(route.refer_to, None, "the trunk takes no REFER: the gateway dials");
+    let refer_to =
+        |world: &World, name: &str| world.transfer(name, Authority::Assistant).unwrap().refer_to.unwrap();
+    world.change_trunk("shop/carrier", |trunk| trunk.refer = Some(ReferEntry::Tel));
+    assert_eq!(refer_to(&world, "sales"), "tel:+31612345678");
+    assert_eq!(refer_to(&world, "desk"), "sip:desk@desk.shop.nl:5070");
+    world.change_trunk("shop/carrier", |trunk| {
+        trunk.refer = Some(ReferEntry::Sip { host: "2001:db8::7".into() })
+    });
+    assert_eq!(refer_to(&world, "sales"), "sip:+31612345678@[2001:db8::7]");
+    let route = world.transfer("sales", Authority::Assistant).unwrap();
+    assert_eq!((route.trunk, route.trunk_rule), (Some(key("shop/carrier")), TrunkRule::Inbound));
+    // Its own rules hold, and a call can't be sent to where it came from.
+    world.change_trunk("shop/carrier", |trunk| trunk.denied_prefixes = vec!["+316".into()]);
+    let refusal = world.transfer("sales", Authority::Assistant).unwrap_err();
+    assert!(matches!(refusal, TransferRefusal::NotAllowed { .. }), "{refusal}");
+    world.change_destination("shop/sales", |sales| {
+        sales.target = DestinationTarget::Number(e164("+31201234567"))
+    });
+    assert!(matches!(world.transfer("sales", Authority::Assistant), Err(TransferRefusal::Loop(_))));
+}
+
+#[test]
+fn a_caller_who_was_not_answered_yet_is_not_referred() {
+    let mut world = World::new();
+    world.change_destination("shop/sales", |sales| sales.by_refer = true);
+    world.change_trunk("shop/carrier", |trunk| trunk.refer = Some(ReferEntry::Tel));
+    let call = CallFacts {
+        number: e164("+31201234567"),
+        inbound_trunk: key("shop/carrier"),
+        may_be_referred: false,
+    };
+    assert_eq!(world.index().fallback(&call, &key("shop/sales"), now()).unwrap().route.refer_to, None);
+}
+
+#[test]
 fn a_trunk_that_carries_as_much_as_it_may_takes_no_transfer() {
     let mut world = World::new();
     world.change_trunk("shop/carrier", |trunk| trunk.limits.calls = Some(1));
@@ -497,7 +546,8 @@ fn a_destination_outside_of_its_hours_is_not_dialled_and_says_when_it_opens() {
         "the number is that of a destination"
     );
     assert!(world.transfer("front", Authority::Assistant).is_ok());
-    let call = CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier") };
+    let call =
+        CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier"), may_be_referred: true };
     assert!(matches!(
         world.index().fallback(&call, &key("shop/sales"), now()),
         Err(TransferRefusal::Closed { .. })
@@ -528,7 +578,8 @@ fn those_that_can_not_be_dialled_are_passed_over_and_the_first_says_where_the_ca
 #[test]
 fn the_fallback_is_dialled_by_the_same_rules_and_never_returns_to_the_assistant() {
     let world = World::new();
-    let call = CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier") };
+    let call =
+        CallFacts { number: e164("+31201234567"), inbound_trunk: key("shop/carrier"), may_be_referred: true };
     let plan = world.index().fallback(&call, &key("shop/front"), now()).unwrap();
     assert_eq!((plan.route.label.as_str(), plan.route.trunk_rule), ("front", TrunkRule::Destination));
     assert!(!plan.return_to_assistant);

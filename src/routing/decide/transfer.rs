@@ -6,7 +6,7 @@ use crate::routing::normalise::normalise;
 use crate::routing::schedule::State;
 use crate::routing::table::{
     CallerIdEntry, CallerIdHeaderEntry, DestinationEntry, DestinationTarget, E164, Limits, NumberEntry,
-    NumberFormatEntry, ObjectKey, SipTarget, TrunkEntry,
+    NumberFormatEntry, ObjectKey, ReferEntry, SipTarget, TrunkEntry,
 };
 use crate::routing::uri::{self, TargetError};
 
@@ -151,6 +151,18 @@ impl Index {
         {
             return Err(TransferRefusal::Closed { destination: name.clone(), opens });
         }
+        if let Some(way) = self.may_be_referred(call, number).filter(|_| destination.by_refer) {
+            let refer_to = refer_to(call, way, &destination.target)?;
+            let dialled = through(way.entry, |_, _| refer_to.clone());
+            let route = route(name.clone(), dialled, Some(way));
+            return Ok(TransferRoute {
+                destination: Some(key.clone()),
+                refer_to: Some(refer_to),
+                headers: destination.headers.clone(),
+                ring_timeout_seconds: destination.ring_timeout_seconds,
+                ..route
+            });
+        }
         let own_trunk = destination.trunk.as_ref();
         let (dialled, way) = match &destination.target {
             DestinationTarget::Number(wanted) => self.dial(call, number, own_trunk, wanted, now)?,
@@ -172,6 +184,13 @@ impl Index {
             ring_timeout_seconds: destination.ring_timeout_seconds,
             ..route(name.clone(), dialled, way)
         })
+    }
+
+    /// The caller's trunk, if it can be sent a REFER now.
+    fn may_be_referred(&self, call: &CallFacts, number: &Number) -> Option<Way<'_>> {
+        let way = self.way(&call.inbound_trunk, TrunkRule::Inbound, "").ok()?;
+        let may = call.may_be_referred && way.entry.refer.is_some() && may_use(&number.entry, way.entry);
+        may.then_some(way)
     }
 
     fn to_number(
@@ -304,6 +323,7 @@ fn route(label: String, (target, failover): Dialled, way: Option<Way<'_>>) -> Tr
         destination: None,
         label,
         target,
+        refer_to: None,
         failover,
         trunk: way.map(|way| way.key.clone()),
         trunk_rule: way.map_or(TrunkRule::Direct, |way| way.rule),
@@ -350,6 +370,27 @@ fn through(trunk: &TrunkEntry, uri: impl Fn(&str, Option<u16>) -> String) -> Dia
 
 fn directly(target: SipTarget) -> Dialled {
     (target, Failover::default())
+}
+
+/// The URI that the caller's trunk is asked to dial. It is its call, but it acts on our word: its `outbound` rules hold.
+fn refer_to(call: &CallFacts, way: Way<'_>, target: &DestinationTarget) -> Result<String, TransferRefusal> {
+    let number = match target {
+        DestinationTarget::Number(number) => number,
+        DestinationTarget::Sip(target) => {
+            check_user(call, way, target)?;
+            return Ok(target.uri.clone());
+        }
+    };
+    if *number == call.number {
+        return Err(TransferRefusal::Loop(number.clone()));
+    }
+    if !lets_out(way.entry, number) {
+        return Err(TransferRefusal::NotAllowed { trunk: way.key.clone(), wanted: number.to_string() });
+    }
+    Ok(match &way.entry.refer {
+        Some(ReferEntry::Sip { host }) => uri::format(Some(number.as_str()), host, None),
+        Some(ReferEntry::Tel) | None => format!("tel:{number}"),
+    })
 }
 
 /// Whether the trunk's limits let one more call out.

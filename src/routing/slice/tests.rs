@@ -4,7 +4,7 @@ use super::*;
 use crate::routing::schedule::{Hours, Schedule};
 use crate::routing::table::{
     AgentEntry, BackupEntry, CallerIdEntry, CallerIdHeaderEntry, DestinationTarget, FailoverEntry, Limits,
-    NumberFormatEntry, SipTarget, TransportEntry,
+    NumberFormatEntry, ReferEntry, SipTarget, TransportEntry,
 };
 
 fn number(index: usize) -> (E164, Arc<NumberEntry>) {
@@ -32,6 +32,7 @@ fn destination(description: String) -> Arc<DestinationEntry> {
         target: DestinationTarget::Sip(target()),
         description,
         trunk: None,
+        by_refer: false,
         ring_timeout_seconds: 30,
         caller_id: CallerIdEntry::Fixed("+31201234567".parse().unwrap()),
         headers: vec![("X-Reason".into(), "sales".into())],
@@ -62,6 +63,7 @@ fn table(numbers: usize) -> Table {
             host: "2001:db8::1".into(),
             port: None,
             transport: TransportEntry::Udp,
+            refer: Some(ReferEntry::Tel),
             failover: Some(FailoverEntry {
                 hosts: vec![BackupEntry { priority: 10, host: "b".into(), port: Some(5070), weight: 1 }],
                 final_codes: vec![486],
@@ -174,7 +176,7 @@ fn names_and_hashes_of_slices_are_part_of_the_format() {
         "assistants-1-of-1 5d9d46f7",
         "destinations-1-of-1 2b4a7886",
         "numbers-1-of-1 2a4720a5",
-        "trunks-1-of-1 1608bfa7",
+        "trunks-1-of-1 1c52b758",
     ];
     assert_eq!(names, expected);
 }

@@ -7,8 +7,9 @@ use sipx_sip::{HeaderName, Response};
 
 use super::calling;
 use super::core::{Core, Reply, TimerId};
-use super::leg::{Leg, PendingKind, Phase, Retry};
-use crate::sip::event::{Body, EndedBy, Flow, LegEvent, RefusedBy, RequestId, Transport};
+use super::leg::{Leg, PendingKind, Phase, Referral, Retry};
+use crate::sip::digest::Digest;
+use crate::sip::event::{Body, EndedBy, Flow, LegEvent, OutgoingRefer, RefusedBy, RequestId, Transport};
 use crate::sip::read::{self, Identified};
 use crate::sip::time::Millis;
 use crate::sip::timer;
@@ -29,6 +30,11 @@ const MOST_CHALLENGES: u8 = 4;
 pub fn send(leg: &mut Leg, core: &mut Core, purpose: Purpose, again: Again, now: Millis) {
     leg.dialog.local_cseq += 1;
     let cseq = leg.dialog.local_cseq;
+    if let (Purpose::Request(request, _), Some(referral)) = (&purpose, &mut leg.referral)
+        && referral.request == *request
+    {
+        referral.sent.push(cseq);
+    }
     let seq = next_seq(leg);
     let flow = if purpose == Purpose::Invite { leg.dialog.flow } else { leg.dialog.next_hop() };
     let method = purpose.method();
@@ -308,8 +314,14 @@ fn succeeded(leg: &mut Leg, core: &mut Core, client: &Client, response: &Respons
     match &client.purpose {
         Purpose::Invite | Purpose::Reinvite => calling::answered(leg, core, client, response, now),
         Purpose::Request(request, _) => {
-            let response = LegEvent::Response { request: *request, code: response.status.code() };
-            core.tell(leg, response);
+            // RFC 4488: the peer did it without a subscription. Nobody will ever know.
+            let silent = response.headers.value(&HeaderName::ReferSub);
+            let silent = silent.is_some_and(|value| value.eq_ignore_ascii_case(b"false"));
+            core.tell(leg, LegEvent::Response { request: *request, code: response.status.code() });
+            if let Some(referral) = leg.referral.take_if(|referral| silent && referral.request == *request) {
+                let event = LegEvent::Referred { request: referral.request, code: None, ended: true };
+                core.tell(leg, event);
+            }
         }
         Purpose::Cancel | Purpose::Bye | Purpose::Notify(_) => {}
     }
@@ -379,7 +391,10 @@ fn failed(leg: &mut Leg, core: &mut Core, client: Client, outcome: &Outcome<'_>,
             }
         },
         Purpose::Request(..) if matches!(code, 481 | 408) => lost(leg, core, now),
-        Purpose::Request(request, _) => core.tell(leg, LegEvent::Response { request, code }),
+        Purpose::Request(request, _) => {
+            leg.referral.take_if(|referral| referral.request == request);
+            core.tell(leg, LegEvent::Response { request, code });
+        }
         Purpose::Notify(request) => leg.subscriptions.retain(|s| s.request != request),
         Purpose::Cancel | Purpose::Bye => {}
     }
@@ -455,6 +470,20 @@ pub fn refer(leg: &mut Leg, core: &mut Core, request: RequestId, target: &str, n
     let transport = leg.dialog.next_hop().transport;
     let lines =
         [("Refer-To", format!("<{target}>")), ("Referred-By", format!("<sip:{}>", core.local(transport)))];
+    let again = Again { headers: Lines::collect(lines), body: None, max_forwards: 70 };
+    request_with(leg, core, request, "REFER", again, now);
+}
+
+/// Sends REFER whose outcome the peer tells with NOTIFY.
+pub fn refer_away(leg: &mut Leg, core: &mut Core, request: RequestId, refer: OutgoingRefer, now: Millis) {
+    let OutgoingRefer { target, referred_by, headers, credentials } = refer;
+    leg.referral = Some(Box::new(Referral { request, sent: Vec::new() }));
+    leg.referred = true;
+    if let Some(credentials) = credentials {
+        leg.digest.get_or_insert_with(|| Box::new(Digest::new(credentials)));
+    }
+    let lines = [("Refer-To", format!("<{target}>")), ("Referred-By", referred_by)];
+    let lines = lines.into_iter().chain(headers.iter().map(|(name, value)| (name.as_str(), value.clone())));
     let again = Again { headers: Lines::collect(lines), body: None, max_forwards: 70 };
     request_with(leg, core, request, "REFER", again, now);
 }

@@ -5,7 +5,7 @@ use sipx_sip::{HeaderName, Method};
 use super::called::ACCEPT;
 use super::client;
 use super::core::{Core, Inbound, Reply};
-use super::leg::{Leg, Pending, PendingKind, Phase, Subscription};
+use super::leg::{Leg, Pending, PendingKind, Phase, Referral, Subscription};
 use crate::sip::event::{Body, EndedBy, LegEvent, RefusedBy, RequestId};
 use crate::sip::read;
 use crate::sip::time::Millis;
@@ -42,6 +42,7 @@ pub fn request(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
             let headers = [("Accept", ACCEPT.to_owned())];
             core.reply_within(leg.id, inbound, &Reply::code(200, false).with(&headers).target(), now);
         }
+        Method::Notify if leg.referred && is_about_refer(inbound) => referred(leg, core, inbound, now),
         Method::Info | Method::Message | Method::Notify => {
             let method = inbound.request.method.to_string();
             let request = wait(leg, core, inbound, PendingKind::Other, now);
@@ -52,6 +53,34 @@ pub fn request(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
         Method::Prack => core.reply(inbound, 481, &[]),
         _ => core.reply(inbound, 405, &[("Allow", ALLOW.to_owned())]),
     }
+}
+
+fn is_about_refer(inbound: &Inbound) -> bool {
+    let event = inbound.request.headers.value(&HeaderName::Event).unwrap_or_default();
+    event.split(|b| *b == b';').next().unwrap_or_default().trim_ascii().eq_ignore_ascii_case(b"refer")
+}
+
+/// NOTIFY about our REFER (RFC 3515 §2.4.4). One about another is answered as if there had been none.
+fn referred(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
+    let headers = &inbound.request.headers;
+    let event = read::text(headers, &HeaderName::Event).unwrap_or_default();
+    let id = event.split(';').find_map(|parameter| parameter.trim().strip_prefix("id="));
+    let id = id.map(|id| id.trim().parse::<u32>().ok());
+    let about =
+        |referral: &&mut Box<Referral>| id.is_none_or(|id| id.is_some_and(|id| referral.sent.contains(&id)));
+    let Some(referral) = leg.referral.as_mut().filter(about) else {
+        return core.reply_within(leg.id, inbound, &Reply::code(481, false), now);
+    };
+    let request = referral.request;
+    core.reply_within(leg.id, inbound, &Reply::code(200, false), now);
+    let state = read::text(headers, &HeaderName::SubscriptionState).unwrap_or_default();
+    let state = state.split(';').next().unwrap_or_default().trim();
+    let ended = state.eq_ignore_ascii_case("terminated");
+    let code = read::request_body(&inbound.request).and_then(|body| read::status_of_fragment(&body.bytes));
+    if ended || code.is_some_and(|code| code >= 200) {
+        leg.referral = None;
+    }
+    core.tell(leg, LegEvent::Referred { request, code, ended });
 }
 
 /// Keeps a request until the call machine answers it.

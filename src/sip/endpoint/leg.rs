@@ -59,6 +59,10 @@ pub struct Leg {
     pub patience_ends: Option<Millis>,
     /// Digest credentials and what they have been used for.
     pub digest: Option<Box<Digest>>,
+    /// Our REFER whose outcome the peer is telling.
+    pub referral: Option<Box<Referral>>,
+    /// We have sent the peer elsewhere before: its NOTIFYs about that are for nobody.
+    pub referred: bool,
     /// REFERs of the peer whose outcome it is told.
     pub subscriptions: Vec<Subscription>,
     /// REFERs received.
@@ -116,6 +120,15 @@ pub struct Retry {
     pub timer: Option<Handle>,
 }
 
+/// A REFER of ours.
+#[derive(Debug)]
+pub struct Referral {
+    /// What the call machine calls it.
+    pub request: RequestId,
+    /// CSeq numbers with which it was sent: more than one after a challenge. The `id` of the peer's Event is one of them.
+    pub sent: Vec<u32>,
+}
+
 /// An accepted REFER.
 #[derive(Clone, Copy, Debug)]
 pub struct Subscription {
@@ -144,6 +157,8 @@ impl Leg {
             glares: 0,
             patience_ends: None,
             digest: None,
+            referral: None,
+            referred: false,
             subscriptions: Vec::new(),
             refers: 0,
             fork: None,

@@ -60,7 +60,8 @@ fn destination() -> impl Strategy<Value = Value> {
         let mut spec = json!({"type": "number", "number": number, "description": "d", "trunkRef": trunk});
         match kind {
             0 => spec = json!({"type": "sip", "uri": "sip:desk@example.com", "description": "d", "trunkRef": trunk}),
-            1 => spec["method"] = "Refer".into(),
+            1 => spec["message"] = "One moment.".into(),
+            2 => spec["method"] = "Refer".into(),
             _ => {}
         }
         if !then.is_empty() {
