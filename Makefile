@@ -1,16 +1,19 @@
 # Set VOICEDOCK_CACHE to keep tools elsewhere than in ~/.cache/voicedock; set KUBECONFIG to test on a cluster of your own.
 
 .DEFAULT_GOAL := help
-.PHONY: help check test demo demo-down tools image crds clean
+.PHONY: help check test bench-control demo demo-down tools image crds clean
 
 help: ## Show what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 check: ## Format, lints, generated files, licences, chart, scripts
 	@hack/check.sh
 
 test: ## All tests, with a real API server and a two-node cluster
 	@hack/test.sh
+
+bench-control: ## Figures of the control plane; ARGS="change --numbers 1000" for a part of them
+	@hack/bench-control.sh $(ARGS)
 
 demo: ## Bring up a cluster and show three calls
 	@hack/demo.sh

@@ -3,11 +3,9 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-
 use crate::operator::{GATEWAY, cluster, eventually, table_of};
 use crate::support::api_server::{ApiServer, SOON, api_server};
+use crate::support::net::{self, free_address};
 
 /// A gateway process as its container runs it.
 struct Process {
@@ -38,14 +36,7 @@ impl Process {
 
     /// The status of a GET; `None` while nobody listens.
     async fn get(&self, path: &str, key: &str) -> Option<u16> {
-        let mut connection = TcpStream::connect(self.http).await.ok()?;
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\nconnection: close\r\n\r\n"
-        );
-        connection.write_all(request.as_bytes()).await.ok()?;
-        let mut answer = String::new();
-        connection.read_to_string(&mut answer).await.ok()?;
-        answer.split(' ').nth(1)?.parse().ok()
+        net::get(self.http, path, key).await.map(|(status, _)| status)
     }
 
     async fn answers(&self, path: &str, key: &str, status: u16) {
@@ -57,17 +48,6 @@ impl Process {
         // The shell's own kill: a bare machine may have no other.
         let kill = format!("kill -TERM {}", self.child.id().unwrap());
         assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
-    }
-}
-
-/// An address that nothing listens on, neither over UDP nor over TCP.
-fn free_address() -> SocketAddr {
-    loop {
-        let stream = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = stream.local_addr().unwrap();
-        if std::net::UdpSocket::bind(address).is_ok() {
-            return address;
-        }
     }
 }
 

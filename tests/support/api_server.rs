@@ -138,7 +138,8 @@ fn state_directory() -> PathBuf {
     own
 }
 
-async fn client(kubeconfig: &Path) -> Client {
+/// A client with connections of its own, as cluster administrator.
+pub async fn client(kubeconfig: &Path) -> Client {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("the server's kubeconfig can be read");
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
     Client::try_from(config.expect("the server's kubeconfig is one")).expect("a client")

@@ -36,6 +36,11 @@ impl Process {
         Self { name: name.to_owned(), child, files }
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether it has ended, and how.
     pub fn status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("the state of an own child can be asked for")
@@ -57,7 +62,7 @@ impl Process {
 
     /// Sends a signal, by its name without SIG.
     pub fn signal(&self, signal: &str) {
-        run("kill", &["-s", signal, &self.child.id().to_string()]);
+        run("kill", &["-s", signal, &self.id().to_string()]);
     }
 }
 
@@ -65,7 +70,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         let running = matches!(self.child.try_wait(), Ok(None));
         // Kamailio is a dozen processes: killing the first one only would leave the others behind.
-        let group = format!("-{}", self.child.id());
+        let group = format!("-{}", self.id());
         let _ = Command::new("kill").args(["-s", "KILL", "--", &group]).stderr(Stdio::null()).status();
         let _ = self.child.wait();
         if thread::panicking() {
