@@ -4,6 +4,7 @@
 //! the next thing that happened. Nothing runs unless it is awaited.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ use crate::sip::time::Millis;
 const MAX_DATAGRAM: usize = 65_535;
 /// How long the goodbyes of a phone that is put away are waited for.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// Ports that the system may choose until one is free for UDP and TCP.
+const PORTS_TO_TRY: u32 = 32;
 /// First port that a session description names; no audio is sent.
 const FIRST_MEDIA_PORT: u16 = 20_000;
 
@@ -63,11 +66,10 @@ impl<T> Phone<T> {
         towards: Option<SocketAddr>,
     ) -> Result<Self, SimulateError> {
         let cannot = |error| SimulateError::Listen(listen, error);
-        let socket = UdpSocket::bind(listen).await.map_err(cannot)?;
+        let (socket, streams) = sockets(listen).await.map_err(cannot)?;
         // Before the runtime knows that it is writable, whatever is sent at once would be lost.
         socket.writable().await.map_err(cannot)?;
         let bound = socket.local_addr().map_err(cannot)?;
-        let streams = Streams::listen(bound).await.map_err(cannot)?;
         let address = match advertise.as_deref().map(str::parse) {
             Some(Ok(address)) => address,
             _ if !listen.ip().is_unspecified() => listen.ip(),
@@ -233,6 +235,20 @@ impl<T> Phone<T> {
             // A datagram that can't be sent is a lost one: SIP repeats it.
             Transport::Udp => drop(self.socket.try_send_to(&bytes, flow.peer)),
             Transport::Tcp => self.streams.send(flow, bytes),
+        }
+    }
+}
+
+/// A UDP and a TCP socket with one port. The port that the system chooses for the one may be taken for the other, then it
+/// chooses again.
+async fn sockets(listen: SocketAddr) -> io::Result<(UdpSocket, Streams)> {
+    let mut choices = if listen.port() == 0 { PORTS_TO_TRY } else { 1 };
+    loop {
+        choices -= 1;
+        let socket = UdpSocket::bind(listen).await?;
+        match Streams::listen(socket.local_addr()?).await {
+            Err(error) if choices > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+            streams => return Ok((socket, streams?)),
         }
     }
 }
