@@ -30,9 +30,10 @@ use tokio::time::Instant;
 use super::disk::Disk;
 use super::metrics::GatewayMetrics;
 use super::snapshot::{Login, Parts, Piece, Snapshot, SnapshotError};
-use crate::resources::routing_table::SliceReference;
 use crate::resources::{RoutingSlice, RoutingTable};
 use crate::routing::ack::{Held, Rejection};
+use crate::routing::protocol::follower::{Weighed, weigh};
+use crate::routing::slice;
 use crate::routing::table::CredentialId;
 
 /// How long one request to the API server may take.
@@ -177,15 +178,17 @@ impl Holder {
 
     /// Whether a head with this generation and hash is held (`true`), is to be followed (`false`), or may not be followed.
     fn weigh(&self, generation: i64, hash: &str) -> Result<bool, FollowError> {
-        let held = self.parts.generation;
-        if generation < held {
-            return Err(FollowError::Older { offered: generation, held });
+        let held = (self.parts.generation > 0).then(|| self.held());
+        match weigh(held.as_ref(), generation, hash) {
+            Weighed::Held => Ok(true),
+            Weighed::Newer => Ok(false),
+            Weighed::Older => Err(FollowError::Older { offered: generation, held: self.parts.generation }),
+            Weighed::Ambiguous => Err(FollowError::Ambiguous(generation)),
         }
-        match (generation == held, self.parts.hash == hash) {
-            (true, true) => Ok(true),
-            (true, false) => Err(FollowError::Ambiguous(generation)),
-            (false, _) => Ok(false),
-        }
+    }
+
+    fn held(&self) -> Held {
+        Held { generation: self.parts.generation, hash: self.parts.hash.clone() }
     }
 
     /// Switches calls to verified parts: table and credentials in one store.
@@ -210,8 +213,7 @@ impl Holder {
 
     /// Lets the held table be acknowledged; nothing is refused any more.
     fn tell_held(&self) {
-        let held = Held { generation: self.parts.generation, hash: self.parts.hash.clone() };
-        self.tell(TableState { held: Some(held), rejected: None });
+        self.tell(TableState { held: Some(self.held()), rejected: None });
     }
 
     /// Lets a refusal be acknowledged.
@@ -381,11 +383,11 @@ async fn fetch(
     let known: HashMap<&str, &Arc<RawValue>> =
         held.slices.iter().map(|piece| (&*piece.hash, &piece.content)).collect();
     let slices: Api<RoutingSlice> = Api::namespaced(source.client.clone(), &source.namespace);
-    let wanted: Vec<(SliceReference, Option<Arc<RawValue>>)> = (head.spec.slices.iter())
-        .map(|reference| (reference.clone(), known.get(&*reference.hash).map(|content| Arc::clone(content))))
+    let wanted: Vec<(String, Option<Arc<RawValue>>)> = (head.spec.slices.iter())
+        .map(|name| (name.clone(), known.get(slice::hash_in(name)).map(|content| Arc::clone(content))))
         .collect();
     let slices: Vec<Piece> = futures::stream::iter(wanted)
-        .map(|(reference, known)| piece(slices.clone(), reference, known))
+        .map(|(name, known)| piece(slices.clone(), name, known))
         .buffered(FETCHES)
         .try_collect()
         .await?;
@@ -419,7 +421,7 @@ async fn fetch(
 
 async fn piece(
     slices: Api<RoutingSlice>,
-    SliceReference { name, hash }: SliceReference,
+    name: String,
     known: Option<Arc<RawValue>>,
 ) -> Result<Piece, FollowError> {
     let content = match known {
@@ -434,7 +436,7 @@ async fn piece(
             text.into()
         }
     };
-    Ok(Piece { name, hash, content })
+    Ok(Piece { hash: slice::hash_in(&name).to_owned(), name, content })
 }
 
 /// Every version of credentials in the gateway's Secret.

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::routing::ack::Acknowledgement;
+use crate::routing::ack::{Acknowledgement, Held};
 use crate::routing::table::ObjectKey;
 
 use super::watch::{LeaseFacts, PodFacts};
@@ -101,9 +101,15 @@ impl Roll {
         self.ready().map(|(_, pod)| pod.held().unwrap_or_default()).min()
     }
 
-    /// The newest generation that any pod has ever said to hold.
-    pub fn newest(&self) -> Option<i64> {
-        self.pods.values().filter_map(Entry::held).max()
+    /// The tables that pods hold, ready or not; each once.
+    pub fn tables(&self) -> Vec<Held> {
+        let mut tables = Vec::new();
+        for table in self.pods.values().filter_map(|pod| pod.said.as_ref()?.table.as_ref()) {
+            if !tables.contains(table) {
+                tables.push(table.clone());
+            }
+        }
+        tables
     }
 
     /// The generations that pods hold, ready or not.
@@ -176,7 +182,7 @@ fn count<T>(items: impl Iterator<Item = T>) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::routing::ack::{Held, Rejection};
+    use crate::routing::ack::Rejection;
 
     fn gateway() -> ObjectKey {
         ObjectKey::new("vd", "default")

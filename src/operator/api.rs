@@ -60,6 +60,11 @@ impl ApiError {
         }
     }
 
+    /// The object is another one by now, or not there, or there already: the call changed nothing and never will.
+    pub fn is_superseded(&self) -> bool {
+        self.is_conflict() || self.is_not_found() || self.is_already_exists()
+    }
+
     /// The object, or its namespace, is gone.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Failed { source: kube::Error::Api(status), .. } if status.is_not_found())

@@ -1,8 +1,8 @@
 //! Collecting what no gateway can ask for any more: slices of old tables, credential versions of old tables.
 //!
-//! Kept are the slices of the head, of the table before, and of any table that a pod which has not ended still
-//! acknowledges; everything else goes after it has been useless for a grace time, which begins anew with each leader. A
-//! deletion names the uid, so that a slice which came back under the same name is never hit.
+//! Kept is what `routing::protocol` says; everything else goes after it has been useless for a grace time, which begins anew
+//! with each leader. A deletion names the uid and the version that was seen, so that a slice which came back under the
+//! same name, or into use, is never hit, however late the deletion lands.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,6 +14,8 @@ use tokio::time::Instant;
 use tracing::info;
 
 use crate::resources::RoutingSlice;
+use crate::routing::protocol::Version;
+use crate::routing::protocol::publisher::{Kept, Publisher};
 
 use super::acknowledge::Roll;
 use super::api::write;
@@ -34,14 +36,14 @@ impl Useless {
     pub fn ripe<'a>(
         &mut self,
         present: impl Iterator<Item = &'a String>,
-        publication: &mut Publication,
+        publisher: &mut Publisher,
         roll: &Roll,
         grace: Duration,
         now: Instant,
     ) -> (Vec<String>, Option<Instant>) {
-        let Some(Kept { slices: kept, all_told }) = kept(publication, roll) else {
-            return (Vec::new(), None);
-        };
+        let held = roll.held().collect();
+        publisher.forget(&held);
+        let Some(Kept { slices: kept, all_told }) = publisher.kept(&held) else { return (Vec::new(), None) };
         let grace = if all_told { grace } else { grace * UNTOLD };
         let useless: BTreeSet<_> = present.filter(|name| !kept.contains(*name)).cloned().collect();
         self.since.retain(|name, _| useless.contains(name));
@@ -55,46 +57,22 @@ impl Useless {
     }
 }
 
-struct Kept {
-    slices: BTreeSet<String>,
-    /// False when a pod holds a table of which this leader knows only the generation.
-    all_told: bool,
-}
-
-/// The slices that a gateway may still ask for; `None` before the head is known to be what was compiled.
-fn kept(publication: &mut Publication, roll: &Roll) -> Option<Kept> {
-    let head = publication.head.as_ref()?;
-    publication.published.as_ref()?;
-    let generation = head.spec.generation;
-    let mut slices: BTreeSet<String> = head.spec.slices.iter().map(|slice| slice.name.clone()).collect();
-    slices.extend(head.spec.previous_slices.iter().cloned());
-
-    let held: BTreeSet<i64> = roll.held().collect();
-    publication.history.retain(|known, _| *known >= generation - 1 || held.contains(known));
-    for generation in &held {
-        slices.extend(publication.history.get(generation).into_iter().flatten().cloned());
-    }
-    let told = |held: &i64| *held >= generation - 1 || publication.history.contains_key(held);
-    Some(Kept { slices, all_told: held.iter().all(told) })
-}
-
-/// Deletes the slices `ripe` (name and uid) and, when no pod holds an older table, surplus credential versions.
+/// Deletes the slices `ripe`, each in the version that was seen, and surplus credential versions if `prune`.
 pub async fn collect(
     publication: &mut Publication,
     job: &Job,
-    ripe: Vec<(String, String)>,
-    prune_credentials: bool,
+    ripe: Vec<(String, Version)>,
+    prune: bool,
 ) -> Result<(), PublishError> {
     let namespace = job.namespace();
     let api: Api<RoutingSlice> = Api::namespaced(job.client.clone(), &namespace);
-    let delete = |(name, uid): (String, String)| {
+    let delete = |(name, version): (String, Version)| {
         let api = &api;
         let namespace = &namespace;
         async move {
-            let params = DeleteParams {
-                preconditions: Some(Preconditions { uid: Some(uid), ..Preconditions::default() }),
-                ..DeleteParams::default()
-            };
+            let seen =
+                Preconditions { uid: Some(version.uid), resource_version: Some(version.resource_version) };
+            let params = DeleteParams { preconditions: Some(seen), ..DeleteParams::default() };
             let what = format!("delete RoutingSlice {namespace}/{name}");
             match write(&job.term, what, api.delete(&name, &params)).await {
                 Ok(_) => {
@@ -102,14 +80,14 @@ pub async fn collect(
                     info!("RoutingSlice {namespace}/{name} is deleted: no gateway can ask for it any more");
                     Ok(())
                 }
-                Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
+                Err(error) if error.is_superseded() => Ok(()),
                 Err(error) => Err(error),
             }
         }
     };
     try_join_all(ripe.into_iter().map(delete)).await?;
-    if prune_credentials {
-        publication.credentials.prune(job, &job.key()).await?;
+    if let Some(write) = publication.publisher.surplus().filter(|_| prune) {
+        publication.write_vault(job, &BTreeMap::new(), write).await?;
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ use tracing::{debug, info, warn};
 
 use crate::resources::conditions::{Condition, ConditionStatus, condition};
 use crate::routing::compile::{Finding, ObjectRef, SecretFacts, Verdict};
+use crate::routing::protocol::Version;
 use crate::routing::table::ObjectKey;
 
 use super::api::ApiError;
@@ -36,7 +37,7 @@ use super::secrets;
 use super::serve::Synced;
 use super::state::{Reported, State, Touched};
 use super::status::{self, Desired, GatewayReport};
-use super::watch::{Change, Version};
+use super::watch::Change;
 
 /// Changes that are taken in at one go, before work is begun again.
 const BATCH: usize = 4096;
@@ -206,8 +207,8 @@ impl Controller {
             self.fleet.verify(&gateway, &self.state, now);
             self.reports.mark(Target::Table(gateway));
         }
-        for gateway in touched.bereft {
-            self.fleet.verify_slices(&gateway, &self.state, now);
+        for (gateway, loss) in touched.losses {
+            self.fleet.lost(&gateway, loss, &self.state, now);
         }
         for secret in touched.secrets {
             if let Some(gateway) = names::gateway_of_credentials(&secret) {
@@ -309,17 +310,25 @@ impl Controller {
     fn offer(&mut self, now: Instant, changed_at: Instant) {
         let unchanged = self.fleet.compiled(&self.state, now, changed_at, &self.metrics);
         for (gateway, generation) in unchanged {
-            self.record(&gateway, generation);
+            self.record(&gateway, generation, now);
         }
     }
 
     /// Notes that a gateway's published table is what was compiled. Nothing is compiled while one is being published.
-    fn record(&mut self, gateway: &ObjectKey, generation: i64) {
+    ///
+    /// What no status says yet waits until the head is sealed: before that, the head write of an earlier leader may still
+    /// land and make it untrue.
+    fn record(&mut self, gateway: &ObjectKey, generation: i64, now: Instant) {
         let state = &self.state;
         let proven = |object: &ObjectRef, verdict: &Verdict| {
             state.object(object).is_some_and(|object| is_proven(object.conditions(), verdict))
         };
-        for object in self.ledger.record(gateway, generation, state.index.verdicts(), proven) {
+        let sealed = self.fleet.is_sealed(gateway);
+        let recorded = self.ledger.record(gateway, generation, sealed, state.index.verdicts(), proven);
+        if recorded.wants_seal {
+            self.fleet.seal(gateway, now);
+        }
+        for object in recorded.news {
             self.reports.mark(Target::Object(object));
         }
     }
@@ -460,7 +469,7 @@ impl Controller {
 
     fn learn(&mut self, news: News, now: Instant) {
         if let Some((gateway, generation)) = news.published {
-            self.record(&gateway, generation);
+            self.record(&gateway, generation, now);
         }
         if let Some(secret) = news.stale_secret {
             self.secrets.retry(&secret);

@@ -1,10 +1,11 @@
 //! The Secret with the credentials of a gateway's table: one key a version, `{"username": …, "password": …}`.
 //!
-//! A table names versions, never values, so that credentials switch with the routes. The versions of the head and of the
-//! table before it are kept: a gateway that is about to fetch either finds what it needs. Older ones go with the next
-//! write, and once every pod is past the table before, so does what only that one named.
+//! A table names versions, never values, so that credentials switch with the routes. What goes in and out is decided in
+//! `routing::protocol`: the versions of the head and of the table before it are kept, so that a gateway that is about to
+//! fetch either finds what it needs; older ones go with the next write, and once every pod is past the table before, so does
+//! what only that one named.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::ByteString;
@@ -15,219 +16,95 @@ use serde_json::json;
 use tracing::warn;
 
 use crate::routing::compile::{CredentialSource, credential_id};
-use crate::routing::table::{CredentialId, ObjectKey};
+use crate::routing::protocol::publisher::VaultWrite;
+use crate::routing::protocol::{Vault, Version, Written};
+use crate::routing::table::CredentialId;
 
-use super::api::{FIELD_MANAGER, read, redact, write};
-use super::names;
-use super::publish::{Job, PublishError, SIZE_LIMIT};
-use super::secrets;
-use super::watch::Version;
+use super::api::{ApiError, FIELD_MANAGER, read, redact, write};
+use super::publish::{Job, PublishError, SIZE_LIMIT, TOUCHED, nonce};
+use super::{names, secrets};
 
 /// Secrets that are read at once.
 const CONCURRENT_READS: usize = 16;
-/// Attempts to write the Secret while somebody else does.
-const ATTEMPTS: usize = 4;
-/// Versions of the Secret that are remembered as our own, for a watch that lags behind.
-const REMEMBERED: usize = 16;
 
-/// What this leader knows of a gateway's credentials Secret: never a value.
-#[derive(Debug, Default)]
-pub struct Credentials {
-    known: Option<Known>,
-    ours: VecDeque<String>,
-    /// Somebody else wrote the Secret: its values can't be trusted.
-    spoiled: bool,
-    /// What the published table names; `None` until that is known.
-    published: Option<BTreeSet<CredentialId>>,
-    /// Bytes of the Secret's data.
-    pub bytes: usize,
-    /// Whether the Secret, once created, has been there for others to see: the watch lags behind its creation.
-    seen: bool,
+/// Reads the Secret; its values are dropped.
+pub(super) async fn read_vault(job: &Job) -> Result<Option<Vault>, ApiError> {
+    let name = names::credentials(&job.gateway.name_any());
+    let what = format!("read Secret {}/{name}", job.namespace());
+    let found = read(what, api(job).get_opt(&name)).await.map_err(redact)?;
+    Ok(found.map(|secret| vault_of(job, secret)))
 }
 
-#[derive(Debug)]
-struct Known {
-    /// `None` while there is no Secret.
-    resource_version: Option<String>,
-    sizes: BTreeMap<CredentialId, usize>,
-    owned: bool,
-}
-
-impl Credentials {
-    /// Takes in what the watch says of the Secret; false when somebody else wrote or deleted it.
-    pub fn observe(&mut self, watched: Option<&Version>) -> bool {
-        let Some(known) = &self.known else { return true };
-        match watched {
-            Some(version) if self.ours.contains(&version.resource_version) => {
-                self.seen = true;
-                true
-            }
-            None if known.resource_version.is_none() || !self.seen => true,
-            _ => {
-                self.known = None;
-                self.spoiled = true;
-                false
-            }
-        }
+/// Writes the Secret as was decided: with `added`, the values to put in. The error, if there is one, is that of
+/// [`Written::Unknown`].
+pub(super) async fn write_vault(
+    job: &Job,
+    known: Option<&Vault>,
+    VaultWrite { on, add: _, drop }: VaultWrite,
+    added: BTreeMap<CredentialId, ByteString>,
+) -> Result<(Written<Vault>, Option<ApiError>), PublishError> {
+    let gateway = job.key();
+    let mut sizes = known.map(|vault| vault.sizes.clone()).unwrap_or_default();
+    sizes.retain(|id, _| !drop.contains(id));
+    sizes.extend(added.iter().map(|(id, value)| (id.clone(), value.0.len())));
+    let bytes = sizes.values().sum();
+    if bytes > SIZE_LIMIT {
+        return Err(PublishError::TooLarge { what: "the credentials Secret", gateway, bytes });
     }
 
-    /// Notes which versions the published table names.
-    pub fn published(&mut self, ids: BTreeSet<CredentialId>) {
-        self.published = Some(ids);
-    }
-
-    /// Makes sure that every version that the table names is in the Secret.
-    pub async fn ensure(
-        &mut self,
-        job: &Job,
-        gateway: &ObjectKey,
-        needed: &BTreeMap<CredentialId, CredentialSource>,
-    ) -> Result<(), PublishError> {
-        for _ in 0..ATTEMPTS {
-            let known = match self.known.take() {
-                Some(known) => known,
-                None => self.look(job).await?,
+    let name = names::credentials(&gateway.name);
+    let metadata = names::owned_metadata(&job.gateway, name.clone());
+    let what = format!("write Secret {}/{name}", gateway.namespace);
+    let outcome = match on {
+        None => {
+            let secret = Secret {
+                metadata,
+                type_: Some("voicedock.dev/credentials".to_owned()),
+                data: Some(added.into_iter().map(|(id, value)| (id.0, value)).collect()),
+                ..Secret::default()
             };
-            let missing: BTreeMap<_, _> =
-                needed.iter().filter(|(id, _)| self.spoiled || !known.sizes.contains_key(id)).collect();
-            let settled = known.owned || known.resource_version.is_none();
-            if missing.is_empty() && settled {
-                self.bytes = known.sizes.values().sum();
-                self.known = Some(known);
-                return Ok(());
-            }
-            let added = fetch(job, missing).await?;
-            let keep = |id: &CredentialId| {
-                needed.contains_key(id)
-                    || self.published.as_ref().is_none_or(|published| published.contains(id))
-            };
-            let dropped: Vec<_> = known.sizes.keys().filter(|id| !keep(id)).cloned().collect();
-            if self.write(job, gateway, known, added, dropped).await? {
-                self.spoiled = false;
-            }
+            let params =
+                PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+            write(&job.term, what, api(job).create(&params, &secret)).await
         }
-        Err(PublishError::Contended(gateway.clone()))
-    }
-
-    /// Removes versions that the published table doesn't name. Only once no pod holds an older one.
-    pub async fn prune(&mut self, job: &Job, gateway: &ObjectKey) -> Result<(), PublishError> {
-        let (Some(known), Some(published)) = (self.known.take(), self.published.clone()) else {
-            return Ok(());
-        };
-        let dropped: Vec<_> = known.sizes.keys().filter(|id| !published.contains(id)).cloned().collect();
-        if dropped.is_empty() {
-            self.known = Some(known);
-            return Ok(());
-        }
-        self.write(job, gateway, known, BTreeMap::new(), dropped).await?;
-        Ok(())
-    }
-
-    /// Whether [`Self::prune`] would write.
-    pub fn has_surplus(&self) -> bool {
-        match (&self.known, &self.published) {
-            (Some(known), Some(published)) => known.sizes.keys().any(|id| !published.contains(id)),
-            _ => false,
-        }
-    }
-
-    async fn look(&mut self, job: &Job) -> Result<Known, PublishError> {
-        let name = names::credentials(&job.gateway.name_any());
-        let found = read(format!("read Secret {}/{name}", job.namespace()), api(job).get_opt(&name))
-            .await
-            .map_err(redact)?;
-        let Some(secret) = found else {
-            return Ok(Known { resource_version: None, sizes: BTreeMap::new(), owned: false });
-        };
-        let resource_version = secret.resource_version().unwrap_or_default();
-        self.remember(resource_version.clone());
-        self.seen = true;
-        let owned = secret.owner_references() == [names::owner(&job.gateway)];
-        let sizes =
-            secret.data.unwrap_or_default().into_iter().map(|(id, value)| (CredentialId(id), value.0.len()));
-        Ok(Known { resource_version: Some(resource_version), sizes: sizes.collect(), owned })
-    }
-
-    /// One write; false when somebody else was faster, so that the Secret has to be read again.
-    async fn write(
-        &mut self,
-        job: &Job,
-        gateway: &ObjectKey,
-        known: Known,
-        added: BTreeMap<CredentialId, ByteString>,
-        dropped: Vec<CredentialId>,
-    ) -> Result<bool, PublishError> {
-        let mut sizes = known.sizes;
-        sizes.retain(|id, _| !dropped.contains(id));
-        sizes.extend(added.iter().map(|(id, value)| (id.clone(), value.0.len())));
-        let bytes = sizes.values().sum();
-        if bytes > SIZE_LIMIT {
-            return Err(PublishError::TooLarge {
-                what: "the credentials Secret",
-                gateway: gateway.clone(),
-                bytes,
+        Some(version) => {
+            let mut data: serde_json::Map<_, _> = drop.into_iter().map(|id| (id.0, json!(null))).collect();
+            data.extend(added.into_iter().map(|(id, value)| (id.0, json!(value))));
+            let patch = json!({
+                "metadata": {
+                    "uid": version.uid,
+                    "resourceVersion": version.resource_version,
+                    "labels": metadata.labels,
+                    "annotations": { TOUCHED: nonce() },
+                    "ownerReferences": metadata.owner_references,
+                },
+                "data": data,
             });
+            let params =
+                PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+            write(&job.term, what, api(job).patch(&name, &params, &Patch::Merge(patch))).await
         }
+    };
+    Ok(match outcome {
+        Ok(secret) => {
+            job.metrics.wrote("Secret");
+            (Written::Landed(vault_of(job, secret)), None)
+        }
+        Err(error) if error.is_superseded() => (Written::Refused, None),
+        Err(error) => (Written::Unknown, Some(redact(error))),
+    })
+}
 
-        let name = names::credentials(&gateway.name);
-        let metadata = names::owned_metadata(&job.gateway, name.clone());
-        let what = format!("write Secret {}/{name}", gateway.namespace);
-        let outcome = match known.resource_version {
-            None => {
-                self.seen = false;
-                let secret = Secret {
-                    metadata,
-                    type_: Some("voicedock.dev/credentials".to_owned()),
-                    data: Some(added.into_iter().map(|(id, value)| (id.0, value)).collect()),
-                    ..Secret::default()
-                };
-                let params =
-                    PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-                write(&job.term, what, api(job).create(&params, &secret)).await
-            }
-            Some(version) => {
-                let mut data: serde_json::Map<_, _> =
-                    dropped.into_iter().map(|id| (id.0, json!(null))).collect();
-                data.extend(added.into_iter().map(|(id, value)| (id.0, json!(value))));
-                let patch = json!({
-                    "metadata": {
-                        "resourceVersion": version,
-                        "labels": metadata.labels,
-                        "ownerReferences": metadata.owner_references,
-                    },
-                    "data": data,
-                });
-                let params =
-                    PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
-                write(&job.term, what, api(job).patch(&name, &params, &Patch::Merge(patch))).await
-            }
-        };
-        match outcome {
-            Ok(secret) => {
-                job.metrics.wrote("Secret");
-                let version = secret.resource_version().unwrap_or_default();
-                self.remember(version.clone());
-                self.bytes = bytes;
-                self.known = Some(Known { resource_version: Some(version), sizes, owned: true });
-                Ok(true)
-            }
-            Err(error) if error.is_conflict() || error.is_already_exists() || error.is_not_found() => {
-                self.known = None;
-                Ok(false)
-            }
-            Err(error) => {
-                self.known = None;
-                Err(redact(error).into())
-            }
-        }
-    }
-
-    fn remember(&mut self, resource_version: String) {
-        self.ours.push_back(resource_version);
-        if self.ours.len() > REMEMBERED {
-            self.ours.pop_front();
-        }
-    }
+/// What counts of the Secret.
+fn vault_of(job: &Job, secret: Secret) -> Vault {
+    let version = Version {
+        uid: secret.uid().unwrap_or_default(),
+        resource_version: secret.resource_version().unwrap_or_default(),
+    };
+    let owned = secret.owner_references() == [names::owner(&job.gateway)];
+    let data = secret.data.unwrap_or_default().into_iter();
+    let sizes = data.map(|(id, value)| (CredentialId(id), value.0.len())).collect();
+    Vault { version, owned, sizes }
 }
 
 fn api(job: &Job) -> Api<Secret> {
@@ -235,9 +112,10 @@ fn api(job: &Job) -> Api<Secret> {
 }
 
 /// Reads the values of the given versions; fails when a Secret isn't the version any more that was compiled.
-async fn fetch(
+pub(super) async fn fetch(
     job: &Job,
-    missing: BTreeMap<&CredentialId, &CredentialSource>,
+    sources: &BTreeMap<CredentialId, CredentialSource>,
+    wanted: &BTreeSet<CredentialId>,
 ) -> Result<BTreeMap<CredentialId, ByteString>, PublishError> {
     let read = |(id, source): (&CredentialId, &CredentialSource)| {
         let (id, source) = (id.clone(), source.clone());
@@ -253,8 +131,9 @@ async fn fetch(
             Ok((id, ByteString(value.to_string().into_bytes())))
         }
     };
-    let values =
-        stream::iter(missing.into_iter().map(read)).buffer_unordered(CONCURRENT_READS).try_collect().await;
+    let wanted = sources.iter().filter(|(id, _)| wanted.contains(*id));
+    let reads: Vec<_> = wanted.map(read).collect();
+    let values = stream::iter(reads).buffer_unordered(CONCURRENT_READS).try_collect().await;
     if let Err(PublishError::SecretChanged(secret)) = &values {
         warn!("Secret {secret} changed while it was being published; it is read again");
     }

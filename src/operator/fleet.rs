@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use crate::resources::SipGateway;
 use crate::resources::conditions::{ConditionStatus, reason};
 use crate::routing::compile::{Finding, Kind, ObjectRef};
+use crate::routing::protocol::Version;
 use crate::routing::table::ObjectKey;
 
 use super::acknowledge::Roll;
@@ -24,7 +25,7 @@ use super::metrics::Metrics;
 use super::names;
 use super::provision::{self, Image, Provision, ProvisionError};
 use super::publish::{self, Offer, Publication, PublishError};
-use super::state::State;
+use super::state::{Loss, State};
 use super::watch::OwnedKind;
 
 /// Longest pause between two attempts of what fails.
@@ -47,6 +48,10 @@ pub struct Gateway {
     roll: Roll,
     useless: Useless,
     publish: Attempts,
+    /// What went while `publication` was away.
+    losses: Vec<Loss>,
+    /// Whether the head has to be sealed with the next publication.
+    seal: bool,
     collect: Attempts,
     provisioning: Attempts,
     /// What the gateway was provisioned from: uid, generation and labels.
@@ -112,7 +117,7 @@ pub enum Work {
     /// Publish a table.
     Publish(publish::Job, Offer, Box<Publication>, Option<Instant>),
     /// Collect what is useless.
-    Collect(publish::Job, Box<Publication>, Vec<(String, String)>, bool),
+    Collect(publish::Job, Box<Publication>, Vec<(String, Version)>, bool),
     /// Make a gateway's objects.
     Provision(provision::Job, Box<Provision>),
 }
@@ -261,7 +266,8 @@ impl Fleet {
             });
             match &gateway.publication {
                 Some(publication) if publication.holds(table) => {
-                    unchanged.extend(publication.generation().map(|generation| (key.clone(), generation)));
+                    let generation = publication.publisher.generation();
+                    unchanged.extend(generation.map(|generation| (key.clone(), generation)));
                 }
                 _ => gateway.publish.want(changed_at),
             }
@@ -286,35 +292,68 @@ impl Fleet {
             return None;
         }
         gateway.collect.want(now);
-        Some(std::mem::replace(&mut gateway.roll, roll))
+        let before = std::mem::replace(&mut gateway.roll, roll);
+        let publisher = gateway.publication.as_ref().map(|publication| &publication.publisher);
+        if publisher.is_some_and(|publisher| publisher.is_exceeded(&gateway.roll.tables())) {
+            warn!(
+                "pods of gateway {key} hold a table that the published one has to exceed; it is published again"
+            );
+            gateway.publish.want(now);
+        }
+        Some(before)
+    }
+
+    /// Whether what is published may be relied on: see `routing::protocol`.
+    pub fn is_sealed(&self, gateway: &ObjectKey) -> bool {
+        let publication = self.gateways.get(gateway).and_then(|gateway| gateway.publication.as_ref());
+        publication.is_some_and(|publication| publication.publisher.is_sealed())
+    }
+
+    /// Has a gateway's head sealed.
+    pub fn seal(&mut self, gateway: &ObjectKey, now: Instant) {
+        if let Some(gateway) = self.gateways.get_mut(gateway) {
+            gateway.seal = true;
+            gateway.publish.want(now);
+        }
     }
 
     /// Compares the head and the credentials Secret that the watch shows with what was published.
     pub fn verify(&mut self, key: &ObjectKey, state: &State, now: Instant) {
         let Some(gateway) = self.gateways.get_mut(key) else { return };
         let Some(publication) = &mut gateway.publication else { return };
-        if publication.published.is_none() {
+        let Some(object) = state.index.objects().gateways.get(key) else { return };
+        if !publication.publisher.is_verified() {
             return;
         }
-        let head = publication.observe(state.tables.get(key));
+        let head = state.tables.get(key).is_none_or(|table| publication.observe(object, table));
         let secret = ObjectKey::new(key.namespace.clone(), names::credentials(&key.name));
-        let credentials = publication.credentials.observe(state.secrets.get(&secret));
+        let vault = state.secrets.get(&secret);
+        let credentials = vault.is_none_or(|version| publication.publisher.observe_vault(version));
         if !(head && credentials) {
             warn!("what is published of gateway {key} was changed by somebody else; it is published again");
             gateway.publish.want(now);
         }
     }
 
-    /// Compares the slices that the watch shows with what was published.
-    pub fn verify_slices(&mut self, key: &ObjectKey, state: &State, now: Instant) {
+    /// Takes in that something is gone that was published once.
+    pub fn lost(&mut self, key: &ObjectKey, loss: Loss, state: &State, now: Instant) {
         let Some(gateway) = self.gateways.get_mut(key) else { return };
-        let Some(head) = gateway.publication.as_ref().and_then(|publication| publication.head.as_ref())
-        else {
-            return;
+        let Some(publication) = &mut gateway.publication else {
+            // Something is being published or collected: it is looked at again after that.
+            return gateway.losses.push(loss);
         };
-        let lacks =
-            |name: &String| !state.slices.contains_key(&ObjectKey::new(key.namespace.clone(), name.clone()));
-        if head.spec.slices.iter().any(|slice| lacks(&slice.name)) {
+        let publisher = &mut publication.publisher;
+        let (what, useless) = match &loss {
+            Loss::Head(uid) => ("RoutingTable".to_owned(), publisher.observe_head_gone(uid)),
+            Loss::Vault(uid) => ("Secret of credentials".to_owned(), publisher.observe_vault_gone(uid)),
+            // One that has come again since is there.
+            Loss::Slice(name) => {
+                let there = state.slices.contains_key(&ObjectKey::new(key.namespace.clone(), name.clone()));
+                (format!("RoutingSlice {name}"), there || publisher.observe_loss(name))
+            }
+        };
+        if !useless {
+            warn!("the {what} of gateway {key} was deleted by somebody else; it is published again");
             gateway.publish.want(now);
         }
     }
@@ -349,7 +388,10 @@ impl Fleet {
                 let since = gateway.publish.begin();
                 let is_present =
                     |name: &str| state.slices.contains_key(&ObjectKey::new(key.namespace.clone(), name));
-                let offer = Offer::new(key, table, is_present, gateway.roll.newest().unwrap_or_default());
+                let watched = state.tables.get(key).map(|table| &table.spec);
+                let head = publication.publisher.head().map(|head| &*head.spec).or(watched);
+                let seal = std::mem::take(&mut gateway.seal);
+                let offer = Offer::new(key, table, head, is_present, gateway.roll.tables(), seal);
                 work.push(Work::Publish(job(means, object), offer, Box::new(publication), since));
             }
             if gateway.collect.is_due(now)
@@ -357,21 +399,25 @@ impl Fleet {
                 && let Some(mut publication) = gateway.publication.take()
             {
                 gateway.collect.begin();
+                let publisher = &mut publication.publisher;
                 let present = state.slices_of(key).map(|(name, _)| name);
-                let (ripe, next) =
-                    gateway.useless.ripe(present, &mut publication, &gateway.roll, means.grace, now);
+                let (ripe, next) = gateway.useless.ripe(present, publisher, &gateway.roll, means.grace, now);
                 gateway.collect.not_before = next.filter(|_| ripe.len() <= BATCH);
                 gateway.collect.due = next.is_some() || ripe.len() > BATCH;
-                let with_uid = ripe.into_iter().take(BATCH).filter_map(|name| {
+                let seen = ripe.into_iter().take(BATCH).filter_map(|name| {
                     let slice = state.slices.get(&ObjectKey::new(key.namespace.clone(), name.clone()))?;
-                    Some((name, slice.uid.clone()))
+                    Some((name, slice.version.clone()))
                 });
-                let doomed: Vec<_> = with_uid.collect();
-                let past =
-                    publication.generation().is_some_and(|generation| gateway.roll.all_past(generation));
-                let prune = past && publication.credentials.has_surplus();
+                let doomed: Vec<_> = seen.collect();
+                let past = publisher.generation().is_some_and(|generation| gateway.roll.all_past(generation));
+                let prune = past && publisher.surplus().is_some();
                 if doomed.is_empty() && !prune {
                     gateway.publication = Some(publication);
+                } else if !publisher.is_sealed() {
+                    gateway.publication = Some(publication);
+                    gateway.seal = true;
+                    gateway.publish.want(now);
+                    gateway.collect.want(now);
                 } else {
                     work.push(Work::Collect(job(means, object), Box::new(publication), doomed, prune));
                 }
@@ -399,8 +445,10 @@ impl Fleet {
             Done::Published(key, publication, since, result) => {
                 let Some(gateway) = self.gateways.get_mut(&key) else { return News::default() };
                 let mut news = News { gateway: Some(key.clone()), ..News::default() };
-                gateway.published =
-                    Published { generation: publication.generation(), fullness: publication.fullness };
+                gateway.published = Published {
+                    generation: publication.publisher.generation(),
+                    fullness: publication.fullness,
+                };
                 gateway.publication = Some(*publication);
                 match result {
                     Ok(written) => {
@@ -421,13 +469,16 @@ impl Fleet {
                             news.stale_secret = Some(secret.clone());
                             gateway.publish.due = true;
                             gateway.publish.not_before = Some(now + SECRET_PAUSE);
+                        } else if matches!(error, PublishError::Outdated(_)) {
+                            debug!("{error}");
+                            gateway.publish.due = true;
                         } else {
                             warn!("gateway {key}: {error}");
                             news.everything = gateway.publish.failed(now, publish_finding(&error));
                         }
                     }
                 }
-                self.verify(&key, state, now);
+                self.returned(&key, state, now);
                 news
             }
             Done::Collected(key, publication, result) => {
@@ -444,7 +495,7 @@ impl Fleet {
                         gateway.collect.failed(now, publish_finding(&error));
                     }
                 }
-                self.verify(&key, state, now);
+                self.returned(&key, state, now);
                 News::default()
             }
             Done::Provisioned(key, provision, result) => {
@@ -466,6 +517,15 @@ impl Fleet {
                 News { gateway: Some(key), ..News::default() }
             }
         }
+    }
+
+    /// The publication is back: what the watches have told meanwhile is taken in.
+    fn returned(&mut self, key: &ObjectKey, state: &State, now: Instant) {
+        let losses = self.gateways.get_mut(key).map(|gateway| std::mem::take(&mut gateway.losses));
+        for loss in losses.unwrap_or_default() {
+            self.lost(key, loss, state, now);
+        }
+        self.verify(key, state, now);
     }
 
     /// When work that waits is due.

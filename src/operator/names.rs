@@ -37,9 +37,9 @@ pub fn gateway_of_credentials(secret: &ObjectKey) -> Option<ObjectKey> {
     Some(ObjectKey::new(secret.namespace.clone(), gateway))
 }
 
-/// A RoutingSlice: its name holds the hash of its content.
+/// A RoutingSlice: its name ends with the hash of its content, which `routing::slice::hash_in` finds.
 pub fn slice(gateway: &str, part: &str, hash: &str) -> String {
-    format!("{gateway}-{part}-{}", hash.get(..16).unwrap_or(hash))
+    format!("{gateway}-{part}-{hash}")
 }
 
 /// Whether names for the gateway's Service and Pods can be made.

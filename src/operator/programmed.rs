@@ -25,6 +25,15 @@ pub struct Ledger {
     unrecorded: BTreeMap<ObjectKey, BTreeSet<ObjectRef>>,
 }
 
+/// What [`Ledger::record`] has changed.
+#[derive(Debug, Default)]
+pub struct Recorded {
+    /// The objects for which it is news.
+    pub news: Vec<ObjectRef>,
+    /// Whether there are others, of which nothing can be said before the head is sealed.
+    pub wants_seal: bool,
+}
+
 #[derive(Debug)]
 struct Entry {
     verdict: Arc<Verdict>,
@@ -71,15 +80,17 @@ impl Ledger {
 
     /// Notes that table `generation` of `gateway` is published and was compiled together with `verdicts`, which all were
     /// given to [`Self::judged`]. An object for which `proven` (its status says already that the gateways hold it) is not
-    /// asked of them again: tables only go forward. Returns the objects for which this is news.
+    /// asked of them again: tables only go forward. Of others nothing new can be said before the head is `sealed`.
     pub fn record(
         &mut self,
         gateway: &ObjectKey,
         generation: i64,
+        sealed: bool,
         verdicts: &BTreeMap<ObjectRef, Arc<Verdict>>,
         proven: impl Fn(&ObjectRef, &Verdict) -> bool,
-    ) -> Vec<ObjectRef> {
-        let mut news = Vec::new();
+    ) -> Recorded {
+        let mut recorded = Recorded::default();
+        let mut waiting = BTreeSet::new();
         for object in self.unrecorded.remove(gateway).unwrap_or_default() {
             let Some(verdict) = verdicts.get(&object).filter(|verdict| verdict.gateways.contains(gateway))
             else {
@@ -90,11 +101,22 @@ impl Ledger {
             if speaks && known.is_some_and(|entry| entry.since(gateway).is_some()) {
                 continue;
             }
-            let since = if known.is_none() && proven(&object, verdict) { 0 } else { generation };
+            let since = match known.is_none() && proven(&object, verdict) {
+                true => 0,
+                false if sealed => generation,
+                false => {
+                    waiting.insert(object);
+                    continue;
+                }
+            };
             self.enter(&object, verdict, gateway, since, speaks);
-            news.push(object);
+            recorded.news.push(object);
         }
-        news
+        if !waiting.is_empty() {
+            recorded.wants_seal = true;
+            self.unrecorded.insert(gateway.clone(), waiting);
+        }
+        recorded
     }
 
     /// The objects for which it makes a difference that a gateway's roll changed from `before` to `after`.
@@ -278,7 +300,7 @@ mod tests {
     fn record(ledger: &mut Ledger, generation: i64, verdict: &Verdict) -> usize {
         let verdicts = BTreeMap::from([(number(), Arc::new(verdict.clone()))]);
         ledger.judged(&number(), verdict);
-        ledger.record(&gateway(), generation, &verdicts, |_, _| false).len()
+        ledger.record(&gateway(), generation, true, &verdicts, |_, _| false).news.len()
     }
 
     fn programmed(ledger: &Ledger, verdict: &Verdict, roll: &Roll) -> &'static str {
@@ -315,7 +337,7 @@ mod tests {
         for (generation, name) in [(3, "c"), (5, "e"), (6, "f"), (9, "i")] {
             let verdicts = BTreeMap::from([(line(name), Arc::new(verdict(1)))]);
             ledger.judged(&line(name), &verdict(1));
-            ledger.record(&gateway(), generation, &verdicts, |_, _| false);
+            ledger.record(&gateway(), generation, true, &verdicts, |_, _| false);
         }
         assert_eq!(ledger.affected(&gateway(), &at(4), &at(6)), [line("e"), line("f")]);
         assert_eq!(ledger.affected(&gateway(), &at(9), &at(10)), []);
@@ -346,8 +368,21 @@ mod tests {
         let mut ledger = Ledger::default();
         let verdicts = BTreeMap::from([(number(), Arc::new(verdict(1)))]);
         ledger.judged(&number(), &verdict(1));
-        ledger.record(&gateway(), 9, &verdicts, |_, _| true);
+        let recorded = ledger.record(&gateway(), 9, false, &verdicts, |_, _| true);
+        assert!(!recorded.wants_seal, "nothing new is said");
         assert_eq!(programmed(&ledger, &verdict(1), &at(8)), reason::PROGRAMMED);
+    }
+
+    #[test]
+    fn nothing_new_is_said_before_the_head_is_sealed() {
+        let mut ledger = Ledger::default();
+        let verdicts = BTreeMap::from([(number(), Arc::new(verdict(1)))]);
+        ledger.judged(&number(), &verdict(1));
+        assert!(ledger.record(&gateway(), 9, false, &verdicts, |_, _| false).wants_seal);
+        assert_eq!(programmed(&ledger, &verdict(1), &at(9)), reason::PENDING);
+        assert!(!ledger.record(&gateway(), 10, true, &verdicts, |_, _| false).wants_seal);
+        assert_eq!(programmed(&ledger, &verdict(1), &at(9)), reason::PENDING);
+        assert_eq!(programmed(&ledger, &verdict(1), &at(10)), reason::PROGRAMMED);
     }
 
     #[test]

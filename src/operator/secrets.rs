@@ -10,10 +10,10 @@ use kube::{Api, Client};
 
 use crate::routing::compile::SecretFacts;
 use crate::routing::index::Index;
+use crate::routing::protocol::Version;
 use crate::routing::table::ObjectKey;
 
 use super::api::{ApiError, read, redact};
-use super::watch::Version;
 
 /// What a Secret holds, as far as it can be used.
 pub struct Content {

@@ -10,10 +10,12 @@ use kube::ResourceExt;
 use crate::resources::{Assistant, PhoneNumber, RoutingTable, SipGateway, SipTrunk, TransferDestination};
 use crate::routing::compile::{Kind, ObjectRef};
 use crate::routing::index::{Index, Indexed};
+use crate::routing::protocol::Version;
 use crate::routing::table::ObjectKey;
 
 use super::acknowledge::Roll;
-use super::watch::{Change, Delta, LeaseFacts, OwnedFacts, OwnedKind, PodFacts, SliceFacts, Version};
+use super::names;
+use super::watch::{Change, Delta, LeaseFacts, OwnedFacts, OwnedKind, PodFacts, SliceFacts};
 
 /// Everything that the watches have told.
 #[derive(Default)]
@@ -49,10 +51,21 @@ pub struct Touched {
     pub rolls: BTreeSet<ObjectKey>,
     /// Gateways whose head changed.
     pub published: BTreeSet<ObjectKey>,
-    /// Gateways that lost a slice.
-    pub bereft: BTreeSet<ObjectKey>,
+    /// What gateways have lost of what was published for them.
+    pub losses: BTreeSet<(ObjectKey, Loss)>,
     /// Made objects that changed, with the gateway that they were made for.
     pub owned: BTreeSet<(ObjectKey, OwnedKind, ObjectKey)>,
+}
+
+/// Something published that the watches have shown to be gone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Loss {
+    /// A head, by its uid.
+    Head(String),
+    /// A Secret of credentials, by its uid.
+    Vault(String),
+    /// A slice, by its name.
+    Slice(String),
 }
 
 /// Number of streams that have to list before anything is published.
@@ -112,17 +125,27 @@ impl State {
                     .any(|(key, new)| known.get(key).is_some_and(|old| !is_made_alike(old, new)));
                 self.custom(delta, touched);
             }
-            Change::Tables(delta) => absorb(&mut self.tables, delta, |key, _, _| {
+            Change::Tables(delta) => absorb(&mut self.tables, delta, |key, old, new| {
                 touched.published.insert(key.clone());
+                let uid = old.and_then(|old| old.uid());
+                if let Some(uid) = uid.filter(|_| old.map(|old| old.uid()) != new.map(|new| new.uid())) {
+                    touched.losses.insert((key.clone(), Loss::Head(uid)));
+                }
             }),
             Change::Slices(delta) => absorb(&mut self.slices, delta, |key, old, new| {
                 if let Some(slice) = old.filter(|_| new.is_none()) {
-                    touched.bereft.insert(ObjectKey::new(key.namespace.clone(), slice.gateway.clone()));
+                    let gateway = ObjectKey::new(key.namespace.clone(), slice.gateway.clone());
+                    touched.losses.insert((gateway, Loss::Slice(key.name.clone())));
                 }
             }),
             Change::Secrets(delta) => absorb(&mut self.secrets, delta, |key, old, new| {
                 if old != new {
                     touched.secrets.insert(key.clone());
+                }
+                if let Some(old) = old.filter(|old| new.is_none_or(|new| new.uid != old.uid))
+                    && let Some(gateway) = names::gateway_of_credentials(key)
+                {
+                    touched.losses.insert((gateway, Loss::Vault(old.uid.clone())));
                 }
             }),
             Change::Namespaces(delta) => {

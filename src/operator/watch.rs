@@ -31,6 +31,7 @@ use crate::resources::{
     Assistant, PhoneNumber, RoutingSlice, RoutingTable, SipGateway, SipTrunk, TransferDestination,
 };
 use crate::routing::ack::{self, Acknowledgement};
+use crate::routing::protocol::Version;
 use crate::routing::table::ObjectKey;
 
 use super::metrics::Metrics;
@@ -62,6 +63,7 @@ pub enum Change {
     Gateways(Delta<Arc<SipGateway>>),
     Tables(Delta<Arc<RoutingTable>>),
     Slices(Delta<SliceFacts>),
+    /// All that is kept of Secrets.
     Secrets(Delta<Version>),
     /// Labels; the key's namespace is empty.
     Namespaces(Delta<BTreeMap<String, String>>),
@@ -71,22 +73,13 @@ pub enum Change {
     Owned(OwnedKind, Delta<OwnedFacts>),
 }
 
-/// Identity and version of an object: all that is kept of a Secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Version {
-    /// `metadata.uid`.
-    pub uid: String,
-    /// `metadata.resourceVersion`.
-    pub resource_version: String,
-}
-
 /// A RoutingSlice without its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceFacts {
     /// The SipGateway that it belongs to, by label.
     pub gateway: String,
-    /// `metadata.uid`, the precondition of its deletion.
-    pub uid: String,
+    /// The precondition of its deletion.
+    pub version: Version,
 }
 
 /// What counts of a gateway's pod.
@@ -380,7 +373,7 @@ fn readable<K: Resource<DynamicType = ()>>(guard: DeserializeGuard<K>) -> Option
 fn slice_facts(slice: PartialObjectMeta<RoutingSlice>) -> Option<SliceFacts> {
     Some(SliceFacts {
         gateway: label(&slice.metadata, ack::GATEWAY_LABEL),
-        uid: slice.metadata.uid.unwrap_or_default(),
+        version: version(&slice.metadata),
     })
 }
 

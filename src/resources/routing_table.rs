@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::conditions::Condition;
 
 /// The head of a gateway's routing table; has the SipGateway's name and namespace. Written by the operator only.
-#[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(CustomResource, Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "voicedock.dev",
     version = "v1alpha1",
@@ -32,12 +32,13 @@ pub struct RoutingTableSpec {
     /// Grows by one with every published table; never goes back.
     #[schemars(range(min = 1))]
     pub generation: i64,
-    /// Hash over the ordered hashes of the slices: equal hash, equal table.
+    /// SHA-256 over the ordered hashes of the slices, hexadecimal: equal hash, equal table.
     #[schemars(length(min = 1, max = 128))]
     pub hash: String,
-    /// The slices that make up the table, in the order over which `hash` is taken.
-    #[schemars(length(max = 8192))]
-    pub slices: Vec<SliceReference>,
+    /// Names of the RoutingSlices that make up the table, in the order over which `hash` is taken. Each ends with the hash
+    /// of its content.
+    #[schemars(length(max = 8192), inner(length(min = 1, max = 253)))]
+    pub slices: Vec<String>,
     /// Slices that only the previous generation has, kept from collection.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8192), inner(length(max = 253)))]
@@ -50,20 +51,8 @@ pub struct RoutingTableSpec {
     pub counts: TableCounts,
 }
 
-/// One slice of a table.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SliceReference {
-    /// Name of the RoutingSlice, in the same namespace.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-    /// SHA-256 of its content in canonical JSON, hexadecimal.
-    #[schemars(length(min = 1, max = 128))]
-    pub hash: String,
-}
-
 /// How much is in a table.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct TableCounts {
     /// Phone numbers.

@@ -49,7 +49,7 @@ pub struct Acknowledgement {
 }
 
 /// The table that a gateway routes by.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Held {
     /// `RoutingTable.spec.generation`.
     pub generation: i64,

@@ -114,6 +114,11 @@ pub fn hash(content: &Value) -> String {
     hex(&Sha256::digest(canonical(content)))
 }
 
+/// The hash that the name of a RoutingSlice ends with.
+pub fn hash_in(name: &str) -> &str {
+    name.rsplit('-').next().unwrap_or(name)
+}
+
 /// Hash of a whole table: over the hashes of its slices in the order of [`cut`].
 pub fn table_hash<'a>(hashes: impl IntoIterator<Item = &'a str>) -> String {
     let mut digest = Sha256::new();

@@ -11,7 +11,7 @@ use kube::api::{ObjectMeta, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 use voicedock::resources::routing_slice::RoutingSliceSpec;
-use voicedock::resources::routing_table::{RoutingTableSpec, SliceReference, TableCounts};
+use voicedock::resources::routing_table::{RoutingTableSpec, TableCounts};
 use voicedock::resources::{RoutingSlice, RoutingTable};
 use voicedock::routing::ack::Acknowledgement;
 use voicedock::routing::slice::{self, Slice};
@@ -58,9 +58,7 @@ impl Operator {
         let spec = RoutingTableSpec {
             generation,
             hash: slice::table_hash(slices.iter().map(|slice| &*slice.hash)),
-            slices: (slices.iter())
-                .map(|slice| SliceReference { name: slice_name(slice), hash: slice.hash.clone() })
-                .collect(),
+            slices: slices.iter().map(slice_name).collect(),
             previous_slices: Vec::new(),
             credentials_secret: Some(SECRET.to_owned()),
             counts: TableCounts::default(),
@@ -104,9 +102,9 @@ impl Operator {
     }
 }
 
-/// The names of slices hold their hashes.
+/// The names of slices end with their hashes.
 pub fn slice_name(slice: &Slice) -> String {
-    format!("{GATEWAY}-{}", &slice.hash[..32])
+    format!("{GATEWAY}-{}", slice.hash)
 }
 
 /// Polls until there is something.

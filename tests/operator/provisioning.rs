@@ -53,11 +53,8 @@ async fn everything_that_a_gateway_needs_is_made_and_owned_by_it() {
             owner::<NetworkPolicy>(&stage, NAME).await,
             owner::<voicedock::resources::RoutingTable>(&stage, GATEWAY).await,
             owner::<k8s_openapi::api::core::v1::Secret>(&stage, crate::stage::CREDENTIALS).await,
-            owner::<voicedock::resources::RoutingSlice>(
-                &stage,
-                &stage.head().await?.spec.slices.first()?.name,
-            )
-            .await,
+            owner::<voicedock::resources::RoutingSlice>(&stage, stage.head().await?.spec.slices.first()?)
+                .await,
         ];
         owners.iter().all(|owner| *owner == uid).then_some(())
     })

@@ -111,7 +111,7 @@ async fn slices_that_no_gateway_can_ask_for_are_deleted() {
     }
     eventually("nothing but this table and the one before", async || {
         let head = stage.head().await?;
-        let named = head.spec.slices.iter().map(|slice| slice.name.clone());
+        let named = head.spec.slices.iter().cloned();
         let kept: BTreeSet<_> = named.chain(head.spec.previous_slices.clone()).collect();
         let slices = stage.api::<RoutingSlice>().list(&ListParams::default()).await.unwrap();
         let there: BTreeSet<_> = slices.iter().map(ResourceExt::name_any).collect();
@@ -160,7 +160,7 @@ async fn a_slice_that_is_deleted_comes_back() {
     stage.office().await;
     stage.is_ready("PhoneNumber", "main").await;
     let generation = stage.generation().await;
-    let name = stage.head().await.unwrap().spec.slices[0].name.clone();
+    let name = stage.head().await.unwrap().spec.slices[0].clone();
     let api = stage.api::<RoutingSlice>();
     let before = found(&api, &name).await.unwrap();
     api.delete(&name, &DeleteParams::default()).await.unwrap();

@@ -167,13 +167,13 @@ impl Stage {
     pub async fn table(&self) -> Option<Table> {
         let head = self.head().await?;
         let mut pieces = Vec::new();
-        for reference in &head.spec.slices {
-            let Some(slice) = found(&self.api::<RoutingSlice>(), &reference.name).await else {
+        for name in &head.spec.slices {
+            let Some(slice) = found(&self.api::<RoutingSlice>(), name).await else {
                 let now = self.generation().await;
-                assert_ne!(now, head.spec.generation, "the head names {}, which isn't there", reference.name);
+                assert_ne!(now, head.spec.generation, "the head names {name}, which isn't there");
                 return None;
             };
-            pieces.push((slice.spec.part, reference.hash.clone(), slice.spec.content));
+            pieces.push((slice.spec.part, slice::hash_in(name).to_owned(), slice.spec.content));
         }
         let pieces = pieces.iter().map(|(part, hash, content)| (part.as_str(), hash.as_str(), content));
         Some(slice::join(pieces).expect("the published slices make a table"))

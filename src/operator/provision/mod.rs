@@ -253,7 +253,7 @@ mod tests {
         };
         let facts = |version: &str, generation| OwnedFacts {
             gateway: "default".to_owned(),
-            version: crate::operator::watch::Version {
+            version: crate::routing::protocol::Version {
                 uid: "d".to_owned(),
                 resource_version: version.to_owned(),
             },
