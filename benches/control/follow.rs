@@ -178,7 +178,7 @@ impl Published {
         let heads = Api::<RoutingTable>::namespaced(client.clone(), namespace);
         let config = watcher::Config::default().fields(&format!("metadata.name={gateway}"));
         follow(tasks, heads, config, state, |state, head, now| {
-            let names = || head.spec.slices.iter().map(|slice| slice.name.clone()).collect();
+            let names = || head.spec.slices.iter().cloned().collect();
             state.heads.entry(head.spec.generation).or_insert_with(|| (now, names()));
         });
         seen

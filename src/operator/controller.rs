@@ -4,9 +4,10 @@
 //! outcome. No timer batches changes: with nothing under way the next change is compiled and published at once, and
 //! what arrives while a table is being written goes with the next one. Every replica watches and compiles; only the leader
 //! writes, and what it has under way ends with its term. Nothing is compiled before every watch has listed and every
-//! Secret that is named has been answered for: a fresh leader never publishes a table with holes.
+//! Secret that is named has been answered for: a fresh leader never publishes a table with holes. A term begins with
+//! everything read anew: its watches may have lagged behind those of the leader before, whose newer table must not be undone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -72,6 +73,14 @@ pub struct Controller {
     dirty: Option<Instant>,
 
     term: Option<Term>,
+    /// How often everything was asked to be listed anew: once a term.
+    rounds: watch::Sender<u64>,
+    /// How many kinds that is.
+    inputs: usize,
+    /// Those that have been, in this term.
+    listed_anew: BTreeSet<String>,
+    /// Whether the term's work has begun.
+    begun: bool,
     fleet: Fleet,
     ledger: Ledger,
     reports: Reports,
@@ -96,6 +105,7 @@ impl Controller {
         metrics: Arc<Metrics>,
         synced: Synced,
         events: Events,
+        (rounds, inputs): (watch::Sender<u64>, usize),
     ) -> Self {
         let mut state = State::default();
         state.index.set_default_gateway(Some(settings.default_gateway.clone()));
@@ -112,6 +122,10 @@ impl Controller {
             compiled_once: false,
             dirty: Some(Instant::now()),
             term: None,
+            rounds,
+            inputs,
+            listed_anew: BTreeSet::new(),
+            begun: false,
             fleet: Fleet::default(),
             ledger: Ledger::default(),
             reports: Reports::default(),
@@ -175,6 +189,12 @@ impl Controller {
         if self.compiled_once
             && let Some(term) = self.term.clone()
         {
+            if !self.begun {
+                if self.listed_anew.len() < self.inputs || self.dirty.is_some() || !answered_for {
+                    return;
+                }
+                self.begin_term();
+            }
             self.start_work(&term);
             self.start_reports(&term);
         }
@@ -196,6 +216,9 @@ impl Controller {
         if touched.compile {
             self.dirty.get_or_insert(now);
         }
+        let round = *self.rounds.borrow();
+        let anew = touched.listed_anew.into_iter().filter(|(known, _)| *known == round);
+        self.listed_anew.extend(anew.map(|(_, kind)| kind));
         self.secrets_due |= touched.names_secrets || !touched.secrets.is_empty();
         for object in touched.objects {
             self.reports.mark(Target::Object(object));
@@ -291,14 +314,14 @@ impl Controller {
             self.reports.forget(&Target::Object(object));
         }
         self.compiled_once = true;
-        if self.term.is_some() {
+        if self.begun {
             self.offer(now, changed_at);
         }
     }
 
     /// There is another verdict about an object.
     fn judged(&mut self, object: ObjectRef) {
-        if self.term.is_some()
+        if self.begun
             && let Some(verdict) = self.state.index.verdicts().get(&object)
         {
             self.ledger.judged(&object, verdict);
@@ -495,10 +518,17 @@ impl Controller {
         self.ledger.clear();
         self.reports.clear();
         self.metrics.leads(term.is_some());
-        self.term = term;
-        if self.term.is_none() || !self.compiled_once {
-            return;
+        self.begun = false;
+        self.listed_anew.clear();
+        if term.is_some() {
+            self.rounds.send_modify(|round| *round += 1);
         }
+        self.term = term;
+    }
+
+    /// Everything has been read anew: what this term has to do is found out.
+    fn begin_term(&mut self) {
+        self.begun = true;
         let all: Vec<ObjectRef> = self.state.index.verdicts().keys().cloned().collect();
         for object in all {
             self.judged(object);

@@ -146,13 +146,16 @@ pub async fn run_until(args: Args, client: Client, stop: CancellationToken) -> R
     tasks.spawn(serve::serve(listener, metrics.clone(), synced.clone(), stop.clone()));
 
     let (changes, changed) = mpsc::channel(WAITING);
+    let (ask_anew, rounds) = channel::channel(0);
     let watches = Watches {
         client: client.clone(),
         namespace: args.watch_namespace.clone(),
         changes,
+        rounds,
         metrics: metrics.clone(),
         stop: stop.clone(),
     };
+    let anew = (ask_anew, watches.inputs());
     watches.start(&tasks);
 
     let (terms, term) = channel::channel(None);
@@ -163,7 +166,7 @@ pub async fn run_until(args: Args, client: Client, stop: CancellationToken) -> R
     let events = Events::start(client.clone(), &args.identity, metrics.clone(), stop.clone());
     let image = provision::Image { name: args.image, pull_policy: args.image_pull_policy };
     let settings = Settings { image, grace: args.collect_after_seconds, default_gateway };
-    Controller::new(client, settings, metrics, synced, events).run(changed, term, stop).await;
+    Controller::new(client, settings, metrics, synced, events, anew).run(changed, term, stop).await;
 
     // Nothing is written any more: another replica may begin.
     lost.cancel();

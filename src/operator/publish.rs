@@ -188,7 +188,7 @@ impl Publication {
 
     async fn run(&mut self, job: &Job, offer: &Offer) -> Result<bool, PublishError> {
         loop {
-            match self.publisher.next() {
+            match self.publisher.step() {
                 Step::ReadHead => {
                     let key = job.key();
                     self.object =

@@ -53,6 +53,8 @@ pub struct Touched {
     pub published: BTreeSet<ObjectKey>,
     /// What gateways have lost of what was published for them.
     pub losses: BTreeSet<(ObjectKey, Loss)>,
+    /// Kinds that were listed anew, with the round.
+    pub listed_anew: BTreeSet<(u64, String)>,
     /// Made objects that changed, with the gateway that they were made for.
     pub owned: BTreeSet<(ObjectKey, OwnedKind, ObjectKey)>,
 }
@@ -171,6 +173,7 @@ impl State {
                     }
                 }
             }),
+            Change::ListedAnew { kind, round } => drop(touched.listed_anew.insert((round, kind))),
             Change::Owned(kind, delta) => {
                 let mine: BTreeMap<_, _> = match &delta {
                     Delta::Replace(_) => self.owned.extract_if(.., |(known, _), _| *known == kind).collect(),
@@ -293,6 +296,7 @@ fn listed(change: &Change) -> Option<usize> {
         Change::Pods(delta) => (9, complete(delta)),
         Change::Leases(delta) => (10, complete(delta)),
         Change::Owned(kind, delta) => (11 + *kind as usize, complete(delta)),
+        Change::ListedAnew { .. } => return None,
     };
     complete.then_some(stream)
 }

@@ -3,7 +3,8 @@
 //! Promises: an object that can't be read is skipped and logged, the others of its kind go on; of a Secret only identity and
 //! version are kept (its metadata may carry the values in an annotation, so that is dropped here, at the door); a watch that
 //! breaks is taken up again with back-off and jitter; one whose connection is dead is noticed within 20 s; a list
-//! arrives as one [`Delta::Replace`], so that an object which was deleted meanwhile is noticed.
+//! arrives as one [`Delta::Replace`], so that an object which was deleted meanwhile is noticed; what tables are compiled
+//! from is listed anew when that is asked for, so that a leader never begins with less than the one before it knew.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -22,7 +23,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
@@ -71,6 +72,13 @@ pub enum Change {
     Leases(Delta<LeaseFacts>),
     /// Objects that were made for a gateway.
     Owned(OwnedKind, Delta<OwnedFacts>),
+    /// A list of one kind is complete that was begun after it was asked for this many times.
+    ListedAnew {
+        /// The kind.
+        kind: String,
+        /// How often it was asked for.
+        round: u64,
+    },
 }
 
 /// A RoutingSlice without its content.
@@ -153,6 +161,8 @@ pub struct Watches {
     pub namespace: Option<String>,
     /// Where changes go.
     pub changes: mpsc::Sender<Change>,
+    /// How often everything that tables are compiled from was asked to be listed anew.
+    pub rounds: watch::Receiver<u64>,
     /// Counts what went wrong.
     pub metrics: Arc<Metrics>,
     /// Ends the watches.
@@ -181,16 +191,12 @@ impl Watches {
         self.objects(tasks, &own, Change::Trunks);
         self.objects(tasks, &own, Change::Destinations);
         self.objects(tasks, &own, Change::Gateways);
-        self.objects(tasks, &own, Change::Tables);
-        self.watch::<PartialObjectMeta<RoutingSlice>, _>(tasks, &own, slice_facts, Change::Slices);
-        self.watch::<PartialObjectMeta<Secret>, _>(
-            tasks,
-            &own,
-            |secret| Some(version(&secret.metadata)),
-            Change::Secrets,
-        );
-        self.watch::<Pod, _>(tasks, &ours, pod_facts, Change::Pods);
-        self.watch::<Lease, _>(tasks, &theirs, lease_facts, Change::Leases);
+        let versions = |secret: PartialObjectMeta<Secret>| Some(version(&secret.metadata));
+        self.watch(tasks, &own, true, versions, Change::Secrets);
+        self.watch::<DeserializeGuard<RoutingTable>, _>(tasks, &own, false, readable, Change::Tables);
+        self.watch::<PartialObjectMeta<RoutingSlice>, _>(tasks, &own, false, slice_facts, Change::Slices);
+        self.watch::<Pod, _>(tasks, &ours, false, pod_facts, Change::Pods);
+        self.watch::<Lease, _>(tasks, &theirs, false, lease_facts, Change::Leases);
         self.owned::<Deployment>(tasks, &ours, OwnedKind::Deployment);
         self.owned::<NetworkPolicy>(tasks, &ours, OwnedKind::NetworkPolicy);
         self.owned::<PodDisruptionBudget>(tasks, &ours, OwnedKind::PodDisruptionBudget);
@@ -199,6 +205,11 @@ impl Watches {
         self.owned::<Service>(tasks, &ours, OwnedKind::Service);
         self.owned::<ServiceAccount>(tasks, &ours, OwnedKind::ServiceAccount);
         self.namespaces(tasks, &own);
+    }
+
+    /// Number of kinds that are listed anew.
+    pub fn inputs(&self) -> usize {
+        6 + usize::from(self.namespace.is_none())
     }
 
     /// Namespaces are cluster-scoped: an operator of one namespace may not watch them, and needs no labels but that one's.
@@ -216,6 +227,7 @@ impl Watches {
             tasks,
             Api::<PartialObjectMeta<Namespace>>::all(self.client.clone()),
             config,
+            true,
             labels,
             Change::Namespaces,
         );
@@ -232,7 +244,7 @@ impl Watches {
             + Sync
             + 'static,
     {
-        self.watch::<DeserializeGuard<K>, _>(tasks, config, readable, change);
+        self.watch::<DeserializeGuard<K>, _>(tasks, config, true, readable, change);
     }
 
     fn owned<K>(&self, tasks: &TaskTracker, config: &watcher::Config, kind: OwnedKind)
@@ -240,13 +252,14 @@ impl Watches {
         K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Send + Sync + 'static,
     {
         let facts = |object: PartialObjectMeta<K>| Some(OwnedFacts::of(&object.metadata));
-        self.watch(tasks, config, facts, move |delta| Change::Owned(kind, delta));
+        self.watch(tasks, config, false, facts, move |delta| Change::Owned(kind, delta));
     }
 
     fn watch<K, T>(
         &self,
         tasks: &TaskTracker,
         config: &watcher::Config,
+        anew: bool,
         reduce: impl Fn(K) -> Option<T> + Send + 'static,
         change: impl Fn(Delta<T>) -> Change + Send + 'static,
     ) where
@@ -262,7 +275,7 @@ impl Watches {
             Some(namespace) => Api::<K>::namespaced(self.client.clone(), namespace),
             None => Api::<K>::all(self.client.clone()),
         };
-        self.follow(tasks, api, config, reduce, change);
+        self.follow(tasks, api, config, anew, reduce, change);
     }
 
     fn follow<K, T>(
@@ -270,6 +283,7 @@ impl Watches {
         tasks: &TaskTracker,
         api: Api<K>,
         config: &watcher::Config,
+        anew: bool,
         reduce: impl Fn(K) -> Option<T> + Send + 'static,
         change: impl Fn(Delta<T>) -> Change + Send + 'static,
     ) where
@@ -278,27 +292,54 @@ impl Watches {
     {
         let kind = K::kind(&()).into_owned();
         let (changes, stop, metrics) = (self.changes.clone(), self.stop.clone(), self.metrics.clone());
-        let events = watcher::watcher(api, config.clone().timeout(WATCH_SECONDS)).default_backoff();
+        let mut rounds = anew.then(|| self.rounds.clone());
+        let config = config.clone().timeout(WATCH_SECONDS);
         tasks.spawn(async move {
-            let mut events = Box::pin(events.take_until(stop.cancelled_owned()));
             let mut listed = BTreeMap::new();
-            while let Some(event) = events.next().await {
-                let delta = match event {
-                    Ok(event) => fold(event, &mut listed, &reduce),
-                    Err(error) => {
-                        metrics.watch_error(&kind);
-                        warn!("watch of {kind}: {error}; it is taken up again");
-                        None
+            loop {
+                let round = rounds.as_mut().map(|rounds| *rounds.borrow_and_update());
+                // A list is a read of what is there now, not of what a cache has.
+                let mut events = Box::pin(watcher::watcher(api.clone(), config.clone()).default_backoff());
+                loop {
+                    let event = tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = another(&mut rounds) => break,
+                        event = events.next() => event,
+                    };
+                    let delta = match event {
+                        Some(Ok(event)) => fold(event, &mut listed, &reduce),
+                        Some(Err(error)) => {
+                            metrics.watch_error(&kind);
+                            warn!("watch of {kind}: {error}; it is taken up again");
+                            None
+                        }
+                        None => return,
+                    };
+                    let Some(delta) = delta else { continue };
+                    let complete = matches!(delta, Delta::Replace(_));
+                    if changes.send(change(delta)).await.is_err() {
+                        return;
                     }
-                };
-                if let Some(delta) = delta
-                    && changes.send(change(delta)).await.is_err()
-                {
-                    return;
+                    if let Some(round) = round.filter(|_| complete)
+                        && changes.send(Change::ListedAnew { kind: kind.clone(), round }).await.is_err()
+                    {
+                        return;
+                    }
                 }
             }
         });
     }
+}
+
+/// Returns when everything is asked to be listed anew once more.
+async fn another(rounds: &mut Option<watch::Receiver<u64>>) {
+    if let Some(rounds) = rounds
+        && rounds.changed().await.is_ok()
+    {
+        return;
+    }
+    // Nobody asks (any more).
+    std::future::pending().await
 }
 
 /// One event of a watch as a delta; what a list brings is gathered until it is complete.

@@ -1,6 +1,6 @@
 //! What a leader writes next to bring a gateway's published table to what was compiled, and what it may delete.
 //!
-//! A run begins with [`Publisher::begin`]; [`Publisher::next`] says what to do, the driver does it and reports what came of
+//! A run begins with [`Publisher::begin`]; [`Publisher::step`] says what to do, the driver does it and reports what came of
 //! it, until the run is done. The order makes a crash between any two writes harmless: until the head is written nobody
 //! looks at the rest. One publisher lives as long as one term of one leader; the next leader begins with a fresh one.
 
@@ -180,7 +180,7 @@ impl Publisher {
     }
 
     /// What to do next; the same until it is reported.
-    pub fn next(&mut self) -> Step {
+    pub fn step(&mut self) -> Step {
         let Some(run) = &self.run else { return Step::Done { written: false } };
         let head = match &self.head {
             Known::Unknown => return Step::ReadHead,

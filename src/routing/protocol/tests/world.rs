@@ -369,7 +369,7 @@ impl World {
     fn go_on(&mut self) {
         let leader = &mut self.leader;
         while leader.runs && leader.next.is_none() {
-            match leader.publisher.next() {
+            match leader.publisher.step() {
                 Step::ReadHead => leader.publisher.head_read(self.head.clone()),
                 Step::ReadVault => leader.publisher.vault_read(self.vault.clone()),
                 Step::ClaimSlices(names) => leader.next = names.into_iter().next().map(Write::Slice),
