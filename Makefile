@@ -15,6 +15,9 @@ test: ## All tests, with a real API server and a two-node cluster
 bench-control: ## Figures of the control plane; ARGS="change --numbers 1000" for a part of them
 	@hack/bench-control.sh $(ARGS)
 
+explore: ## Try the protocol of the tables on every order of events, with combinations of mishaps (half an hour)
+	@VOICEDOCK_EXPLORE=1 cargo test --locked --release --lib routing::protocol -- --nocapture --test-threads=2
+
 demo: ## Bring up a cluster and show three calls
 	@hack/demo.sh
 

@@ -47,8 +47,9 @@ fn a_head_that_somebody_deletes_comes_back_above_all_that_gateways_hold() {
 #[test]
 fn combinations_of_mishaps_break_nothing() {
     if std::env::var_os("VOICEDOCK_EXPLORE").is_none() {
-        return try_everything(1, Mishaps { takeovers: 2, lost_answers: 1, ..Mishaps::default() });
+        return try_everything(1, Mishaps { takeovers: 1, lost_answers: 1, ..Mishaps::default() });
     }
+    try_everything(1, Mishaps { takeovers: 2, lost_answers: 1, ..Mishaps::default() });
     for changes in 2..=CHANGES {
         try_everything(changes, Mishaps { takeovers: 2, ..Mishaps::default() });
         try_everything(changes, Mishaps { takeovers: 1, lost_answers: 1, ..Mishaps::default() });
