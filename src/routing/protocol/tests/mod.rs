@@ -4,6 +4,7 @@
 //! combinations on top of that, in an optimised build; the figures that it prints are how much there was to see.
 
 mod explore;
+mod publisher;
 mod world;
 
 use self::explore::explore;

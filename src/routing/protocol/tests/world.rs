@@ -20,10 +20,11 @@ use crate::routing::table::CredentialId;
 
 use super::explore::Model;
 
-/// What people want, one after the other: slices and credentials of the compiled table. The first comes back, as when a change
-/// is taken back: its slice may be on its way out then. Credentials that come back were never changed.
+/// What people want, one after the other: slices and credentials of the compiled table. The first comes back in the end, as
+/// when changes are taken back: its slice may be on its way out then, and a leader that saw nothing in between finds nothing
+/// to write. Credentials that come back were never changed.
 const WISHES: [(&[&str], &[&str]); 4] =
-    [(&["a"], &["k"]), (&["b"], &[]), (&["a"], &["k"]), (&["b", "c"], &["l"])];
+    [(&["a"], &["k"]), (&["b"], &[]), (&["b", "c"], &["l"]), (&["a"], &["k"])];
 
 pub(super) struct Content {
     pub spec: Arc<RoutingTableSpec>,
