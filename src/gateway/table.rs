@@ -27,7 +27,7 @@ use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::disk::Disk;
+use super::disk::{Disk, DiskError};
 use super::metrics::GatewayMetrics;
 use super::snapshot::{Login, Parts, Piece, Snapshot, SnapshotError};
 use crate::resources::{RoutingSlice, RoutingTable};
@@ -199,16 +199,21 @@ impl Holder {
         self.parts = Arc::new(parts);
     }
 
-    /// The current parts to disk. A failure is logged and counted: the table is served all the same.
+    /// The current parts to the disk copy. A failure is logged and counted: the table is served all the same.
     async fn save(&self) {
-        let (disk, parts) = (Arc::clone(&self.disk), Arc::clone(&self.parts));
+        let parts = Arc::clone(&self.parts);
+        let disk = Arc::clone(&self.disk);
         let saved = blocking(move || disk.lock().unwrap_or_else(PoisonError::into_inner).save(&parts)).await;
-        if let Ok(Err(error)) = saved {
-            self.metrics.disk_failures.inc();
-            tracing::warn!(
-                "the disk copy of the routing table can't be written, a restart would need the API server: {error}"
-            );
-        }
+        told(&self.metrics, saved.unwrap_or(Ok(())));
+    }
+
+    /// Has the disk copy outlive a node that loses power. Nothing waits for it.
+    fn sync(&self) {
+        let (disk, metrics) = (Arc::clone(&self.disk), self.metrics.clone());
+        tokio::task::spawn_blocking(move || {
+            let unsynced = disk.lock().unwrap_or_else(PoisonError::into_inner).unsynced();
+            told(&metrics, unsynced.sync());
+        });
     }
 
     /// Lets the held table be acknowledged; nothing is refused any more.
@@ -237,6 +242,16 @@ impl Holder {
             }
             changed
         })
+    }
+}
+
+/// Logs and counts that the disk copy couldn't be written.
+fn told(metrics: &GatewayMetrics, done: Result<(), DiskError>) {
+    if let Err(error) = done {
+        metrics.disk_failures.inc();
+        tracing::warn!(
+            "the disk copy of the routing table can't be written, a restart would need the API server: {error}"
+        );
     }
 }
 
@@ -357,12 +372,16 @@ async fn try_head(source: &Source, holder: &mut Holder, head: &RoutingTable) -> 
     };
     match result {
         Ok(fetched) => {
+            let news = fetched.is_some();
             if let Some((parts, snapshot)) = fetched {
                 holder.switch(parts, snapshot);
                 holder.save().await;
                 tracing::info!(generation, "routing by a new table");
             }
             holder.tell_held();
+            if news {
+                holder.sync();
+            }
             true
         }
         Err(error) => {
