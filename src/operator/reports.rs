@@ -24,8 +24,9 @@ use super::leader::Term;
 
 /// Status writes at once.
 const CONCURRENT: usize = 16;
-/// How long an object may wait for gateways before its status says so.
-pub const PENDING_GRACE: Duration = Duration::from_millis(500);
+/// How long an object may wait for gateways before its status says so: longer than a table takes while thousands of objects
+/// come at once, so that each of them costs one write.
+pub const PENDING_GRACE: Duration = Duration::from_secs(3);
 /// Smallest pause between two writes that only count calls.
 pub const CALLS_PAUSE: Duration = Duration::from_secs(5);
 /// Pause after a write that failed.
@@ -69,7 +70,7 @@ impl Target {
 pub struct Reports {
     queue: VecDeque<Target>,
     queued: BTreeSet<Target>,
-    delayed: BTreeMap<Target, Instant>,
+    delayed: Delayed,
     in_flight: BTreeSet<Target>,
     pending_since: BTreeMap<Target, Instant>,
     /// The version against which a status was written last: the watch hasn't shown what came of it while it shows that.
@@ -87,15 +88,12 @@ impl Reports {
 
     /// Gives a status a turn at `due`, unless it has one before.
     pub fn mark_at(&mut self, target: Target, due: Instant) {
-        let known = self.delayed.entry(target).or_insert(due);
-        *known = (*known).min(due);
+        self.delayed.put(target, due);
     }
 
     /// The next status whose turn it is, if another may be written.
     pub fn next(&mut self, now: Instant) -> Option<Target> {
-        let due: Vec<_> =
-            self.delayed.extract_if(.., |_, due| *due <= now).map(|(target, _)| target).collect();
-        for target in due {
+        while let Some(target) = self.delayed.take_due(now) {
             self.mark(target);
         }
         if self.in_flight.len() >= CONCURRENT {
@@ -110,7 +108,7 @@ impl Reports {
 
     /// When a delayed status is due.
     pub fn wake(&self) -> Option<Instant> {
-        self.delayed.values().min().copied()
+        self.delayed.first()
     }
 
     /// Whether the watch still shows the version that was written to.
@@ -165,7 +163,7 @@ impl Reports {
 
     /// Forgets what is known of an object that is gone.
     pub fn forget(&mut self, target: &Target) {
-        self.delayed.remove(target);
+        self.delayed.forget(target);
         self.pending_since.remove(target);
         self.written_on.remove(target);
         self.written_at.remove(target);
@@ -174,6 +172,44 @@ impl Reports {
     /// Forgets everything: the term has ended.
     pub fn clear(&mut self) {
         *self = Self::default();
+    }
+}
+
+/// What is due later, by time: ten thousand that wait cost nothing while they do.
+#[derive(Debug, Default)]
+struct Delayed {
+    due: BTreeMap<Target, Instant>,
+    by_time: BTreeSet<(Instant, Target)>,
+}
+
+impl Delayed {
+    /// The earlier time holds.
+    fn put(&mut self, target: Target, due: Instant) {
+        if self.due.get(&target).is_some_and(|known| *known <= due) {
+            return;
+        }
+        self.forget(&target);
+        self.by_time.insert((due, target.clone()));
+        self.due.insert(target, due);
+    }
+
+    fn take_due(&mut self, now: Instant) -> Option<Target> {
+        if self.first()? > now {
+            return None;
+        }
+        let (_, target) = self.by_time.pop_first()?;
+        self.due.remove(&target);
+        Some(target)
+    }
+
+    fn first(&self) -> Option<Instant> {
+        self.by_time.first().map(|(due, _)| *due)
+    }
+
+    fn forget(&mut self, target: &Target) {
+        if let Some((target, due)) = self.due.remove_entry(target) {
+            self.by_time.remove(&(due, target));
+        }
     }
 }
 
