@@ -91,15 +91,6 @@ impl Scene {
         installation::ready(self.cluster(), &self.namespace, object);
     }
 
-    /// A condition of an object of the test: status, reason, message.
-    pub fn condition(&self, object: &str, condition: &str) -> (String, String, String) {
-        let object = self.cluster().get(&["--namespace", &self.namespace, object]);
-        let found =
-            object["status"]["conditions"].as_array().into_iter().flatten().find(|c| c["type"] == condition);
-        let field = |name: &str| found.map_or_else(String::new, |found| text(&found[name]));
-        (field("status"), field("reason"), field("message"))
-    }
-
     /// The default gateway's pods that take calls, by name.
     pub fn pods(&self) -> Vec<Pod> {
         pods(self.cluster(), NAMESPACE, GATEWAY)
