@@ -42,7 +42,7 @@ const MAX_BUCKETS: usize = 1 << 16;
 pub struct Slice {
     /// Which part of the table, `numbers-3-of-8`.
     pub part: String,
-    /// SHA-256 of the canonical JSON of `content`, hexadecimal.
+    /// See [`hash`].
     pub hash: String,
     /// The entries: `{"numbers": {…}}`, by the part.
     pub content: Value,
@@ -109,9 +109,13 @@ pub fn cut(table: &Table) -> Vec<Slice> {
     slices
 }
 
-/// SHA-256 of the canonical JSON of a slice's content, hexadecimal.
+/// Hash of a slice's content: the first 128 bits of the SHA-256 of its canonical JSON, 32 hexadecimal digits.
+///
+/// So many are enough, and a head that names thousands of slices stays small. To pass other entries off as a published
+/// slice takes 2^128 attempts, and only the operator can write one. Whoever searches for two versions of an entry of his own
+/// that make equal hashes (2^64 attempts, and he has to know all that shares the slice) gets gateways to keep the first.
 pub fn hash(content: &Value) -> String {
-    hex(&Sha256::digest(canonical(content)))
+    hash_of(&canonical(content))
 }
 
 /// The hash that the name of a RoutingSlice ends with.
@@ -119,7 +123,7 @@ pub fn hash_in(name: &str) -> &str {
     name.rsplit('-').next().unwrap_or(name)
 }
 
-/// Hash of a whole table: over the hashes of its slices in the order of [`cut`].
+/// Hash of a whole table: SHA-256, hexadecimal, over the hashes of its slices in the order of [`cut`].
 pub fn table_hash<'a>(hashes: impl IntoIterator<Item = &'a str>) -> String {
     let mut digest = Sha256::new();
     for hash in hashes {
@@ -263,6 +267,11 @@ fn stable_hash(key: &str) -> u64 {
 /// `serde_json` without `preserve_order` keeps maps sorted, so its compact form is canonical (a test holds that).
 fn canonical(value: &Value) -> Vec<u8> {
     value.to_string().into_bytes()
+}
+
+/// [`hash`] of a content whose canonical JSON is `text`.
+fn hash_of(text: &[u8]) -> String {
+    hex(&Sha256::digest(text)[..16])
 }
 
 fn to_value<V: Serialize>(entry: &V) -> Value {

@@ -11,10 +11,9 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::{
-    LIMIT_BYTES, MAX_BUCKETS, bucket, canonical, content, hex, stable_hash, table_hash, target_count,
+    LIMIT_BYTES, MAX_BUCKETS, bucket, canonical, content, hash_of, stable_hash, table_hash, target_count,
 };
 use crate::routing::table::{AssistantEntry, DestinationEntry, E164, NumberEntry, ObjectKey, TrunkEntry};
 
@@ -33,7 +32,7 @@ pub struct Sliced {
 pub struct Outline<'a> {
     /// Which part of the table.
     pub part: PartName,
-    /// SHA-256 of the canonical JSON of the content, hexadecimal.
+    /// See [`super::hash`].
     pub hash: &'a str,
     /// Length of that JSON, bytes.
     pub bytes: usize,
@@ -264,7 +263,7 @@ impl<K: Display, V: Serialize + PartialEq> Part<K, V> {
                 _ => {
                     let rows = self.rows_of(number).map(|((_, key), row)| (key, row.entry.as_ref()));
                     let text = canonical(&content(self.map, rows));
-                    (hex(&Sha256::digest(&text)), text.len())
+                    (hash_of(&text), text.len())
                 }
             };
             self.buckets[number].hash = hash;

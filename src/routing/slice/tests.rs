@@ -171,12 +171,12 @@ fn maps_of_json_are_sorted_so_that_their_text_is_canonical() {
 #[test]
 fn names_and_hashes_of_slices_are_part_of_the_format() {
     let slices = cut(&table(1));
-    let names: Vec<_> = slices.iter().map(|slice| format!("{} {}", slice.part, &slice.hash[..8])).collect();
+    let names: Vec<_> = slices.iter().map(|slice| format!("{} {}", slice.part, slice.hash)).collect();
     let expected = [
-        "assistants-1-of-1 5d9d46f7",
-        "destinations-1-of-1 2b4a7886",
-        "numbers-1-of-1 2a4720a5",
-        "trunks-1-of-1 1c52b758",
+        "assistants-1-of-1 5d9d46f7f607aeb64dbb7f56621f80f7",
+        "destinations-1-of-1 2b4a7886347497bb5d1a5b38a1cad41e",
+        "numbers-1-of-1 2a4720a5219409e1e70fb578d76f56ac",
+        "trunks-1-of-1 1c52b758b007650c46a9efb86796fa0c",
     ];
     assert_eq!(names, expected);
 }
