@@ -100,7 +100,7 @@ fn parts(table: &Table) -> Parts {
     let hash = slice::table_hash(slices.iter().map(|slice| slice.hash.as_str()));
     let pieces = slices.into_iter().map(|slice| Piece {
         content: serde_json::value::to_raw_value(&slice.content).unwrap().into(),
-        name: slice.part,
+        name: format!("gateway-{}-{}", slice.part, slice.hash),
         hash: slice.hash,
     });
     Parts { generation: 1, hash, slices: pieces.collect(), credentials: BTreeMap::new() }

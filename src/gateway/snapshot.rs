@@ -221,7 +221,7 @@ pub(crate) mod tests {
             hash: slice::table_hash(slices.iter().map(|slice| &*slice.hash)),
             slices: (slices.into_iter())
                 .map(|slice| Piece {
-                    name: slice.part,
+                    name: format!("gateway-{}-{}", slice.part, slice.hash),
                     hash: slice.hash,
                     content: serde_json::value::to_raw_value(&slice.content).unwrap().into(),
                 })

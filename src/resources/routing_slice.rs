@@ -23,7 +23,7 @@ pub struct RoutingSliceSpec {
     /// The gateway whose table this is a piece of.
     #[schemars(length(min = 1, max = 253))]
     pub gateway: String,
-    /// Which part of the table this is, `numbers-3-of-8`.
+    /// Which part of the table this is, `numbers`.
     #[schemars(length(min = 1, max = 64))]
     pub part: String,
     /// The entries, as in `routing::table`.

@@ -1,46 +1,40 @@
 //! Table ⇄ content-addressed slices.
 //!
-//! Each of the four maps of a [`Table`] is cut into 2^k buckets by a stable hash of the entry's key, so that one changed
-//! entry rewrites one slice. A slice's content is a table that holds only the entries of its bucket; its hash is over the
-//! content in canonical JSON (sorted keys, no white space), so that it survives a round trip through the API server.
+//! Each of the four maps of a [`Table`] is cut into slices such that one changed entry rewrites one of them; [`mod@cut`] says
+//! where. A slice's content is a table that holds only its entries; its hash is over the content in canonical JSON (sorted
+//! keys, no white space), so that it survives a round trip through the API server.
 //!
-//! [`cut`] is a pure function, so k depends on the entries alone: it doubles when an average slice would grow past
-//! [`TARGET_BYTES`], and further while a slice of several entries is larger than [`LIMIT_BYTES`]. A table that grows across
-//! such a line is rewritten once, whole. Only an entry that is larger by itself makes a slice above the limit.
-//!
-//! [`Sliced`] is a table that is kept in slices while it changes; `cut` defines what they are.
+//! [`cut()`] is a pure function of the table and defines the slices. [`Sliced`] is a table that is kept in them while it
+//! changes.
 
+mod cut;
 mod sliced;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::hash::Hasher;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use siphasher::sip::SipHasher13;
 
+pub use cut::PartName;
 pub(super) use sliced::Change;
-pub use sliced::{Draft, Outline, PartName, Sliced};
+pub use sliced::{Draft, Outline, Sliced};
 
+use self::cut::Measure;
 use super::table::{
     AssistantEntry, DestinationEntry, E164, Entries, NumberEntry, ObjectKey, Table, TrunkEntry,
 };
 
-/// Average size of a slice's canonical JSON, bytes, past which the number of slices doubles: slices lie between half of
-/// this and this on average, and (as keys spread by a hash) hardly ever above 48 KiB.
-pub const TARGET_BYTES: usize = 32 * 1024;
-/// Size of a slice of several entries, bytes, that is never exceeded: far below the 1.5 MiB of an object.
+/// Size of a slice of several entries, bytes of canonical JSON, that is never exceeded: far below the 1.5 MiB of an object.
+/// An entry that is larger by itself makes a slice of its own.
 pub const LIMIT_BYTES: usize = 256 * 1024;
-/// The number of slices of one part stops doubling here: entries whose keys collide so far can't be parted.
-const MAX_BUCKETS: usize = 1 << 16;
 
 /// One slice: its part, its hash and its content.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Slice {
-    /// Which part of the table, `numbers-3-of-8`.
+    /// Which part of the table, `numbers`.
     pub part: String,
     /// See [`hash`].
     pub hash: String,
@@ -98,14 +92,14 @@ struct Fragment {
     trunks: BTreeMap<ObjectKey, Arc<TrunkEntry>>,
 }
 
-/// Cuts a table into slices, ordered by part (assistants, destinations, numbers, trunks; then by bucket); equal tables
-/// give equal slices. A bucket without entries gives no slice, so an empty table has none.
+/// Cuts a table into slices, ordered by part (assistants, destinations, numbers, trunks), then by key; equal tables give
+/// equal slices. A slice holds at least one entry, so an empty table has none.
 pub fn cut(table: &Table) -> Vec<Slice> {
     let mut slices = Vec::new();
-    cut_part("assistants", &table.assistants, &mut slices);
-    cut_part("destinations", &table.destinations, &mut slices);
-    cut_part("numbers", &table.numbers, &mut slices);
-    cut_part("trunks", &table.trunks, &mut slices);
+    cut_part(PartName::Assistants, &table.assistants, &mut slices);
+    cut_part(PartName::Destinations, &table.destinations, &mut slices);
+    cut_part(PartName::Numbers, &table.numbers, &mut slices);
+    cut_part(PartName::Trunks, &table.trunks, &mut slices);
     slices
 }
 
@@ -115,7 +109,7 @@ pub fn cut(table: &Table) -> Vec<Slice> {
 /// slice takes 2^128 attempts, and only the operator can write one. Whoever searches for two versions of an entry of his own
 /// that make equal hashes (2^64 attempts, and he has to know all that shares the slice) gets gateways to keep the first.
 pub fn hash(content: &Value) -> String {
-    hash_of(&canonical(content))
+    hash_of([canonical(content).as_bytes()])
 }
 
 /// The hash that the name of a RoutingSlice ends with.
@@ -123,7 +117,7 @@ pub fn hash_in(name: &str) -> &str {
     name.rsplit('-').next().unwrap_or(name)
 }
 
-/// Hash of a whole table: SHA-256, hexadecimal, over the hashes of its slices in the order of [`cut`].
+/// Hash of a whole table: SHA-256, hexadecimal, over the hashes of its slices in the order of [`cut()`].
 pub fn table_hash<'a>(hashes: impl IntoIterator<Item = &'a str>) -> String {
     let mut digest = Sha256::new();
     for hash in hashes {
@@ -186,98 +180,64 @@ fn merge<K: Ord + Clone + Display, V>(
     Ok(())
 }
 
-/// An entry on its way into a bucket.
-struct Piece {
-    key: String,
-    hash: u64,
-    /// Bytes that the entry adds to its slice.
-    bytes: usize,
-    value: Value,
-}
-
-fn cut_part<K: Ord + Display, V: Serialize>(part: &str, entries: &Entries<K, V>, slices: &mut Vec<Slice>) {
-    let pieces: Vec<Piece> = entries
-        .iter()
-        .map(|(key, entry)| {
-            let key = key.to_string();
-            let value = to_value(entry);
-            Piece { hash: stable_hash(&key), bytes: key.len() + 4 + canonical(&value).len(), key, value }
+fn cut_part<K: Ord + Display, V: Serialize>(
+    part: PartName,
+    entries: &Entries<K, V>,
+    slices: &mut Vec<Slice>,
+) {
+    // By the keys' text, which is the order of rows.
+    let rows: BTreeMap<String, Value> =
+        entries.iter().map(|(key, entry)| (key.to_string(), to_value(entry))).collect();
+    let measures: Vec<Measure> = (rows.iter())
+        .map(|(key, value)| {
+            let mut text = Vec::new();
+            push_row(&mut text, key, |text| push_json(text, value));
+            Measure::new(key, text.len())
         })
         .collect();
-    let count = bucket_count(&pieces);
-    let mut buckets: Vec<Map<String, Value>> = vec![Map::new(); count];
-    for piece in pieces {
-        buckets[bucket(piece.hash, count)].insert(piece.key, piece.value);
+    let mut rows = rows.into_iter();
+    for length in part.lengths(&measures) {
+        let content = content(part, rows.by_ref().take(length));
+        slices.push(Slice { part: part.to_string(), hash: hash(&content), content });
     }
-    for (number, entries) in buckets.into_iter().enumerate().filter(|(_, entries)| !entries.is_empty()) {
-        let content = whole(part, entries);
-        slices.push(Slice {
-            part: format!("{part}-{}-of-{count}", number + 1),
-            hash: hash(&content),
-            content,
-        });
-    }
+}
+
+/// Appends a row as it stands in its slice's canonical JSON, with a comma.
+fn push_row(text: &mut Vec<u8>, key: &str, push_entry: impl FnOnce(&mut Vec<u8>)) {
+    push_json(text, key);
+    text.push(b':');
+    push_entry(text);
+    text.push(b',');
 }
 
 /// The content of a slice.
-fn content<'a, V: Serialize + 'a>(part: &str, entries: impl Iterator<Item = (&'a String, &'a V)>) -> Value {
-    whole(part, entries.map(|(key, entry)| (key.clone(), to_value(entry))).collect())
+fn content(part: PartName, rows: impl Iterator<Item = (String, Value)>) -> Value {
+    Value::Object(Map::from_iter([(part.to_string(), Value::Object(rows.collect()))]))
 }
 
-fn whole(part: &str, entries: Map<String, Value>) -> Value {
-    Value::Object(Map::from_iter([(part.to_owned(), Value::Object(entries))]))
-}
-
-/// How many buckets of [`TARGET_BYTES`] there are for all entries, a power of two.
-fn target_count(bytes: usize) -> usize {
-    bytes.div_ceil(TARGET_BYTES).next_power_of_two().min(MAX_BUCKETS)
-}
-
-/// How many buckets, a power of two; see the module's comment.
-fn bucket_count(pieces: &[Piece]) -> usize {
-    let mut count = target_count(pieces.iter().map(|piece| piece.bytes).sum());
-    while count < MAX_BUCKETS && overfull(pieces, count) {
-        count *= 2;
-    }
-    count
-}
-
-fn overfull(pieces: &[Piece], count: usize) -> bool {
-    let mut buckets = vec![(0usize, 0usize); count];
-    for piece in pieces {
-        let (entries, bytes) = &mut buckets[bucket(piece.hash, count)];
-        *entries += 1;
-        *bytes += piece.bytes;
-    }
-    buckets.iter().any(|&(entries, bytes)| entries > 1 && bytes > LIMIT_BYTES)
-}
-
-/// The bucket of a hash: `count` is a power of two, so that doubling splits each bucket in two.
-fn bucket(hash: u64, count: usize) -> usize {
-    (hash % count as u64) as usize
-}
-
-/// The same on every replica and in every version: the keys of SipHash are part of the format.
-fn stable_hash(key: &str) -> u64 {
-    let mut hasher = SipHasher13::new_with_keys(0, 0);
-    hasher.write(key.as_bytes());
-    hasher.finish()
+/// [`hash`] of a content whose canonical JSON is made of these pieces.
+fn hash_of<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut digest = Sha256::new();
+    pieces.into_iter().for_each(|piece| digest.update(piece));
+    hex(&digest.finalize()[..16])
 }
 
 /// `serde_json` without `preserve_order` keeps maps sorted, so its compact form is canonical (a test holds that).
-fn canonical(value: &Value) -> Vec<u8> {
-    value.to_string().into_bytes()
-}
-
-/// [`hash`] of a content whose canonical JSON is `text`.
-fn hash_of(text: &[u8]) -> String {
-    hex(&Sha256::digest(text)[..16])
+fn canonical(value: &Value) -> String {
+    value.to_string()
 }
 
 fn to_value<V: Serialize>(entry: &V) -> Value {
     // Entries are plain structs, enums, strings and numbers with string keys: nothing that serde_json can refuse.
     #[allow(clippy::expect_used)]
     serde_json::to_value(entry).expect("a table entry is plain data")
+}
+
+/// Appends JSON. That of a struct is canonical if its fields are sorted.
+fn push_json<V: Serialize + ?Sized>(text: &mut Vec<u8>, value: &V) {
+    // As above; and memory can always be written to.
+    #[allow(clippy::expect_used)]
+    serde_json::to_writer(text, value).expect("a table entry is plain data");
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -104,7 +104,7 @@ impl Operator {
 
 /// The names of slices end with their hashes.
 pub fn slice_name(slice: &Slice) -> String {
-    format!("{GATEWAY}-{}", slice.hash)
+    format!("{GATEWAY}-{}-{}", slice.part, slice.hash)
 }
 
 /// Polls until there is something.

@@ -89,7 +89,7 @@ fn join_all(slices: &[Slice]) -> Result<Table, SliceError> {
 
 #[test]
 fn a_table_survives_being_cut_written_as_json_or_yaml_and_joined() {
-    let table = table(700);
+    let table = table(2000);
     let slices = cut(&table);
     assert!(slices.len() > 5, "{}", slices.len());
     let json: Vec<Slice> = slices
@@ -120,7 +120,7 @@ fn an_empty_table_has_no_slices() {
 
 #[test]
 fn one_changed_number_changes_exactly_one_slice() {
-    let before = table(5000);
+    let before = table(8000);
     let mut after = before.clone();
     let entry = after.numbers.get_mut(&number(1234).0).unwrap();
     Arc::make_mut(entry).assistant = Some(ObjectKey::new("shop", "sales"));
@@ -135,14 +135,28 @@ fn one_changed_number_changes_exactly_one_slice() {
     assert_ne!(table(&before), table(&after));
 }
 
+/// The keys of a slice's entries.
+fn keys(slice: &Slice) -> Vec<&String> {
+    slice.content[&slice.part].as_object().unwrap().keys().collect()
+}
+
 #[test]
-fn slices_stay_near_their_target_size() {
-    for numbers in [10, 500, 5_000, 20_000] {
-        for slice in cut(&table(numbers)) {
-            let bytes = slice.content.to_string().len();
-            assert!(bytes <= 48 * 1024, "{} has {bytes} bytes at {numbers} numbers", slice.part);
-        }
+fn slices_hold_the_entries_of_a_part_in_the_order_of_their_keys_text() {
+    let mut table = table(3000);
+    for (index, namespace) in ["a", "a-b", "a.b", "b"].into_iter().cycle().take(800).enumerate() {
+        let key = ObjectKey::new(namespace, format!("dest-{index:03}"));
+        table.destinations.insert(key, destination("Someone".to_owned()));
     }
+    let slices = cut(&table);
+    for part in ["assistants", "destinations", "numbers", "trunks"] {
+        let of_part: Vec<&Slice> = slices.iter().filter(|slice| slice.part == part).collect();
+        let all: Vec<&String> = of_part.iter().flat_map(|slice| keys(slice)).collect();
+        assert!(all.is_sorted(), "{part}");
+        assert!(of_part.len() >= all.len() / 300, "{part} has {} slices", of_part.len());
+    }
+    let parts: Vec<&String> = slices.iter().map(|slice| &slice.part).collect();
+    assert!(parts.is_sorted());
+    assert_eq!(join_all(&slices).unwrap(), table);
 }
 
 #[test]
@@ -155,11 +169,43 @@ fn large_entries_are_parted_and_one_that_is_too_large_stands_alone() {
             .insert(ObjectKey::new("shop", format!("dest-{index}")), destination("x".repeat(size)));
     }
     let slices = cut(&table);
-    for slice in &slices {
-        let entries = slice.content["destinations"].as_object().unwrap().len();
-        assert_eq!(entries, 1, "{}", slice.part);
-    }
+    assert!(slices.iter().all(|slice| keys(slice).len() == 1));
+    assert_eq!(slices.len(), 12);
     assert_eq!(join_all(&slices).unwrap(), table);
+}
+
+#[test]
+fn no_slice_of_several_entries_passes_the_limit_and_none_is_cut_that_fits() {
+    for size in [5_000, 30_000, 60_000] {
+        let mut table = Table::default();
+        for index in 0..150 {
+            let key = ObjectKey::new("shop", format!("dest-{index:03}"));
+            table.destinations.insert(key, destination("x".repeat(size)));
+        }
+        let slices = cut(&table);
+        assert!(slices.iter().all(|slice| slice.content.to_string().len() <= LIMIT_BYTES), "{size}");
+        let entry = slices[0].content.to_string().len() / keys(&slices[0]).len();
+        let fitting = LIMIT_BYTES / entry;
+        let fewest = 150_usize.div_ceil(fitting);
+        assert!((fewest..=fewest * 8).contains(&slices.len()), "{} of at least {fewest}", slices.len());
+        assert_eq!(join_all(&slices).unwrap(), table);
+    }
+}
+
+#[test]
+fn a_section_is_not_cut_again_before_its_slice_passes_the_limit() {
+    let of_size = |size| {
+        let mut table = Table::default();
+        for (index, size) in [(1, 1000), (2, size)] {
+            let key = ObjectKey::new("shop", format!("dest-{index}"));
+            assert!(!PartName::Destinations.ends_after(&key.to_string()));
+            table.destinations.insert(key, destination("x".repeat(size)));
+        }
+        cut(&table)
+    };
+    let rest = of_size(0)[0].content.to_string().len();
+    assert_eq!(of_size(LIMIT_BYTES - rest).len(), 1);
+    assert_eq!(of_size(LIMIT_BYTES - rest + 1).len(), 2);
 }
 
 #[test]
@@ -173,12 +219,22 @@ fn names_and_hashes_of_slices_are_part_of_the_format() {
     let slices = cut(&table(1));
     let names: Vec<_> = slices.iter().map(|slice| format!("{} {}", slice.part, slice.hash)).collect();
     let expected = [
-        "assistants-1-of-1 5d9d46f7f607aeb64dbb7f56621f80f7",
-        "destinations-1-of-1 2b4a7886347497bb5d1a5b38a1cad41e",
-        "numbers-1-of-1 2a4720a5219409e1e70fb578d76f56ac",
-        "trunks-1-of-1 1c52b758b007650c46a9efb86796fa0c",
+        "assistants 5d9d46f7f607aeb64dbb7f56621f80f7",
+        "destinations 2b4a7886347497bb5d1a5b38a1cad41e",
+        "numbers 2a4720a5219409e1e70fb578d76f56ac",
+        "trunks 1c52b758b007650c46a9efb86796fa0c",
     ];
     assert_eq!(names, expected);
+}
+
+#[test]
+fn where_slices_end_is_part_of_the_format() {
+    let slices = cut(&table(1500));
+    let numbers = slices.iter().filter(|slice| slice.part == "numbers");
+    let ends: Vec<&str> = numbers.map(|slice| keys(slice).pop().unwrap().as_str()).collect();
+    let expected =
+        ["+31200000238", "+31200000805", "+31200000882", "+31200001356", "+31200001466", "+31200001499"];
+    assert_eq!(ends, expected);
 }
 
 #[test]
@@ -194,17 +250,14 @@ fn a_slice_whose_content_is_not_what_the_head_says_is_refused() {
     let mut slices = cut(&table(3));
     slices[0].content["assistants"]["shop/support"]["agent"]["sip"]["answerTimeoutSeconds"] = 11.into();
     let refusal = join_all(&slices).unwrap_err();
-    assert!(
-        matches!(&refusal, SliceError::WrongHash { part, .. } if part == "assistants-1-of-1"),
-        "{refusal}"
-    );
+    assert!(matches!(&refusal, SliceError::WrongHash { part, .. } if part == "assistants"), "{refusal}");
 }
 
 #[test]
 fn a_slice_that_this_version_cannot_read_is_refused() {
     for content in [r#"{"queues": {}}"#, r#"{"numbers": {"0201234567": {"object": "a/b"}}}"#, r#"3"#] {
         let content: Value = serde_json::from_str(content).unwrap();
-        let slice = Slice { part: "queues-1-of-1".into(), hash: hash(&content), content };
+        let slice = Slice { part: "queues".into(), hash: hash(&content), content };
         let refusal = join_all(&[slice]).unwrap_err();
         assert!(matches!(refusal, SliceError::Unreadable { .. }), "{refusal}");
     }
