@@ -14,13 +14,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::schedule::Schedule;
 
 /// `namespace/name` of an object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub struct ObjectKey {
     /// Namespace of the object.
     pub namespace: String,
@@ -38,6 +38,12 @@ impl ObjectKey {
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl Serialize for ObjectKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -129,14 +135,20 @@ pub struct Table {
 }
 
 /// Who answers a number.
+///
+/// The fields stand in the order of their names in JSON: `serde_json` writes an entry in its canonical form as it stands.
+/// Nearly all of a large table are these, see `routing::slice`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NumberEntry {
-    /// The PhoneNumber object.
-    pub object: ObjectKey,
     /// Who answers; absent when the assistant is missing: the caller goes to `fallback`, else hears 480.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assistant: Option<ObjectKey>,
+    /// Gets the caller when the assistant can't be reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<ObjectKey>,
+    /// The PhoneNumber object.
+    pub object: ObjectKey,
     /// Carries transfers whose destination names no trunk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transfer_trunk: Option<ObjectKey>,
@@ -144,9 +156,6 @@ pub struct NumberEntry {
     /// must not go out over the trunk that the call came in over, whose rules and costs are others.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub transfer_trunk_unusable: bool,
-    /// Gets the caller when the assistant can't be reached.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fallback: Option<ObjectKey>,
 }
 
 /// An assistant, as far as a gateway needs to know it.

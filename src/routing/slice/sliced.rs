@@ -8,7 +8,6 @@ use std::marker::PhantomData;
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 
-use serde::Serialize;
 use serde_json::Value;
 
 use super::cut::{Measure, PartName};
@@ -51,9 +50,37 @@ pub struct Draft {
 /// An entry of any part.
 pub(in crate::routing) trait Entry: Debug + Send + Sync {
     fn value(&self) -> Value;
+
+    /// Appends its canonical JSON.
+    fn push(&self, text: &mut Vec<u8>) {
+        push_json(text, &self.value());
+    }
 }
 
-impl<V: Serialize + Debug + Send + Sync> Entry for V {
+impl Entry for AssistantEntry {
+    fn value(&self) -> Value {
+        to_value(self)
+    }
+}
+
+impl Entry for DestinationEntry {
+    fn value(&self) -> Value {
+        to_value(self)
+    }
+}
+
+impl Entry for NumberEntry {
+    fn value(&self) -> Value {
+        to_value(self)
+    }
+
+    /// Without a tree in between, which takes ten times as long: the fields are sorted.
+    fn push(&self, text: &mut Vec<u8>) {
+        push_json(text, self);
+    }
+}
+
+impl Entry for TrunkEntry {
     fn value(&self) -> Value {
         to_value(self)
     }
@@ -210,7 +237,7 @@ impl<K: Display, V: Entry + PartialEq + 'static> Part<K, V> {
         let mut measures = Vec::new();
         for (key, entry) in self.section(at) {
             let start = text.len();
-            push_row(&mut text, key, |text| push_json(text, &entry.value()));
+            push_row(&mut text, key, |text| entry.push(text));
             measures.push(Measure::new(key, text.len() - start));
         }
         let (mut row, mut rest) = (0, text.as_slice());

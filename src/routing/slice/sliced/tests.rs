@@ -125,6 +125,22 @@ proptest! {
 }
 
 #[test]
+fn a_number_is_written_in_canonical_form_without_a_tree() {
+    let key = |name| Some(ObjectKey::new("shop", name));
+    let whole = NumberEntry {
+        transfer_trunk: key("office"),
+        transfer_trunk_unusable: true,
+        fallback: key("reception"),
+        ..(*entry(1, 5)).clone()
+    };
+    for entry in [whole, (*entry(1, 5)).clone()] {
+        let mut text = Vec::new();
+        entry.push(&mut text);
+        assert_eq!(String::from_utf8(text).unwrap(), entry.value().to_string());
+    }
+}
+
+#[test]
 fn another_value_rewrites_one_slice_and_another_key_at_most_two() {
     let mut sliced = sliced(8000);
     let mut before = hashes(&sliced);
