@@ -173,7 +173,8 @@ impl Stage {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let head = heads.get(GATEWAY).await.ok()?;
             let present = slices.list_metadata(&Default::default()).await.ok()?.items.len();
-            (present <= head.spec.slices.len() + LEFT_OVER).then_some(())
+            let kept = head.spec.slices.len() + head.spec.previous_slices.len();
+            (present <= kept + LEFT_OVER).then_some(())
         };
         until(Duration::from_secs(300), "the collection of useless slices", tidy).await;
     }
