@@ -182,6 +182,14 @@ pub fn any_object(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true })
 }
 
+/// Schema of such an object that is written whole or not at all: the API server keeps no record of who owns which of its
+/// fields, which would double a large one and most of the work with it.
+pub fn atomic_object(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "x-kubernetes-preserve-unknown-fields": true, "x-kubernetes-map-type": "atomic",
+    })
+}
+
 /// Schema of a list of such objects, bounded.
 pub fn any_objects(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -27,6 +27,6 @@ pub struct RoutingSliceSpec {
     #[schemars(length(min = 1, max = 64))]
     pub part: String,
     /// The entries, as in `routing::table`.
-    #[schemars(schema_with = "super::crds::any_object")]
+    #[schemars(schema_with = "super::crds::atomic_object")]
     pub content: serde_json::Value,
 }
