@@ -2,17 +2,20 @@
 //!
 //! Written when something in it has changed, by server-side apply, so that each write is whole: what no longer holds
 //! disappears. A failed write is tried again with a growing, jittered delay and what is true then; nothing waits for it.
+//! A Lease that is not as it was written is written again: somebody changed or deleted it, or an earlier write of ours that
+//! was given up has landed after a later one.
 //! A pod that ends leaves its Lease as draining; it goes with the pod, which owns it. So a gateway needs no right to
 //! delete Leases.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{ObjectMeta, Patch, PatchParams};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -32,6 +35,8 @@ const CALLS_EVERY: Duration = Duration::from_secs(5);
 const RETRY_FROM: Duration = Duration::from_millis(200);
 /// The longest.
 const RETRY_TO: Duration = Duration::from_secs(5);
+/// Versions of the Lease that are remembered as our own, for a watch that lags behind.
+const REMEMBERED: usize = 8;
 
 /// What the acknowledgement is made from.
 pub struct Sources {
@@ -41,8 +46,64 @@ pub struct Sources {
     pub draining: watch::Receiver<bool>,
     /// How many calls there are.
     pub calls: Arc<Calls>,
-    /// The Lease is not as it was written: somebody changed or deleted it.
-    pub disturbed: Arc<Notify>,
+    /// The Lease as it was written.
+    pub lease: Arc<OwnLease>,
+}
+
+/// This pod's Lease: as it was written, and as the watch on it shows it.
+#[derive(Debug, Default)]
+pub struct OwnLease {
+    versions: Mutex<Versions>,
+    disturbed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Versions {
+    /// That came of our writes.
+    written: VecDeque<String>,
+    /// A write is under way: what the watch shows may be what comes of it.
+    writing: bool,
+    /// The last that the watch has shown and that wasn't compared yet; `None` inside when it has shown that there is no
+    /// Lease.
+    shown: Option<Option<String>>,
+}
+
+impl OwnLease {
+    /// Takes in the version that the watch shows; `None` when there is no Lease.
+    pub fn show(&self, version: Option<String>) {
+        let mut versions = self.versions();
+        versions.shown = Some(version);
+        self.compare(&mut versions);
+    }
+
+    fn begin(&self) {
+        self.versions().writing = true;
+    }
+
+    /// Takes in the version that came of a write; `None` when that isn't known.
+    fn written(&self, version: Option<String>) {
+        let mut versions = self.versions();
+        versions.writing = false;
+        versions.written.extend(version);
+        if versions.written.len() > REMEMBERED {
+            versions.written.pop_front();
+        }
+        self.compare(&mut versions);
+    }
+
+    fn compare(&self, versions: &mut Versions) {
+        if versions.writing {
+            return;
+        }
+        let Some(shown) = versions.shown.take() else { return };
+        if shown.is_none_or(|shown| !versions.written.contains(&shown)) {
+            self.disturbed.notify_one();
+        }
+    }
+
+    fn versions(&self) -> MutexGuard<'_, Versions> {
+        self.versions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Writes this pod's Lease until the process ends.
@@ -59,7 +120,10 @@ pub async fn acknowledge(client: Client, config: Config, mut sources: Sources, m
             wanted.calls = written.calls;
         }
         if written.as_ref() != Some(&wanted) {
-            if let Err(why) = write(&leases, &config, &wanted).await {
+            sources.lease.begin();
+            let outcome = write(&leases, &config, &wanted).await;
+            sources.lease.written(outcome.as_ref().ok().cloned());
+            if let Err(why) = outcome {
                 metrics.acknowledgement_failures.inc();
                 let pod = &config.pod.name;
                 tracing::warn!(
@@ -78,7 +142,7 @@ pub async fn acknowledge(client: Client, config: Config, mut sources: Sources, m
         tokio::select! {
             Ok(()) = sources.table.changed() => {},
             Ok(()) = sources.draining.changed() => {},
-            () = sources.disturbed.notified() => written = None,
+            () = sources.lease.disturbed.notified() => written = None,
             _ = calls_due.tick() => with_calls = true,
         }
     }
@@ -119,12 +183,13 @@ pub fn lease(config: &Config, said: &Acknowledgement) -> Lease {
     }
 }
 
-async fn write(leases: &Api<Lease>, config: &Config, said: &Acknowledgement) -> Result<(), String> {
+/// Returns the version of the Lease that came of it.
+async fn write(leases: &Api<Lease>, config: &Config, said: &Acknowledgement) -> Result<String, String> {
     // The Lease is ours alone: whoever else wrote to it loses.
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
     let lease = Patch::Apply(lease(config, said));
     match tokio::time::timeout(WRITE_TIMEOUT, leases.patch(&config.pod.name, &parameters, &lease)).await {
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(lease)) => Ok(lease.resource_version().unwrap_or_default()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("the API server did not answer within {} s", WRITE_TIMEOUT.as_secs())),
     }
@@ -133,4 +198,54 @@ async fn write(leases: &Api<Lease>, config: &Config, said: &Acknowledgement) -> 
 fn delays() -> impl Iterator<Item = Duration> {
     let delays = ExponentialBuilder::new().with_min_delay(RETRY_FROM).with_max_delay(RETRY_TO);
     delays.with_jitter().without_max_times().build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_disturbed(lease: &OwnLease) -> bool {
+        use futures::FutureExt;
+        lease.disturbed.notified().now_or_never().is_some()
+    }
+
+    fn shown(version: &str) -> Option<String> {
+        Some(version.to_owned())
+    }
+
+    #[test]
+    fn a_watch_that_lags_behind_our_own_writes_shows_nothing_new() {
+        let lease = OwnLease::default();
+        for version in ["1", "2"] {
+            lease.begin();
+            lease.written(shown(version));
+        }
+        lease.show(shown("1"));
+        lease.show(shown("2"));
+        lease.begin();
+        lease.show(shown("3"));
+        assert!(!is_disturbed(&lease), "it may be what is just being written");
+        lease.written(shown("3"));
+        assert!(!is_disturbed(&lease));
+    }
+
+    #[test]
+    fn a_version_that_nobody_here_wrote_is_noticed() {
+        let lease = OwnLease::default();
+        lease.begin();
+        lease.written(None);
+        lease.begin();
+        lease.written(shown("5"));
+        lease.show(shown("6"));
+        assert!(is_disturbed(&lease), "the write that was given up has landed");
+        lease.begin();
+        lease.show(shown("7"));
+        lease.written(shown("8"));
+        assert!(is_disturbed(&lease), "it may have come before ours or after");
+        lease.begin();
+        lease.written(shown("8"));
+        assert!(!is_disturbed(&lease), "once for each that the watch shows");
+        lease.show(None);
+        assert!(is_disturbed(&lease), "it is gone");
+    }
 }

@@ -14,8 +14,8 @@ use k8s_openapi::api::coordination::v1::Lease;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client, ResourceExt};
-use tokio::sync::Notify;
 
+use super::acknowledge::OwnLease;
 use super::call_id::Instance;
 use super::config::Config;
 use super::metrics::GatewayMetrics;
@@ -48,12 +48,12 @@ impl Peers {
     }
 }
 
-/// Keeps `peers` current until the process ends. `disturbed` is told when this pod's own Lease is gone.
+/// Keeps `peers` current until the process ends, and shows this pod's own Lease to `own`.
 pub async fn watch(
     client: Client,
     config: Config,
     peers: Arc<ArcSwap<Peers>>,
-    disturbed: Arc<Notify>,
+    own: Arc<OwnLease>,
     metrics: GatewayMetrics,
 ) {
     let leases: Api<Lease> = Api::namespaced(client, &config.pod.namespace);
@@ -71,8 +71,8 @@ pub async fn watch(
                 continue;
             }
         };
-        if known.hear(event) == OwnLease::Gone {
-            disturbed.notify_one();
+        if let Some(version) = known.hear(event) {
+            own.show(version);
         }
         if let Some(found) = known.changed(&peers.load()) {
             metrics.peers.set(i64::try_from(found.0.len()).unwrap_or(i64::MAX));
@@ -89,49 +89,42 @@ struct Known {
     pods: BTreeMap<String, (Instance, Peer)>,
     /// A list that is being received; replaces `pods` once it is complete.
     listed: Option<BTreeMap<String, (Instance, Peer)>>,
-    own_listed: bool,
-}
-
-/// What an event says about this pod's own Lease.
-#[derive(Debug, PartialEq, Eq)]
-enum OwnLease {
-    /// Nothing of note.
-    Unremarkable,
-    /// It is not there, or not any more.
-    Gone,
+    /// The version of this pod's own Lease in that list.
+    own_listed: Option<String>,
 }
 
 impl Known {
     fn new(own: &str) -> Self {
-        Self { own: own.to_owned(), pods: BTreeMap::new(), listed: None, own_listed: false }
+        Self { own: own.to_owned(), pods: BTreeMap::new(), listed: None, own_listed: None }
     }
 
-    fn hear(&mut self, event: Event<Lease>) -> OwnLease {
+    /// Takes an event in. Returns what it says of this pod's own Lease, if anything: its version, or that there is none.
+    fn hear(&mut self, event: Event<Lease>) -> Option<Option<String>> {
         match event {
             Event::Init => {
                 self.listed = Some(BTreeMap::new());
-                self.own_listed = false;
+                self.own_listed = None;
             }
-            Event::InitApply(lease) if lease.name_any() == self.own => self.own_listed = true,
+            Event::InitApply(lease) if lease.name_any() == self.own => {
+                self.own_listed = lease.resource_version();
+            }
             Event::InitApply(lease) => {
                 let listed = self.listed.get_or_insert_default();
                 listed.extend(peer(&lease).map(|found| (lease.name_any(), found)));
             }
             Event::InitDone => {
                 self.pods = self.listed.take().unwrap_or_default();
-                if !self.own_listed {
-                    return OwnLease::Gone;
-                }
+                return Some(self.own_listed.take());
             }
-            Event::Delete(lease) if lease.name_any() == self.own => return OwnLease::Gone,
-            Event::Apply(lease) if lease.name_any() == self.own => {}
+            Event::Apply(lease) if lease.name_any() == self.own => return Some(lease.resource_version()),
+            Event::Delete(lease) if lease.name_any() == self.own => return Some(None),
             Event::Apply(lease) => match peer(&lease) {
                 Some(found) => drop(self.pods.insert(lease.name_any(), found)),
                 None => drop(self.pods.remove(&lease.name_any())),
             },
             Event::Delete(lease) => drop(self.pods.remove(&lease.name_any())),
         }
-        OwnLease::Unremarkable
+        None
     }
 
     /// The peers, if they are others than `before`.
@@ -170,6 +163,7 @@ mod tests {
         let said = Acknowledgement { instance, address: address.to_owned(), ..Acknowledgement::default() };
         let mut lease = Lease::default();
         lease.metadata.name = Some(pod.to_owned());
+        lease.metadata.resource_version = Some("7".to_owned());
         lease.metadata.annotations = Some(said.annotations());
         lease
     }
@@ -191,7 +185,7 @@ mod tests {
     fn the_other_pods_are_peers_and_this_one_is_not() {
         let mut known = Known::new("gw-1");
         for event in listed(vec![lease("gw-1", 1, "10.0.0.1:8080"), lease("gw-2", 2, "[2001:db8::2]:8080")]) {
-            assert_eq!(known.hear(event), OwnLease::Unremarkable);
+            known.hear(event);
         }
         assert_eq!(pods(&known), ["00000002 gw-2 [2001:db8::2]:8080"]);
         known.hear(Event::Apply(lease("gw-3", 3, "10.0.0.3:8080")));
@@ -213,11 +207,19 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_of_ours_that_is_gone_is_noticed() {
+    fn what_the_watch_shows_of_our_own_lease_is_told() {
+        let own = || lease("gw-1", 1, "10.0.0.1:8080");
         let mut known = Known::new("gw-1");
-        let heard: Vec<OwnLease> = listed(vec![]).into_iter().map(|event| known.hear(event)).collect();
-        assert_eq!(heard.last(), Some(&OwnLease::Gone));
-        assert_eq!(known.hear(Event::Delete(lease("gw-1", 1, "10.0.0.1:8080"))), OwnLease::Gone);
+        let mut last = |events: Vec<Event<Lease>>| events.into_iter().map(|event| known.hear(event)).last();
+        assert_eq!(last(listed(vec![])), Some(Some(None)), "it isn't there");
+        assert_eq!(last(listed(vec![own()])), Some(Some(Some("7".to_owned()))));
+        assert_eq!(last(vec![Event::Apply(own())]), Some(Some(Some("7".to_owned()))));
+        assert_eq!(last(vec![Event::Delete(own())]), Some(Some(None)));
+        assert_eq!(
+            last(vec![Event::Apply(lease("gw-2", 2, "10.0.0.2:8080"))]),
+            Some(None),
+            "that is another's"
+        );
     }
 
     #[test]

@@ -17,11 +17,11 @@ use arc_swap::ArcSwap;
 use kube::Client;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::acknowledge::{self, Sources};
+use super::acknowledge::{self, OwnLease, Sources};
 use super::calls::Calls;
 use super::config::{Args, Config, ConfigError};
 use super::control::CallControl;
@@ -94,7 +94,7 @@ pub async fn run(args: Args) -> Result<(), GatewayError> {
     let (control, commands) = CallControl::new(config.pod.instance, config.shards, Arc::clone(&calls));
     let (phase, phases) = watch::channel(Phase::WaitingForTable);
     let (draining, drains) = watch::channel(false);
-    let disturbed = Arc::new(Notify::new());
+    let lease = Arc::<OwnLease>::default();
     let stop_http = CancellationToken::new();
 
     let http = Http {
@@ -118,7 +118,7 @@ pub async fn run(args: Args) -> Result<(), GatewayError> {
         table: table.clone(),
         draining: drains,
         calls: Arc::clone(&calls),
-        disturbed: Arc::clone(&disturbed),
+        lease: Arc::clone(&lease),
     };
     let mut parts = Parts::default();
     parts.spawn("the HTTP server", server::serve(listener, http::router(http), stop_http.clone()));
@@ -129,7 +129,7 @@ pub async fn run(args: Args) -> Result<(), GatewayError> {
     );
     parts.spawn(
         "the watch on peers",
-        peers::watch(client.clone(), config.clone(), Arc::clone(&peers), disturbed, counters),
+        peers::watch(client.clone(), config.clone(), Arc::clone(&peers), lease, counters),
     );
 
     let outcome = serve(Serving {

@@ -13,10 +13,10 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use voicedock::gateway::acknowledge::{self, Sources};
+use voicedock::gateway::acknowledge::{self, OwnLease, Sources};
 use voicedock::gateway::calls::Calls;
 use voicedock::gateway::config::{Args, Config};
 use voicedock::gateway::disk::Disk;
@@ -70,18 +70,18 @@ impl Pod {
             confirm_every: Duration::from_secs(1),
         };
         let (draining, drains) = watch::channel(false);
-        let disturbed = Arc::new(Notify::new());
+        let lease = Arc::<OwnLease>::default();
         let peers = Arc::new(ArcSwap::default());
         let sources = Sources {
             table: table.clone(),
             draining: drains,
             calls: Arc::new(Calls::new(1)),
-            disturbed: Arc::clone(&disturbed),
+            lease: Arc::clone(&lease),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(table::subscribe(source, holder));
         tasks.spawn(acknowledge::acknowledge(client.clone(), config.clone(), sources, metrics.clone()));
-        tasks.spawn(peers::watch(client.clone(), config.clone(), Arc::clone(&peers), disturbed, metrics));
+        tasks.spawn(peers::watch(client.clone(), config.clone(), Arc::clone(&peers), lease, metrics));
         Self { config, snapshot, state: table, peers, draining, _tasks: tasks }
     }
 
@@ -357,6 +357,24 @@ async fn a_lease_that_somebody_deleted_is_written_again_and_one_that_holds_is_le
 
     operator.api::<Lease>().delete("gw-1", &DeleteParams::default()).await.unwrap();
     operator.hears("gw-1", "the acknowledgement again", |said| said.table.clone()).await;
+}
+
+/// A write of the Lease that was given up after its time-out may still land after the one that followed it.
+#[tokio::test]
+async fn an_acknowledgement_that_an_older_one_has_overtaken_is_written_again() {
+    let (client, operator, state) = cluster("overtaken").await;
+    operator.publish(1, &table_of(&["+31201234567"])).await;
+    let pod = Pod::start(&client, &operator.namespace, "gw-1", &state);
+    operator.hears("gw-1", "the acknowledgement", |said| said.table.clone()).await;
+    let older = Acknowledgement::parse(operator.lease("gw-1").await.unwrap().annotations()).unwrap();
+    operator.publish(2, &table_of(&["+31201234568"])).await;
+    let says_newest = |said: &Acknowledgement| (said.table.as_ref()?.generation == 2).then_some(());
+    operator.hears("gw-1", "generation 2", says_newest).await;
+
+    let late = Patch::Apply(acknowledge::lease(&pod.config, &older));
+    let parameters = PatchParams::apply("voicedock-gateway").force();
+    operator.api::<Lease>().patch("gw-1", &parameters, &late).await.unwrap();
+    operator.hears("gw-1", "generation 2 again", says_newest).await;
 }
 
 #[tokio::test]

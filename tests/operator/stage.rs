@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use clap::Parser;
 use k8s_openapi::api::core::v1::{Pod as PodObject, Secret};
 use k8s_openapi::{ByteString, NamespaceResourceScope};
@@ -20,16 +21,19 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use voicedock::gateway::acknowledge::{self, Sources};
+use voicedock::gateway::acknowledge::{self, OwnLease, Sources};
 use voicedock::gateway::calls::Calls;
 use voicedock::gateway::config;
 use voicedock::gateway::disk::Disk;
 use voicedock::gateway::metrics::GatewayMetrics;
-use voicedock::gateway::table::{self, Holder, Source};
+use voicedock::gateway::peers;
+use voicedock::gateway::snapshot::Snapshot;
+use voicedock::gateway::table::{self, Holder, Source, TableState};
 use voicedock::operator;
+use voicedock::operator::leader::Timing;
 use voicedock::resources::{RoutingSlice, RoutingTable};
 use voicedock::routing::slice;
 use voicedock::routing::table::{ObjectKey, Table};
@@ -41,6 +45,26 @@ use crate::support::api_server::{ApiServer, SOON, api_server};
 pub const GATEWAY: &str = "default";
 /// The credentials Secret.
 pub const CREDENTIALS: &str = "default-voicedock-credentials";
+
+/// How fast operators are.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    pub lease: Timing,
+    /// How long a slice is kept that is useless.
+    pub collect_after: Duration,
+}
+
+const PACE: Pace = Pace {
+    lease: Timing {
+        duration: Duration::from_secs(3),
+        give_up: Duration::from_secs(2),
+        renew: Duration::from_millis(300),
+    },
+    collect_after: Duration::from_millis(200),
+};
+
+/// How often pods read the head besides watching it.
+const CONFIRM_EVERY: Duration = Duration::from_secs(1);
 
 static OPERATORS: AtomicU32 = AtomicU32::new(0);
 
@@ -139,7 +163,13 @@ impl Stage {
 
     /// Starts an operator of this namespace whose way to the API server is another.
     pub fn operator_over(&self, config: kube::Config) -> Operator {
-        Operator::start(std::future::ready(config), Some(self.namespace.clone()), self.key(GATEWAY))
+        self.operator_at(PACE, config)
+    }
+
+    /// The same, of another pace.
+    pub fn operator_at(&self, pace: Pace, config: kube::Config) -> Operator {
+        let namespace = Some(self.namespace.clone());
+        Operator::start_at(pace, std::future::ready(config), namespace, self.key(GATEWAY))
     }
 
     /// The way to the API server.
@@ -149,7 +179,13 @@ impl Stage {
 
     /// A ready gateway pod.
     pub async fn pod(&self, name: &str) -> GatewayPod {
-        let pod = GatewayPod::start(self, name).await;
+        self.pod_over(name, self.client.clone(), CONFIRM_EVERY).await
+    }
+
+    /// A ready gateway pod whose way to the API server is another, and how often it reads the head besides watching it.
+    pub async fn pod_over(&self, name: &str, client: Client, confirm_every: Duration) -> GatewayPod {
+        let mut pod = GatewayPod::make_over(self, name, client, confirm_every).await;
+        pod.run();
         pod.ready(true).await;
         pod
     }
@@ -307,6 +343,15 @@ impl Operator {
         namespace: Option<String>,
         default_gateway: ObjectKey,
     ) -> Self {
+        Self::start_at(PACE, config, namespace, default_gateway)
+    }
+
+    fn start_at(
+        pace: Pace,
+        config: impl Future<Output = kube::Config> + Send + 'static,
+        namespace: Option<String>,
+        default_gateway: ObjectKey,
+    ) -> Self {
         let identity = format!("operator-{}", OPERATORS.fetch_add(1, Ordering::Relaxed));
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
@@ -320,10 +365,10 @@ impl Operator {
             image_pull_policy: None,
             identity: identity.clone(),
             lease_name: "voicedock-operator".to_owned(),
-            lease_duration_seconds: Duration::from_secs(3),
-            lease_renew_deadline_seconds: Duration::from_secs(2),
-            lease_retry_seconds: Duration::from_millis(300),
-            collect_after_seconds: Duration::from_millis(200),
+            lease_duration_seconds: pace.lease.duration,
+            lease_renew_deadline_seconds: pace.lease.give_up,
+            lease_retry_seconds: pace.lease.renew,
+            collect_after_seconds: pace.collect_after,
             http,
             log: LogArgs { log: LogFormat::Text },
         };
@@ -369,6 +414,13 @@ pub struct GatewayPod {
     config: config::Config,
     holder: Option<(Source, Holder)>,
     sources: Option<Sources>,
+    /// What calls are routed by.
+    #[allow(dead_code, reason = "tests/api_faults looks at it")]
+    pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// What is to be acknowledged.
+    #[allow(dead_code, reason = "tests/api_faults looks at it")]
+    pub table: watch::Receiver<TableState>,
+    lease: Arc<OwnLease>,
     metrics: GatewayMetrics,
     _draining: watch::Sender<bool>,
     _state: tempfile::TempDir,
@@ -377,14 +429,12 @@ pub struct GatewayPod {
 }
 
 impl GatewayPod {
-    async fn start(stage: &Stage, name: &str) -> Self {
-        let mut pod = Self::make(stage, name).await;
-        pod.run();
-        pod
-    }
-
     /// A pod whose process doesn't run yet.
     pub async fn make(stage: &Stage, name: &str) -> Self {
+        Self::make_over(stage, name, stage.client.clone(), CONFIRM_EVERY).await
+    }
+
+    async fn make_over(stage: &Stage, name: &str, client: Client, confirm_every: Duration) -> Self {
         let api = stage.api::<PodObject>();
         let labels = json!({
             "app.kubernetes.io/managed-by": "voicedock-operator", "voicedock.dev/gateway": GATEWAY,
@@ -416,18 +466,20 @@ impl GatewayPod {
         let state = tempfile::tempdir().unwrap();
         let disk = Disk::new(state.path(), stage.key(GATEWAY).to_string());
         let holder = Holder::load(disk, metrics.clone());
+        let (snapshot, table) = (holder.snapshot(), holder.state());
         let source = Source {
-            client: stage.client.clone(),
+            client: client.clone(),
             namespace: stage.namespace.clone(),
             gateway: GATEWAY.to_owned(),
-            confirm_every: Duration::from_secs(1),
+            confirm_every,
         };
         let (draining, drains) = watch::channel(false);
+        let lease = Arc::<OwnLease>::default();
         let sources = Sources {
-            table: holder.state(),
+            table: table.clone(),
             draining: drains,
             calls: Arc::new(Calls::new(1)),
-            disturbed: Arc::new(Notify::new()),
+            lease: Arc::clone(&lease),
         };
         Self {
             api,
@@ -435,11 +487,14 @@ impl GatewayPod {
             config,
             holder: Some((source, holder)),
             sources: Some(sources),
+            snapshot,
+            table,
+            lease,
             metrics,
             _draining: draining,
             _state: state,
             tasks: JoinSet::new(),
-            client: stage.client.clone(),
+            client,
         }
     }
 
@@ -448,8 +503,10 @@ impl GatewayPod {
         let (source, holder) = self.holder.take().expect("it is started once");
         self.tasks.spawn(table::subscribe(source, holder));
         let sources = self.sources.take().expect("it is started once");
-        let (client, config) = (self.client.clone(), self.config.clone());
-        self.tasks.spawn(acknowledge::acknowledge(client, config, sources, self.metrics.clone()));
+        let (client, config, metrics) = (self.client.clone(), self.config.clone(), self.metrics.clone());
+        self.tasks.spawn(acknowledge::acknowledge(client.clone(), config.clone(), sources, metrics.clone()));
+        let (peers, lease) = (Arc::default(), Arc::clone(&self.lease));
+        self.tasks.spawn(peers::watch(client, config, peers, lease, metrics));
     }
 
     /// Plays the kubelet.
