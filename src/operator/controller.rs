@@ -230,6 +230,9 @@ impl Controller {
             self.fleet.verify(&gateway, &self.state, now);
             self.reports.mark(Target::Table(gateway));
         }
+        for gateway in touched.found {
+            self.fleet.found(&gateway, now);
+        }
         for (gateway, loss) in touched.losses {
             self.fleet.lost(&gateway, loss, &self.state, now);
         }

@@ -335,6 +335,13 @@ impl Fleet {
         }
     }
 
+    /// Takes in that there is another slice: one that nothing names has to be collected.
+    pub fn found(&mut self, key: &ObjectKey, now: Instant) {
+        if let Some(gateway) = self.gateways.get_mut(key) {
+            gateway.collect.want(now);
+        }
+    }
+
     /// Takes in that something is gone that was published once.
     pub fn lost(&mut self, key: &ObjectKey, loss: Loss, state: &State, now: Instant) {
         let Some(gateway) = self.gateways.get_mut(key) else { return };

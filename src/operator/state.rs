@@ -51,6 +51,8 @@ pub struct Touched {
     pub rolls: BTreeSet<ObjectKey>,
     /// Gateways whose head changed.
     pub published: BTreeSet<ObjectKey>,
+    /// Gateways for which a slice has appeared, whoever wrote it.
+    pub found: BTreeSet<ObjectKey>,
     /// What gateways have lost of what was published for them.
     pub losses: BTreeSet<(ObjectKey, Loss)>,
     /// Kinds that were listed anew, with the round.
@@ -135,6 +137,9 @@ impl State {
                 }
             }),
             Change::Slices(delta) => absorb(&mut self.slices, delta, |key, old, new| {
+                if let Some(slice) = new.filter(|_| old.is_none()) {
+                    touched.found.insert(ObjectKey::new(key.namespace.clone(), slice.gateway.clone()));
+                }
                 if let Some(slice) = old.filter(|_| new.is_none()) {
                     let gateway = ObjectKey::new(key.namespace.clone(), slice.gateway.clone());
                     touched.losses.insert((gateway, Loss::Slice(key.name.clone())));
@@ -342,6 +347,17 @@ mod tests {
         after(&mut state, Change::Numbers(Delta::Put(key(), number(1))));
         let touched = after(&mut state, Change::Numbers(Delta::Replace(BTreeMap::new())));
         assert!(touched.compile && state.index.objects().numbers.is_empty());
+    }
+
+    #[test]
+    fn a_slice_that_appears_is_told_of_whoever_wrote_it() {
+        let slice = SliceFacts { gateway: "default".to_owned(), version: Version::default() };
+        let mut state = State::default();
+        let gateways = BTreeSet::from([ObjectKey::new("a", "default")]);
+        assert_eq!(after(&mut state, Change::Slices(Delta::Put(key(), slice.clone()))).found, gateways);
+        assert!(after(&mut state, Change::Slices(Delta::Put(key(), slice.clone()))).found.is_empty());
+        let listed = BTreeMap::from([(key(), slice.clone()), (ObjectKey::new("a", "other"), slice)]);
+        assert_eq!(after(&mut state, Change::Slices(Delta::Replace(listed))).found, gateways);
     }
 
     #[test]

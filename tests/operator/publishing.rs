@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::ResourceExt;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
 use serde_json::json;
 use voicedock::resources::{RoutingSlice, RoutingTable};
 
@@ -118,6 +118,26 @@ async fn slices_that_no_gateway_can_ask_for_are_deleted() {
         (there == kept).then_some(())
     })
     .await;
+}
+
+/// As when a write of an earlier leader lands after everything is done.
+#[tokio::test]
+async fn a_slice_that_nothing_names_is_deleted_although_nothing_else_changes() {
+    let (stage, _operator, _pod) = Stage::set("orphan").await;
+    stage.office().await;
+    stage.is_ready("PhoneNumber", "main").await;
+    stage.settled().await;
+    let api = stage.api::<RoutingSlice>();
+    let mut slice = found(&api, &stage.head().await.unwrap().spec.slices[0]).await.unwrap();
+    slice.metadata = ObjectMeta {
+        name: Some(format!("{}0", slice.name_any())),
+        labels: slice.metadata.labels,
+        owner_references: slice.metadata.owner_references,
+        ..ObjectMeta::default()
+    };
+    api.create(&PostParams::default(), &slice).await.unwrap();
+    eventually("that it is gone", async || found(&api, &slice.name_any()).await.is_none().then_some(()))
+        .await;
 }
 
 #[tokio::test]
