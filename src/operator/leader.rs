@@ -57,7 +57,8 @@ impl Term {
         Self { deadline: Arc::new(Mutex::new(deadline)), ended: CancellationToken::new() }
     }
 
-    /// Whether this replica may write now.
+    /// Whether this replica may write now. Once it may not, it never may again in this term: what was not begun for that
+    /// reason is begun anew in the next.
     pub fn holds(&self) -> bool {
         !self.ended.is_cancelled() && Instant::now() < self.deadline()
     }
@@ -71,8 +72,14 @@ impl Term {
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn renew(&self, deadline: Instant) {
-        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
+    /// Prolongs the term; false when it has run out meanwhile.
+    fn renew(&self, deadline: Instant) -> bool {
+        let mut known = self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_time = Instant::now() < *known;
+        if in_time {
+            *known = deadline;
+        }
+        in_time
     }
 
     fn end(&self) {
@@ -178,7 +185,9 @@ impl Elector {
             match tokio::time::timeout(remaining.min(self.timing.renew), call).await {
                 Ok(Ok(current)) => {
                     lease = current;
-                    term.renew(started + self.timing.give_up);
+                    if !term.renew(started + self.timing.give_up) {
+                        break;
+                    }
                     pause = self.timing.renew;
                 }
                 Ok(Err(kube::Error::Api(status))) if status.is_conflict() || status.is_not_found() => {
@@ -280,4 +289,20 @@ fn holder(lease: &Lease) -> Option<&String> {
 /// Between 80 % and 120 % of `pause`, so that replicas don't knock in step.
 fn jitter(pause: Duration) -> Duration {
     pause.mul_f64(rand::random_range(0.8..1.2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_term_that_has_run_out_is_not_brought_back_by_a_renewal_that_was_answered_late() {
+        let second = Duration::from_secs(1);
+        let term = Term::until(Instant::now() + second);
+        assert!(term.renew(Instant::now() + second * 2), "in time");
+        tokio::time::advance(second * 2).await;
+        assert!(!term.holds());
+        assert!(!term.renew(Instant::now() + second * 2));
+        assert!(!term.holds(), "work was refused since: it is only begun anew in another term");
+    }
 }
