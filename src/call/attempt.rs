@@ -111,13 +111,13 @@ impl Call {
         out: &mut Vec<Effect>,
     ) {
         if let Some((key, AgentEntry::Sip { targets, headers, answer_timeout_seconds })) =
-            &self.start.answer.assistant
+            self.start.answer.assistant()
             && let Some(target) = targets.get(index)
         {
             let mut all = vec![
                 ("X-VoiceDock-Call-Id".to_owned(), self.start.id.clone()),
                 ("X-VoiceDock-Assistant".to_owned(), key.to_string()),
-                ("X-VoiceDock-Number".to_owned(), self.start.answer.number.to_string()),
+                ("X-VoiceDock-Number".to_owned(), self.start.answer.number().to_string()),
             ];
             all.extend(headers.iter().cloned());
             let dial = Dial {
@@ -144,7 +144,7 @@ impl Call {
         context: Context<'_>,
         out: &mut Vec<Effect>,
     ) {
-        let key = self.start.answer.fallback.as_ref();
+        let key = self.start.answer.fallback();
         match key.map(|key| context.index.fallback(&self.facts(false), key, context.moment())) {
             Some(Ok(plan)) => self.dial_human(plan.route, plan.then, out),
             Some(Err(refusal)) => {

@@ -71,7 +71,7 @@ impl Call {
                 let display = self.start.incoming.from.display.clone();
                 return (Party { display, user: self.caller_number().into(), host: String::new() }, false);
             }
-            CallerIdEntry::PhoneNumber => &self.start.answer.number,
+            CallerIdEntry::PhoneNumber => self.start.answer.number(),
             CallerIdEntry::Fixed(number) => number,
         };
         (Party { display: String::new(), user: number.to_string(), host: String::new() }, false)
@@ -79,7 +79,7 @@ impl Call {
 
     /// The number that was dialled first, and why the call has left it.
     fn way_here(&self, route: &TransferRoute, why: Retarget) -> Vec<(String, String)> {
-        let first = format!("<sip:{}@{{host}}>", self.start.answer.number);
+        let first = format!("<sip:{}@{{host}}>", self.start.answer.number());
         let reason = match why {
             Retarget::Fallback => "unavailable",
             Retarget::Transfer { .. } => "deflection",

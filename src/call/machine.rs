@@ -191,22 +191,22 @@ impl Call {
 
     /// The number that was dialled.
     pub fn number(&self) -> &E164 {
-        &self.start.answer.number
+        self.start.answer.number()
     }
 
     /// The PhoneNumber object.
     pub fn object(&self) -> &ObjectKey {
-        &self.start.answer.object
+        self.start.answer.object()
     }
 
     /// The assistant.
     pub fn assistant(&self) -> Option<&ObjectKey> {
-        self.start.answer.assistant.as_ref().map(|(key, _)| key)
+        self.start.answer.assistant().map(|(key, _)| key)
     }
 
     /// The trunk that the call came in over.
     pub fn trunk(&self) -> &ObjectKey {
-        &self.start.answer.trunk
+        self.start.answer.trunk()
     }
 
     /// The caller's number as its trunk vouches for it, else as it says itself.
@@ -223,8 +223,8 @@ impl Call {
 
     pub(super) fn facts(&self, may_be_referred: bool) -> CallFacts {
         CallFacts {
-            number: self.start.answer.number.clone(),
-            inbound_trunk: self.start.answer.trunk.clone(),
+            number: self.start.answer.number().clone(),
+            inbound_trunk: self.start.answer.trunk().clone(),
             may_be_referred: may_be_referred && !self.owes_notify,
         }
     }

@@ -241,7 +241,7 @@ impl Shard {
             }
         };
         let id = CallId { instance: shared.instance, shard: self.number, serial: rand::rng().next_u64() };
-        tracing::info!(call = %id, number = %answer.object, trunk = %answer.trunk, "call came in");
+        tracing::info!(call = %id, number = %answer.object(), trunk = %answer.trunk(), "call came in");
         let start = CallStart { id: id.to_string(), incoming, answer };
         let (call, effects) = Call::start(start, context(now, &snapshot, &shared.lines));
         shared.live.fetch_add(1, Ordering::Relaxed);

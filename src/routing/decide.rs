@@ -3,26 +3,23 @@
 //! Pure look-ups over an [`Index`] of the table; every refusal says why, for logs, the API's answer and `explain`.
 
 mod failover;
+mod numbers;
 mod sources;
 mod transfer;
 
-use std::hash::BuildHasherDefault;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use imbl::GenericHashMap;
-use imbl::ordmap::DiffItem;
-use imbl::shared_ptr::DefaultSharedPtr;
 use jiff::Timestamp;
-use siphasher::sip::SipHasher13;
 
 use super::normalise::normalise;
 use super::schedule::Opening;
 use super::table::{
-    AgentEntry, CallerIdEntry, CallerIdHeaderEntry, CredentialId, E164, Limits, NumberEntry, ObjectKey,
-    SipTarget, Table, TransportEntry,
+    AgentEntry, AssistantEntry, CallerIdEntry, CallerIdHeaderEntry, CredentialId, E164, Limits, NumberEntry,
+    ObjectKey, SipTarget, Table, TransportEntry,
 };
 pub use failover::{Elsewhere, Failover};
+use numbers::Numbers;
 use sources::Sources;
 
 /// A table made ready for look-ups when a gateway switches to it: from the one before, at the cost of what changed.
@@ -34,33 +31,41 @@ pub struct Index {
     sources: Arc<Sources>,
 }
 
-/// The numbers of the table by hash: persistent, so that successive tables share what they have in common.
-type Numbers = GenericHashMap<u64, Number, BuildHasherDefault<SipHasher13>, DefaultSharedPtr>;
-
-#[derive(Clone)]
-struct Number {
-    entry: Arc<NumberEntry>,
-}
-
-impl PartialEq for Number {
-    fn eq(&self, other: &Self) -> bool {
-        self.entry == other.entry
-    }
-}
-
-/// Who answers a call.
+/// Who answers a call. Shares the entries of the table: to make one costs no copies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
+    number: E164,
+    entry: Arc<NumberEntry>,
+    trunk: Arc<ObjectKey>,
+    assistant: Option<Arc<AssistantEntry>>,
+}
+
+impl Answer {
     /// The number that was called.
-    pub number: E164,
+    pub fn number(&self) -> &E164 {
+        &self.number
+    }
+
     /// The PhoneNumber object.
-    pub object: ObjectKey,
+    pub fn object(&self) -> &ObjectKey {
+        &self.entry.object
+    }
+
     /// The trunk that the call came in over.
-    pub trunk: ObjectKey,
-    /// The assistant that answers and how it is reached; absent: straight to `fallback`.
-    pub assistant: Option<(ObjectKey, AgentEntry)>,
+    pub fn trunk(&self) -> &ObjectKey {
+        &self.trunk
+    }
+
+    /// The assistant that answers and how it is reached; absent: straight to [`Self::fallback`].
+    pub fn assistant(&self) -> Option<(&ObjectKey, &AgentEntry)> {
+        let entry = self.assistant.as_ref()?;
+        self.entry.assistant.as_ref().map(|key| (key, &entry.agent))
+    }
+
     /// Gets the caller when the assistant can't be reached.
-    pub fallback: Option<ObjectKey>,
+    pub fn fallback(&self) -> Option<&ObjectKey> {
+        self.entry.fallback.as_ref()
+    }
 }
 
 /// Why a call is not answered.
@@ -274,11 +279,7 @@ pub type TargetTransport = TransportEntry;
 impl Index {
     /// Makes a table ready for look-ups; takes time in proportion to its size.
     pub fn new(table: Arc<Table>) -> Self {
-        let numbers = table
-            .numbers
-            .iter()
-            .map(|(number, entry)| (digits(number), Number { entry: entry.clone() }))
-            .collect();
+        let numbers = Numbers::new(&table.numbers);
         let sources = Arc::new(Sources::new(&table.trunks));
         Self { table, numbers, sources }
     }
@@ -286,17 +287,7 @@ impl Index {
     /// Makes a table ready for look-ups that was made from this one's by changing it: takes time in proportion to what was
     /// changed, plus the number of trunks if one of them was.
     pub fn follow(&self, table: Arc<Table>) -> Self {
-        let mut numbers = self.numbers.clone();
-        for change in self.table.numbers.diff(&table.numbers) {
-            match change {
-                DiffItem::Add(number, entry) | DiffItem::Update { new: (number, entry), .. } => {
-                    numbers.insert(digits(number), Number { entry: entry.clone() });
-                }
-                DiffItem::Remove(number, _) => {
-                    numbers.remove(&digits(number));
-                }
-            }
-        }
+        let numbers = self.numbers.follow(&self.table.numbers, &table.numbers);
         let same = self.table.trunks.diff(&table.trunks).next().is_none();
         let sources = if same { self.sources.clone() } else { Arc::new(Sources::new(&table.trunks)) };
         Self { table, numbers, sources }
@@ -309,7 +300,7 @@ impl Index {
 
     /// The entry of a number.
     pub fn number(&self, number: &E164) -> Option<&NumberEntry> {
-        self.find(number).map(|found| found.entry.as_ref())
+        self.numbers.get(number).map(AsRef::as_ref)
     }
 
     /// Who answers a call from `source` (the address that the INVITE came from) to `called_raw` (the user part of its
@@ -323,8 +314,8 @@ impl Index {
         for (key, trunk) in self.sources.admitting(source) {
             first.get_or_insert(key);
             let Some(number) = normalise(&trunk.number_format, called_raw) else { continue };
-            let Some(found) = self.find(&number) else { continue };
-            let namespace = &found.entry.object.namespace;
+            let Some(found) = self.numbers.get(&number) else { continue };
+            let namespace = &found.object.namespace;
             if trunk.allowed_namespaces.binary_search(namespace).is_err() {
                 continue;
             }
@@ -335,35 +326,15 @@ impl Index {
         }
         match (shared, first) {
             (Some((trunk, number, found)), _) => Ok(self.answer(trunk, number, found)),
-            (None, Some(trunk)) => Err(AnswerRefusal::UnknownNumber(trunk.clone())),
+            (None, Some(trunk)) => Err(AnswerRefusal::UnknownNumber(ObjectKey::clone(trunk))),
             (None, None) => Err(AnswerRefusal::UnknownSource(source)),
         }
     }
 
-    fn find(&self, number: &E164) -> Option<&Number> {
-        self.numbers.get(&digits(number))
+    fn answer(&self, trunk: &Arc<ObjectKey>, number: E164, entry: &Arc<NumberEntry>) -> Answer {
+        let assistant = entry.assistant.as_ref().and_then(|key| self.table.assistants.get(key));
+        Answer { number, entry: entry.clone(), trunk: trunk.clone(), assistant: assistant.cloned() }
     }
-
-    fn answer(&self, trunk: &ObjectKey, number: E164, found: &Number) -> Answer {
-        let entry = &found.entry;
-        let assistant = entry.assistant.as_ref().and_then(|key| self.table.assistants.get_key_value(key));
-        Answer {
-            number,
-            object: entry.object.clone(),
-            trunk: trunk.clone(),
-            assistant: assistant.map(|(key, entry)| (key.clone(), entry.agent.clone())),
-            fallback: entry.fallback.clone(),
-        }
-    }
-}
-
-/// The number as an integer: at most 15 digits and no leading 0, so no two numbers have the same.
-fn digits(number: &E164) -> u64 {
-    number
-        .as_str()
-        .bytes()
-        .filter(u8::is_ascii_digit)
-        .fold(0, |value, digit| value * 10 + u64::from(digit - b'0'))
 }
 
 #[cfg(test)]

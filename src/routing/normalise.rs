@@ -3,6 +3,8 @@
 //! What can't be read with certainty is `None`: a call that is refused can be put right, one that reaches the wrong
 //! assistant can't.
 
+use std::borrow::Cow;
+
 use super::table::{E164, NumberFormatEntry};
 
 /// Country codes whose national numbers keep their leading 0 in E.164 (Italy, Ivory Coast, Congo): there is no trunk
@@ -19,30 +21,33 @@ const ZERO_IS_PART_OF_THE_NUMBER: [&str; 3] = ["39", "225", "242"];
 pub fn normalise(format: &NumberFormatEntry, raw: &str) -> Option<E164> {
     let digits = strip(raw)?;
     let international = digits.strip_prefix('+').or_else(|| digits.strip_prefix("00"));
-    let number = match (international, format) {
-        (Some(international), _) => format!("+{international}"),
-        (None, NumberFormatEntry::E164) => format!("+{digits}"),
+    match (international, format) {
+        (Some(international), _) => E164::of_digits("", international),
+        (None, NumberFormatEntry::E164) => E164::of_digits("", &digits),
         (None, NumberFormatEntry::National { country_code }) => national(country_code, &digits),
-    };
-    number.parse().ok()
+    }
 }
 
-fn national(country_code: &str, digits: &str) -> String {
+fn national(country_code: &str, digits: &str) -> Option<E164> {
     if country_code == "1" && digits.len() == 11 && digits.starts_with('1') {
-        return format!("+{digits}");
+        return E164::of_digits("", digits);
     }
     let keeps_zero = ZERO_IS_PART_OF_THE_NUMBER.contains(&country_code);
     let significant = if keeps_zero { digits } else { digits.strip_prefix('0').unwrap_or(digits) };
-    format!("+{country_code}{significant}")
+    E164::of_digits(country_code, significant)
 }
 
 /// Digits with at most a leading `+`; `None` if there is anything else but separators, or no digit at all.
-fn strip(raw: &str) -> Option<String> {
+fn strip(raw: &str) -> Option<Cow<'_, str>> {
     let raw = match raw.split_at_checked(4) {
         Some((scheme, rest)) if scheme.eq_ignore_ascii_case("tel:") => rest,
         _ => raw,
     };
     let number = raw.split(';').next().unwrap_or_default();
+    let digits = number.strip_prefix('+').unwrap_or(number);
+    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Cow::Borrowed(number));
+    }
     let mut stripped = String::with_capacity(number.len());
     for character in number.chars() {
         match character {
@@ -52,7 +57,7 @@ fn strip(raw: &str) -> Option<String> {
             _ => return None,
         }
     }
-    stripped.ends_with(|last: char| last.is_ascii_digit()).then_some(stripped)
+    stripped.ends_with(|last: char| last.is_ascii_digit()).then_some(Cow::Owned(stripped))
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! One hash look-up for each prefix length that occurs (a handful in practice), whatever the number of trunks.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::BuildHasherDefault;
 use std::net::IpAddr;
@@ -15,8 +16,8 @@ use crate::routing::table::{Entries, ObjectKey, TrunkEntry};
 /// Trunks by the networks they admit.
 pub(super) struct Sources {
     /// In the order of their keys.
-    trunks: Vec<(ObjectKey, Arc<TrunkEntry>)>,
-    /// Positions in `trunks`, by network without host bits; ascending.
+    trunks: Vec<(Arc<ObjectKey>, Arc<TrunkEntry>)>,
+    /// Positions in `trunks`, by network without host bits; ascending, each once.
     networks: HashMap<IpNet, Vec<usize>, BuildHasherDefault<SipHasher13>>,
     /// Prefix lengths that occur, for IPv4 and IPv6.
     lengths: [BTreeSet<u8>; 2],
@@ -27,7 +28,7 @@ impl Sources {
         let trunks: Vec<_> = trunks
             .iter()
             .filter(|(_, trunk)| !trunk.allowed_sources.is_empty())
-            .map(|(key, trunk)| (key.clone(), trunk.clone()))
+            .map(|(key, trunk)| (Arc::new(key.clone()), trunk.clone()))
             .collect();
         let mut networks: HashMap<IpNet, Vec<usize>, _> = HashMap::default();
         let mut lengths = [BTreeSet::new(), BTreeSet::new()];
@@ -35,26 +36,36 @@ impl Sources {
             for network in &trunk.allowed_sources {
                 let network = network.trunc();
                 lengths[family(network.addr())].insert(network.prefix_len());
-                networks.entry(network).or_default().push(position);
+                let positions: &mut Vec<usize> = networks.entry(network).or_default();
+                if positions.last() != Some(&position) {
+                    positions.push(position);
+                }
             }
         }
         Self { trunks, networks, lengths }
     }
 
     /// The trunks that admit `source`, in the order of their keys, each once.
-    pub(super) fn admitting(&self, source: IpAddr) -> impl Iterator<Item = (&ObjectKey, &TrunkEntry)> {
+    pub(super) fn admitting(&self, source: IpAddr) -> impl Iterator<Item = (&Arc<ObjectKey>, &TrunkEntry)> {
         let source = source.to_canonical();
-        let mut positions: Vec<usize> = self.lengths[family(source)]
+        let mut lists = self.lengths[family(source)]
             .iter()
-            .filter_map(|&length| IpNet::new(source, length).ok())
-            .filter_map(|network| self.networks.get(&network.trunc()))
-            .flatten()
-            .copied()
-            .collect();
-        positions.sort_unstable();
-        positions.dedup();
-        positions.into_iter().map(|position| {
-            let (key, trunk) = &self.trunks[position];
+            .filter_map(move |&length| IpNet::new(source, length).ok())
+            .filter_map(|network| self.networks.get(&network.trunc()));
+        let first = lists.next().map(Vec::as_slice).unwrap_or_default();
+        let positions = match lists.next() {
+            // Nearly always: nothing to bring in order, and nothing to allocate.
+            None => Cow::Borrowed(first),
+            Some(second) => {
+                let mut all: Vec<usize> =
+                    first.iter().chain(second).chain(lists.flatten()).copied().collect();
+                all.sort_unstable();
+                all.dedup();
+                Cow::Owned(all)
+            }
+        };
+        (0..positions.len()).map(move |at| {
+            let (key, trunk) = &self.trunks[positions[at]];
             (key, trunk.as_ref())
         })
     }

@@ -11,8 +11,8 @@ use crate::routing::table::{
 use crate::routing::uri::{self, TargetError};
 
 use super::{
-    Authority, CallFacts, Elsewhere, Failover, Index, Now, Number, PassedOver, Plan, TransferRefusal,
-    TransferRoute, TrunkRule, Wanted,
+    Authority, CallFacts, Elsewhere, Failover, Index, Now, PassedOver, Plan, TransferRefusal, TransferRoute,
+    TrunkRule, Wanted,
 };
 
 /// Seconds that a number or URI which is no TransferDestination may ring.
@@ -50,7 +50,7 @@ impl Index {
         now: Now<'_>,
     ) -> Result<Plan, TransferRefusal> {
         let number =
-            self.find(&call.number).ok_or_else(|| TransferRefusal::NumberGone(call.number.clone()))?;
+            self.number(&call.number).ok_or_else(|| TransferRefusal::NumberGone(call.number.clone()))?;
         let entry = assistant.and_then(|key| self.table().assistants.get(key));
         let listed = entry.into_iter().flat_map(|entry| &entry.destinations).filter_map(|(name, key)| {
             self.table().destinations.get(key).map(|destination| Listed { name, key, destination })
@@ -77,7 +77,7 @@ impl Index {
         now: Now<'_>,
     ) -> Result<Plan, TransferRefusal> {
         let number =
-            self.find(&call.number).ok_or_else(|| TransferRefusal::NumberGone(call.number.clone()))?;
+            self.number(&call.number).ok_or_else(|| TransferRefusal::NumberGone(call.number.clone()))?;
         let destination = self
             .table()
             .destinations
@@ -98,7 +98,7 @@ impl Index {
     ) -> (Vec<PassedOver>, Option<(TransferRoute, Vec<ObjectKey>)>) {
         let mut passed_over = Vec::new();
         for (position, key) in chain.iter().enumerate() {
-            let route = match (self.find(&call.number), self.table().destinations.get(key)) {
+            let route = match (self.number(&call.number), self.table().destinations.get(key)) {
                 (Some(number), Some(destination)) => {
                     self.to_destination(call, number, Listed { name: &key.name, key, destination }, now)
                 }
@@ -118,7 +118,7 @@ impl Index {
     fn plan(
         &self,
         call: &CallFacts,
-        number: &Number,
+        number: &NumberEntry,
         listed: Listed<'_>,
         now: Now<'_>,
     ) -> Result<Plan, TransferRefusal> {
@@ -143,7 +143,7 @@ impl Index {
     fn to_destination(
         &self,
         call: &CallFacts,
-        number: &Number,
+        number: &NumberEntry,
         Listed { name, key, destination }: Listed<'_>,
         now: Now<'_>,
     ) -> Result<TransferRoute, TransferRefusal> {
@@ -187,16 +187,16 @@ impl Index {
     }
 
     /// The caller's trunk, if it can be sent a REFER now.
-    fn may_be_referred(&self, call: &CallFacts, number: &Number) -> Option<Way<'_>> {
+    fn may_be_referred(&self, call: &CallFacts, number: &NumberEntry) -> Option<Way<'_>> {
         let way = self.way(&call.inbound_trunk, TrunkRule::Inbound, "").ok()?;
-        let may = call.may_be_referred && way.entry.refer.is_some() && may_use(&number.entry, way.entry);
+        let may = call.may_be_referred && way.entry.refer.is_some() && may_use(number, way.entry);
         may.then_some(way)
     }
 
     fn to_number(
         &self,
         call: &CallFacts,
-        number: &Number,
+        number: &NumberEntry,
         wanted: &E164,
         now: Now<'_>,
     ) -> Result<TransferRoute, TransferRefusal> {
@@ -208,7 +208,7 @@ impl Index {
     fn to_uri(
         &self,
         call: &CallFacts,
-        number: &Number,
+        number: &NumberEntry,
         wanted: &SipTarget,
     ) -> Result<TransferRoute, TransferRefusal> {
         let target = self.direct(call, number, wanted)?;
@@ -219,12 +219,12 @@ impl Index {
     fn dial(
         &self,
         call: &CallFacts,
-        number: &Number,
+        number: &NumberEntry,
         own_trunk: Option<&ObjectKey>,
         wanted: &E164,
         now: Now<'_>,
     ) -> Result<(Dialled, Option<Way<'_>>), TransferRefusal> {
-        let way = self.choose(call, &number.entry, own_trunk, wanted.as_str())?;
+        let way = self.choose(call, number, own_trunk, wanted.as_str())?;
         if *wanted == call.number {
             return Err(TransferRefusal::Loop(wanted.clone()));
         }
@@ -242,11 +242,11 @@ impl Index {
     fn direct(
         &self,
         call: &CallFacts,
-        number: &Number,
+        number: &NumberEntry,
         target: &SipTarget,
     ) -> Result<SipTarget, TransferRefusal> {
         for (key, entry) in self.table().trunks.iter().filter(|(_, entry)| entry.is_at(&target.host)) {
-            if may_use(&number.entry, entry) {
+            if may_use(number, entry) {
                 check_user(call, Way { key, entry, rule: TrunkRule::Direct }, target)?;
             }
         }
