@@ -26,7 +26,7 @@ pub struct Changes {
     pub acknowledged: Latencies,
     /// From the change to `Ready` at the new generation.
     pub ready: Latencies,
-    /// On the way: slice and head, as a watch shows them. Empty unless they were asked for.
+    /// On the way: slices (of the few changes that write one) and heads, as a watch shows them. Empty unless they were asked for.
     pub slice: Latencies,
     pub head: Latencies,
 }
@@ -44,7 +44,6 @@ pub async fn measure(stage: &mut Stage, bare: &mut Bare, samples: usize, steps: 
         let mut acknowledged = stage.acknowledged.clone();
         let mut readiness = stage.readiness.clone();
         let before = acknowledged.borrow_and_update().lowest();
-        let known: usize = published.as_ref().map_or(0, |published| published.borrow().slices.len());
 
         let start = Instant::now();
         let write = {
@@ -68,12 +67,10 @@ pub async fn measure(stage: &mut Stage, bare: &mut Bare, samples: usize, steps: 
         changes.ready.extend(ready.map(|at| at - start));
         if let Some(published) = &published {
             let mut published = published.clone();
-            let shown = published.wait_for(|published| {
-                published.slices.len() > known && published.heads.contains_key(&(before + 1))
-            });
-            let shown = within(SOON, "slice and head of a change", shown).await.expect("they are watched");
+            let shown = published.wait_for(|published| published.heads.contains_key(&(before + 1)));
+            let shown = within(SOON, "the head of a change", shown).await.expect("heads are watched");
             changes.slice.extend(shown.slices.values().filter(|at| **at > start).min().map(|at| *at - start));
-            changes.head.extend(shown.heads.get(&(before + 1)).map(|(at, _)| *at - start));
+            changes.head.extend(shown.heads.get(&(before + 1)).map(|head| head.seen - start));
         }
         rest(Duration::from_millis(20)).await;
         for (latencies, time) in changes.bare.iter_mut().zip(bare.chain().await) {

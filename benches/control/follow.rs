@@ -10,6 +10,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use voicedock::resources::{RoutingSlice, RoutingTable};
@@ -152,7 +153,16 @@ pub struct Published {
     routes: HashMap<(String, String), BTreeSet<String>>,
     /// When a slice was seen, and when a head.
     pub slices: BTreeMap<String, Instant>,
-    pub heads: BTreeMap<i64, (Instant, BTreeSet<String>)>,
+    pub heads: BTreeMap<i64, Head>,
+}
+
+/// What a head says.
+#[derive(Debug)]
+pub struct Head {
+    pub seen: Instant,
+    slices: BTreeSet<String>,
+    /// The assistants of numbers that have others than in the slices.
+    amended: HashMap<String, String>,
 }
 
 impl Published {
@@ -167,27 +177,39 @@ impl Published {
         let slices = Api::<RoutingSlice>::namespaced(client.clone(), namespace);
         follow(tasks, slices, watcher::Config::default(), state.clone(), |state, slice, now| {
             let name = slice.name_any();
-            for (number, entry) in slice.spec.content["numbers"].as_object().into_iter().flatten() {
-                if let Some(assistant) = entry["assistant"].as_str() {
-                    let assistant = assistant.rsplit('/').next().unwrap_or_default().to_owned();
-                    state.routes.entry((number.clone(), assistant)).or_default().insert(name.clone());
-                }
+            for route in slice.spec.content["numbers"].as_object().into_iter().flat_map(routes) {
+                state.routes.entry(route).or_default().insert(name.clone());
             }
             state.slices.insert(name, now);
         });
         let heads = Api::<RoutingTable>::namespaced(client.clone(), namespace);
         let config = watcher::Config::default().fields(&format!("metadata.name={gateway}"));
         follow(tasks, heads, config, state, |state, head, now| {
-            let names = || head.spec.slices.iter().cloned().collect();
-            state.heads.entry(head.spec.generation).or_insert_with(|| (now, names()));
+            state.heads.entry(head.spec.generation).or_insert_with(|| Head {
+                seen: now,
+                slices: head.spec.slices.iter().cloned().collect(),
+                amended: head.spec.amendments.iter().flat_map(|amendment| routes(&amendment.rows)).collect(),
+            });
         });
         seen
     }
 
     /// The first generation after `before` that routes a number to an assistant.
     pub fn first(&self, number: &str, assistant: &str, before: i64) -> Option<i64> {
-        let slices = self.routes.get(&(number.to_owned(), assistant.to_owned()))?;
+        let slices = self.routes.get(&(number.to_owned(), assistant.to_owned()));
         let mut heads = self.heads.range(before + 1..);
-        heads.find(|(_, (_, names))| !names.is_disjoint(slices)).map(|(generation, _)| *generation)
+        let has = |head: &Head| match head.amended.get(number) {
+            Some(amended) => amended == assistant,
+            None => slices.is_some_and(|slices| !head.slices.is_disjoint(slices)),
+        };
+        heads.find(|(_, head)| has(head)).map(|(generation, _)| *generation)
     }
+}
+
+/// Numbers and the names of their assistants.
+fn routes(rows: &Map<String, Value>) -> impl Iterator<Item = (String, String)> {
+    rows.iter().filter_map(|(number, entry)| {
+        let assistant = entry["assistant"].as_str()?.rsplit('/').next()?;
+        Some((number.clone(), assistant.to_owned()))
+    })
 }

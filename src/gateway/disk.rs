@@ -10,7 +10,7 @@
 //! fetched; a copy that can't be read or belongs to another gateway is left aside with a warning, never served.
 //!
 //! [`Disk::save`] is enough for a container that restarts, and takes no time to speak of; it is done before a table is
-//! acknowledged. [`Unsynced::sync`], for a node that loses power, takes tens of milliseconds on a slow disk and comes after that:
+//! acknowledged. [`Disk::tidy`] and [`Unsynced::sync`], for a node that loses power, takes tens of milliseconds on a slow disk and comes after that:
 //! such a node may find a copy that is damaged, which is refused, or one that is some tables old.
 
 use std::collections::{BTreeMap, HashSet};
@@ -146,7 +146,7 @@ impl Disk {
         }))
     }
 
-    /// Replaces the copy: new slices first, then the head, then slices that nothing names any more go.
+    /// Replaces the copy: new slices first, then the head.
     pub fn save(&mut self, parts: &Parts) -> Result<(), DiskError> {
         let slices = self.directory.join("slices");
         DirBuilder::new()
@@ -176,28 +176,25 @@ impl Disk {
         let text = serde_json::to_vec(&head).map_err(|error| unreadable(&path, &error))?;
         replace(&path, &text)?;
         self.unsynced.push(path);
-        self.collect(&slices, parts)
+        let named: HashSet<&str> = parts.slices.iter().map(|piece| &*piece.hash).collect();
+        self.written.retain(|hash| named.contains(&**hash));
+        Ok(())
     }
 
-    /// What was saved and is not on the disk for sure.
-    pub fn unsynced(&mut self) -> Unsynced {
-        let mut paths = std::mem::take(&mut self.unsynced);
-        paths.extend([self.directory.join("slices"), self.directory.clone()]);
-        Unsynced { paths }
-    }
-
-    fn collect(&mut self, slices: &Path, parts: &Parts) -> Result<(), DiskError> {
-        let hashes: HashSet<&str> = parts.slices.iter().map(|piece| &*piece.hash).collect();
-        self.written.retain(|hash| hashes.contains(&**hash));
-        let named: HashSet<PathBuf> = parts.slices.iter().map(|piece| self.slice(&piece.hash)).collect();
-        let io = |source| DiskError::Io { path: slices.to_owned(), source };
-        for entry in fs::read_dir(slices).map_err(io)? {
+    /// Deletes the slices that the saved head doesn't name; returns what was saved and is not on the disk for sure.
+    pub fn tidy(&mut self) -> Result<Unsynced, DiskError> {
+        let slices = self.directory.join("slices");
+        let named: HashSet<PathBuf> = self.written.iter().map(|hash| self.slice(hash)).collect();
+        let io = |source| DiskError::Io { path: slices.clone(), source };
+        for entry in fs::read_dir(&slices).map_err(io)? {
             let path = entry.map_err(io)?.path();
             if !named.contains(&path) {
                 fs::remove_file(&path).map_err(|source| DiskError::Io { path, source })?;
             }
         }
-        Ok(())
+        let mut paths = std::mem::take(&mut self.unsynced);
+        paths.extend([slices, self.directory.clone()]);
+        Ok(Unsynced { paths })
     }
 
     fn head(&self) -> PathBuf {
@@ -264,7 +261,7 @@ mod tests {
         assert!(disk.load().unwrap().is_none(), "there is no copy at first");
         let saved = parts_with_login(7, "v1", "secret");
         disk.save(&saved).unwrap();
-        disk.unsynced().sync().unwrap();
+        disk.tidy().unwrap().sync().unwrap();
         let (_, loaded) = disk.load().unwrap().unwrap().assemble().unwrap();
         let (_, saved) = saved.assemble().unwrap();
         assert_eq!((loaded.generation, &loaded.hash), (7, &saved.hash));
@@ -289,6 +286,7 @@ mod tests {
         disk.save(&parts_with_login(1, "v1", "old-secret")).unwrap();
         let next = parts_with_login(2, "v2", "new-secret");
         disk.save(&next).unwrap();
+        disk.tidy().unwrap();
         let kept = fs::read_dir(directory.path().join("slices")).unwrap().count();
         assert_eq!(kept, next.slices.len());
         let text = fs::read_to_string(directory.path().join("table.json")).unwrap();

@@ -9,7 +9,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::routing::decide::Index;
@@ -57,7 +56,7 @@ pub struct Piece {
     pub name: String,
     /// The hash that the head names.
     pub hash: String,
-    /// The content.
+    /// The content, in canonical JSON.
     pub content: Arc<RawValue>,
 }
 
@@ -107,13 +106,14 @@ impl Parts {
     pub fn table(&self, held: &Parts, before: &Table) -> Result<Table, SnapshotError> {
         let old: HashSet<&str> = held.slices.iter().map(|piece| &*piece.hash).collect();
         let new: HashSet<&str> = self.slices.iter().map(|piece| &*piece.hash).collect();
+        let gone = held.slices.iter().filter(|piece| !new.contains(&*piece.hash));
+        let come = self.slices.iter().filter(|piece| !old.contains(&*piece.hash));
         let mut table = before.clone();
-        for piece in held.slices.iter().filter(|piece| !new.contains(&*piece.hash)) {
-            slice::take(&mut table, &piece.name, &piece.read()?)?;
-        }
-        for piece in self.slices.iter().filter(|piece| !old.contains(&*piece.hash)) {
-            slice::add(&mut table, &piece.name, &piece.hash, &piece.read()?)?;
-        }
+        slice::replace(
+            &mut table,
+            gone.map(|piece| (&*piece.name, piece.content.get())),
+            come.map(|piece| (&*piece.name, &*piece.hash, piece.content.get())),
+        )?;
         let found = slice::table_hash(self.slices.iter().map(|piece| &*piece.hash));
         if found == self.hash {
             Ok(table)
@@ -153,13 +153,6 @@ impl Parts {
         self.keep_named(&table)?;
         let snapshot = self.snapshot(table, &Snapshot::none());
         Ok((self, snapshot))
-    }
-}
-
-impl Piece {
-    fn read(&self) -> Result<Value, SliceError> {
-        serde_json::from_str(self.content.get())
-            .map_err(|source| SliceError::Unreadable { part: self.name.clone(), source })
     }
 }
 

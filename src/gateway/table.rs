@@ -23,17 +23,18 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client};
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::disk::{Disk, DiskError};
+use super::disk::{Disk, DiskError, Unsynced};
 use super::metrics::GatewayMetrics;
 use super::snapshot::{Login, Parts, Piece, Snapshot, SnapshotError};
+use crate::resources::routing_table::Amendment;
 use crate::resources::{RoutingSlice, RoutingTable};
 use crate::routing::ack::{Held, Rejection};
 use crate::routing::protocol::follower::{Weighed, weigh};
-use crate::routing::slice;
+use crate::routing::slice::{self, SliceError, layout};
 use crate::routing::table::CredentialId;
 
 /// How long one request to the API server may take.
@@ -207,12 +208,12 @@ impl Holder {
         told(&self.metrics, saved.unwrap_or(Ok(())));
     }
 
-    /// Has the disk copy outlive a node that loses power. Nothing waits for it.
+    /// Tidies the disk copy up and has it outlive a node that loses power. Nothing waits for it.
     fn sync(&self) {
         let (disk, metrics) = (Arc::clone(&self.disk), self.metrics.clone());
         tokio::task::spawn_blocking(move || {
-            let unsynced = disk.lock().unwrap_or_else(PoisonError::into_inner).unsynced();
-            told(&metrics, unsynced.sync());
+            let unsynced = disk.lock().unwrap_or_else(PoisonError::into_inner).tidy();
+            told(&metrics, unsynced.and_then(Unsynced::sync));
         });
     }
 
@@ -399,17 +400,12 @@ async fn fetch(
     held: &Arc<Parts>,
     before: Arc<Snapshot>,
 ) -> Result<(Parts, Snapshot), FollowError> {
-    let known: HashMap<&str, &Arc<RawValue>> =
-        held.slices.iter().map(|piece| (&*piece.hash, &piece.content)).collect();
+    let known = Known::of(held);
     let slices: Api<RoutingSlice> = Api::namespaced(source.client.clone(), &source.namespace);
-    let wanted: Vec<(String, Option<Arc<RawValue>>)> = (head.spec.slices.iter())
-        .map(|name| (name.clone(), known.get(slice::hash_in(name)).map(|content| Arc::clone(content))))
+    let wanted: Vec<_> = layout::hashes(&head.spec)
+        .map(|(name, hash, amendment)| piece(slices.clone(), &known, name, hash, amendment))
         .collect();
-    let slices: Vec<Piece> = futures::stream::iter(wanted)
-        .map(|(name, known)| piece(slices.clone(), name, known))
-        .buffered(FETCHES)
-        .try_collect()
-        .await?;
+    let slices: Vec<Piece> = futures::stream::iter(wanted).buffered(FETCHES).try_collect().await?;
     let parts = Parts {
         generation: head.spec.generation,
         hash: head.spec.hash.clone(),
@@ -438,24 +434,53 @@ async fn fetch(
     .await
 }
 
+/// The contents that are held.
+struct Known<'a> {
+    by_hash: HashMap<&'a str, &'a Arc<RawValue>>,
+    /// By the slice, as it was amended last.
+    by_name: HashMap<&'a str, &'a Arc<RawValue>>,
+}
+
+impl<'a> Known<'a> {
+    fn of(held: &'a Parts) -> Self {
+        Self {
+            by_hash: held.slices.iter().map(|piece| (&*piece.hash, &piece.content)).collect(),
+            by_name: held.slices.iter().map(|piece| (&*piece.name, &piece.content)).collect(),
+        }
+    }
+}
+
+/// A slice's content as the head says: held, or what is held of it amended, or fetched and amended.
 async fn piece(
     slices: Api<RoutingSlice>,
-    name: String,
-    known: Option<Arc<RawValue>>,
+    known: &Known<'_>,
+    name: &str,
+    hash: &str,
+    amendment: Option<&Amendment>,
 ) -> Result<Piece, FollowError> {
-    let content = match known {
-        Some(content) => content,
-        None => {
-            let slice = bounded(format!("RoutingSlice {name}"), slices.get_opt(&name))
-                .await?
-                .ok_or_else(|| FollowError::SliceMissing(name.clone()))?;
-            let text = serde_json::value::to_raw_value(&slice.spec.content).map_err(|error| {
-                FollowError::Api { what: format!("RoutingSlice {name}"), why: error.to_string() }
-            })?;
-            text.into()
-        }
+    let piece = |content| Piece { name: name.to_owned(), hash: hash.to_owned(), content };
+    if let Some(&content) = known.by_hash.get(hash) {
+        return Ok(piece(content.clone()));
+    }
+    let unreadable =
+        |source| FollowError::Snapshot(SliceError::Unreadable { part: name.to_owned(), source }.into());
+    let amended = |content: &RawValue, amendment| {
+        layout::amend(content.get(), amendment).and_then(RawValue::from_string).map_err(unreadable)
     };
-    Ok(Piece { hash: slice::hash_in(&name).to_owned(), name, content })
+    if let (Some(amendment), Some(held)) = (amendment, known.by_name.get(name)) {
+        let content = amended(held, amendment)?;
+        // Otherwise it had been amended in a row that the head has as the slice.
+        if slice::hash_of_text(content.get()) == hash {
+            return Ok(piece(content.into()));
+        }
+    }
+    let fetched = bounded(format!("RoutingSlice {name}"), slices.get_opt(name)).await?;
+    let fetched = fetched.ok_or_else(|| FollowError::SliceMissing(name.to_owned()))?;
+    let content = to_raw_value(&fetched.spec.content).map_err(unreadable)?;
+    Ok(piece(match amendment {
+        Some(amendment) => amended(&content, amendment)?.into(),
+        None => content.into(),
+    }))
 }
 
 /// Every version of credentials in the gateway's Secret.

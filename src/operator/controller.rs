@@ -228,7 +228,7 @@ impl Controller {
         }
         for gateway in touched.published {
             self.fleet.verify(&gateway, &self.state, now);
-            self.reports.mark(Target::Table(gateway));
+            self.reports.mark_summary(Target::Table(gateway), now);
         }
         for gateway in touched.found {
             self.fleet.found(&gateway, now);
@@ -254,12 +254,12 @@ impl Controller {
                 self.reports.mark(Target::Object(object));
             }
         }
-        self.mark_gateway(gateway);
+        self.mark_gateway(gateway, now);
     }
 
-    fn mark_gateway(&mut self, gateway: &ObjectKey) {
-        self.reports.mark(Target::Object(as_object(gateway)));
-        self.reports.mark(Target::Table(gateway.clone()));
+    fn mark_gateway(&mut self, gateway: &ObjectKey, now: Instant) {
+        self.reports.mark_summary(Target::Object(as_object(gateway)), now);
+        self.reports.mark_summary(Target::Table(gateway.clone()), now);
     }
 
     fn read_secrets(&mut self) {
@@ -503,7 +503,7 @@ impl Controller {
             self.dirty.get_or_insert(now);
         }
         if let Some(gateway) = news.gateway {
-            self.mark_gateway(&gateway);
+            self.mark_gateway(&gateway, now);
             if news.everything {
                 let verdicts = self.state.index.verdicts().iter();
                 let held = verdicts.filter(|(_, verdict)| verdict.gateways.contains(&gateway));

@@ -396,9 +396,9 @@ impl Fleet {
                 let is_present =
                     |name: &str| state.slices.contains_key(&ObjectKey::new(key.namespace.clone(), name));
                 let watched = state.tables.get(key).map(|table| &table.spec);
-                let head = publication.publisher.head().map(|head| &*head.spec).or(watched);
                 let seal = std::mem::take(&mut gateway.seal);
-                let offer = Offer::new(key, table, head, is_present, gateway.roll.tables(), seal);
+                let held = gateway.roll.tables();
+                let offer = Offer::new(key, table, &publication, watched, is_present, held, seal);
                 work.push(Work::Publish(job(means, object), offer, Box::new(publication), since));
             }
             if gateway.collect.is_due(now)

@@ -1,6 +1,6 @@
 //! Publishing a gateway's table: does what `routing::protocol` decides, one call to the API server after the other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
@@ -17,7 +17,8 @@ use crate::routing::compile::CredentialSource;
 use crate::routing::index::GatewayTable;
 use crate::routing::protocol::publisher::{self, HeadWrite, Publisher, Step, Stuck, VaultWrite};
 use crate::routing::protocol::{Head, Version, Written};
-use crate::routing::slice::{self, Draft};
+use crate::routing::slice::layout::{Bases, Layout, There};
+use crate::routing::slice::{self, Draft, Outline};
 use crate::routing::table::{CredentialId, ObjectKey};
 
 use super::api::{ApiError, FIELD_MANAGER, read, write};
@@ -98,39 +99,30 @@ impl Job {
 pub struct Offer {
     offer: publisher::Offer,
     /// Slices that the head doesn't name, as far as it is known, or that aren't there.
-    drafts: BTreeMap<String, Draft>,
+    drafts: BTreeMap<String, Arc<Draft>>,
+    /// What the table after this one can amend.
+    bases: Bases,
     /// Length of the largest slice's content, bytes.
     largest: usize,
     sources: BTreeMap<CredentialId, CredentialSource>,
 }
 
 impl Offer {
-    /// Offers `table`. `head` is the published one as far as it is known, `is_present` tells whether the watch shows a
-    /// slice of a name, `held` is what the gateway's pods hold, `seal` is [`publisher::Offer::seal`].
+    /// Offers `table` to follow what is `published`; `head` is what the watch shows. `is_present` tells whether the watch shows a slice of a name, `held` is what the gateway's pods hold, `seal` is
+    /// [`publisher::Offer::seal`].
     pub fn new(
         gateway: &ObjectKey,
         table: &GatewayTable,
+        published: &Publication,
         head: Option<&RoutingTableSpec>,
         is_present: impl Fn(&str) -> bool,
         held: Vec<Held>,
         seal: bool,
     ) -> Self {
         let sliced = table.sliced();
-        let named: BTreeSet<&str> = head.iter().flat_map(|head| &head.slices).map(String::as_str).collect();
-        let (mut slices, mut drafts, mut absent, mut largest) =
-            (Vec::new(), BTreeMap::new(), BTreeSet::new(), 0);
-        for outline in sliced.outlines() {
-            let name = names::slice(&gateway.name, &outline.part.to_string(), outline.hash);
-            let present = is_present(&name);
-            if !present || !named.contains(&*name) {
-                drafts.insert(name.clone(), sliced.draft(&outline));
-            }
-            if !present {
-                absent.insert(name.clone());
-            }
-            largest = largest.max(outline.bytes);
-            slices.push(name);
-        }
+        let there = There { head: published.publisher.expected(head), bases: &published.bases, is_present };
+        let name = |outline: &Outline<'_>| names::slice(&gateway.name, outline.part.as_str(), outline.hash);
+        let Layout { slices, amendments, drafts, absent, bases } = Layout::new(sliced, &there, name);
         let [numbers, assistants, destinations, trunks] =
             sliced.counts().map(|count| i64::try_from(count).unwrap_or(i64::MAX));
         let sources = table.credentials().clone();
@@ -138,13 +130,15 @@ impl Offer {
             generation: 0,
             hash: sliced.hash().to_owned(),
             slices,
+            amendments,
             previous_slices: Vec::new(),
             credentials_secret: (!sources.is_empty()).then(|| names::credentials(&gateway.name)),
             counts: TableCounts { numbers, assistants, destinations, trunks },
         };
+        let largest = sliced.outlines().map(|outline| outline.bytes).max().unwrap_or_default();
         let credentials = Arc::new(sources.keys().cloned().collect());
         let offer = publisher::Offer { spec: Arc::new(spec), credentials, held, absent, seal };
-        Self { offer, drafts, largest, sources }
+        Self { offer, drafts, bases, largest, sources }
     }
 }
 
@@ -155,6 +149,8 @@ pub struct Publication {
     pub publisher: Publisher,
     /// The head as last read, written or watched: for the metadata that others have written.
     object: Option<RoutingTable>,
+    /// The rows of its slices.
+    bases: Bases,
     /// Largest object of the publication as a share of [`SIZE_LIMIT`].
     pub fullness: f64,
 }
@@ -180,8 +176,9 @@ impl Publication {
         self.check_sizes(&job.key(), &offer)?;
         self.publisher.begin(offer.offer.clone());
         let result = self.run(job, &offer).await;
-        if result.is_err() {
-            self.publisher.abandon();
+        match result {
+            Ok(_) => self.bases = offer.bases,
+            Err(_) => self.publisher.abandon(),
         }
         result
     }

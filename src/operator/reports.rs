@@ -27,6 +27,9 @@ const CONCURRENT: usize = 16;
 /// How long an object may wait for gateways before its status says so: longer than a table takes while thousands of objects
 /// come at once, so that each of them costs one write.
 pub const PENDING_GRACE: Duration = Duration::from_secs(3);
+/// How long a status that sums up waits for those of single objects: longer than it takes from a table to its last
+/// acknowledgement, so that the two are one write, and not in the way of whoever waits for his object.
+const SUMMARY_PAUSE: Duration = Duration::from_millis(100);
 /// Smallest pause between two writes that only count calls.
 pub const CALLS_PAUSE: Duration = Duration::from_secs(5);
 /// Pause after a write that failed.
@@ -84,6 +87,11 @@ impl Reports {
         if self.queued.insert(target.clone()) {
             self.queue.push_back(target);
         }
+    }
+
+    /// Gives a status that sums up what others say a turn soon: after theirs, and one for what happens until then.
+    pub fn mark_summary(&mut self, target: Target, now: Instant) {
+        self.mark_at(target, now + SUMMARY_PAUSE);
     }
 
     /// Gives a status a turn at `due`, unless it has one before.

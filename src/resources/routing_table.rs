@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::conditions::Condition;
 
@@ -36,9 +37,13 @@ pub struct RoutingTableSpec {
     #[schemars(length(min = 1, max = 128))]
     pub hash: String,
     /// Names of the RoutingSlices that make up the table, in the order over which `hash` is taken. Each ends with the hash
-    /// of its content.
+    /// of its content; one that is amended counts with the hash of its amendment.
     #[schemars(length(max = 8192), inner(length(min = 1, max = 253)))]
     pub slices: Vec<String>,
+    /// What of these slices is different by now: a change of a few rows needs no slice of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub amendments: Vec<Amendment>,
     /// Slices that only the previous generation has, kept from collection.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8192), inner(length(max = 253)))]
@@ -49,6 +54,26 @@ pub struct RoutingTableSpec {
     pub credentials_secret: Option<String>,
     /// How much is in the table.
     pub counts: TableCounts,
+}
+
+/// Rows that are not as a slice has them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Amendment {
+    /// The slice: one of `slices`.
+    #[schemars(length(min = 1, max = 253))]
+    pub slice: String,
+    /// Hash of the slice's content with these rows.
+    #[schemars(length(min = 1, max = 128))]
+    pub hash: String,
+    /// Rows as they are, by their keys.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    #[schemars(schema_with = "super::crds::atomic_object")]
+    pub rows: Map<String, Value>,
+    /// Keys of rows that are no more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4096), inner(length(max = 512)))]
+    pub gone: Vec<String>,
 }
 
 /// How much is in a table.

@@ -8,24 +8,24 @@
 //! changes.
 
 mod cut;
+mod join;
+pub mod layout;
 mod sliced;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 pub use cut::PartName;
+pub use join::{SliceError, join, replace};
 pub(super) use sliced::Change;
 pub use sliced::{Draft, Outline, Sliced};
 
 use self::cut::Measure;
-use super::table::{
-    AssistantEntry, DestinationEntry, E164, Entries, NumberEntry, ObjectKey, Table, TrunkEntry,
-};
+use super::table::{Entries, Table};
 
 /// Size of a slice of several entries, bytes of canonical JSON, that is never exceeded: far below the 1.5 MiB of an object.
 /// An entry that is larger by itself makes a slice of its own.
@@ -40,56 +40,6 @@ pub struct Slice {
     pub hash: String,
     /// The entries: `{"numbers": {…}}`, by the part.
     pub content: Value,
-}
-
-/// Why slices don't make a table.
-#[derive(Debug, thiserror::Error)]
-pub enum SliceError {
-    /// The content is not what the head says.
-    #[error(
-        "slice {part} has hash {found} where the head says {expected}; the operator will publish it again"
-    )]
-    WrongHash {
-        /// Which slice.
-        part: String,
-        /// Hash that the head names.
-        expected: String,
-        /// Hash of the content.
-        found: String,
-    },
-    /// The content can't be read.
-    #[error("slice {part} can't be read: {source}; is the gateway older than the operator?")]
-    Unreadable {
-        /// Which slice.
-        part: String,
-        /// Why.
-        source: serde_json::Error,
-    },
-    /// Two slices hold the same entry: they are not of one generation.
-    #[error(
-        "slice {part} holds {key}, which another slice holds too; the operator will publish the table again"
-    )]
-    Overlap {
-        /// Which slice.
-        part: String,
-        /// The entry's key.
-        key: String,
-    },
-}
-
-/// What one slice holds: a table of which every map may be absent. An unknown map is an error, not silence: a gateway
-/// older than its operator keeps its table and says so.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Fragment {
-    #[serde(default)]
-    numbers: BTreeMap<E164, Arc<NumberEntry>>,
-    #[serde(default)]
-    assistants: BTreeMap<ObjectKey, Arc<AssistantEntry>>,
-    #[serde(default)]
-    destinations: BTreeMap<ObjectKey, Arc<DestinationEntry>>,
-    #[serde(default)]
-    trunks: BTreeMap<ObjectKey, Arc<TrunkEntry>>,
 }
 
 /// Cuts a table into slices, ordered by part (assistants, destinations, numbers, trunks), then by key; equal tables give
@@ -109,7 +59,12 @@ pub fn cut(table: &Table) -> Vec<Slice> {
 /// slice takes 2^128 attempts, and only the operator can write one. Whoever searches for two versions of an entry of his own
 /// that make equal hashes (2^64 attempts, and he has to know all that shares the slice) gets gateways to keep the first.
 pub fn hash(content: &Value) -> String {
-    hash_of([canonical(content).as_bytes()])
+    hash_of_text(&canonical(content))
+}
+
+/// [`hash`] of a content in canonical JSON.
+pub fn hash_of_text(content: &str) -> String {
+    hash_of([content.as_bytes()])
 }
 
 /// The hash that the name of a RoutingSlice ends with.
@@ -125,59 +80,6 @@ pub fn table_hash<'a>(hashes: impl IntoIterator<Item = &'a str>) -> String {
         digest.update(b"\n");
     }
     hex(&digest.finalize())
-}
-
-/// Puts a table together from `(part, expected hash, content)`, in any order; every hash is verified. Whether the slices
-/// are all slices of the table is the head's to say: compare [`table_hash`].
-pub fn join<'a>(
-    slices: impl IntoIterator<Item = (&'a str, &'a str, &'a Value)>,
-) -> Result<Table, SliceError> {
-    let mut table = Table::default();
-    for (part, expected, content) in slices {
-        add(&mut table, part, expected, content)?;
-    }
-    Ok(table)
-}
-
-/// Adds the entries of one slice to a table; the hash is verified.
-pub fn add(table: &mut Table, part: &str, expected: &str, content: &Value) -> Result<(), SliceError> {
-    let found = hash(content);
-    if found != expected {
-        return Err(SliceError::WrongHash { part: part.to_owned(), expected: expected.to_owned(), found });
-    }
-    let fragment = fragment(part, content)?;
-    merge(part, &mut table.numbers, fragment.numbers)?;
-    merge(part, &mut table.assistants, fragment.assistants)?;
-    merge(part, &mut table.destinations, fragment.destinations)?;
-    merge(part, &mut table.trunks, fragment.trunks)
-}
-
-/// Takes the entries of one slice, which was added before, out of a table.
-pub fn take(table: &mut Table, part: &str, content: &Value) -> Result<(), SliceError> {
-    let fragment = fragment(part, content)?;
-    fragment.numbers.keys().for_each(|key| drop(table.numbers.remove(key)));
-    fragment.assistants.keys().for_each(|key| drop(table.assistants.remove(key)));
-    fragment.destinations.keys().for_each(|key| drop(table.destinations.remove(key)));
-    fragment.trunks.keys().for_each(|key| drop(table.trunks.remove(key)));
-    Ok(())
-}
-
-fn fragment(part: &str, content: &Value) -> Result<Fragment, SliceError> {
-    Fragment::deserialize(content).map_err(|source| SliceError::Unreadable { part: part.to_owned(), source })
-}
-
-fn merge<K: Ord + Clone + Display, V>(
-    part: &str,
-    into: &mut Entries<K, V>,
-    from: BTreeMap<K, Arc<V>>,
-) -> Result<(), SliceError> {
-    for (key, entry) in from {
-        if into.contains_key(&key) {
-            return Err(SliceError::Overlap { part: part.to_owned(), key: key.to_string() });
-        }
-        into.insert(key, entry);
-    }
-    Ok(())
 }
 
 fn cut_part<K: Ord + Display, V: Serialize>(

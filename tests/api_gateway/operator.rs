@@ -59,6 +59,7 @@ impl Operator {
             generation,
             hash: slice::table_hash(slices.iter().map(|slice| &*slice.hash)),
             slices: slices.iter().map(slice_name).collect(),
+            amendments: Vec::new(),
             previous_slices: Vec::new(),
             credentials_secret: Some(SECRET.to_owned()),
             counts: TableCounts::default(),

@@ -35,7 +35,7 @@ use voicedock::gateway::table::{self, Holder, Source, TableState};
 use voicedock::operator;
 use voicedock::operator::leader::Timing;
 use voicedock::resources::{RoutingSlice, RoutingTable};
-use voicedock::routing::slice;
+use voicedock::routing::slice::{self, layout};
 use voicedock::routing::table::{ObjectKey, Table};
 use voicedock::telemetry::{LogArgs, LogFormat};
 
@@ -203,15 +203,20 @@ impl Stage {
     pub async fn table(&self) -> Option<Table> {
         let head = self.head().await?;
         let mut pieces = Vec::new();
-        for name in &head.spec.slices {
+        for (name, hash, amendment) in layout::hashes(&head.spec) {
             let Some(slice) = found(&self.api::<RoutingSlice>(), name).await else {
                 let now = self.generation().await;
                 assert_ne!(now, head.spec.generation, "the head names {name}, which isn't there");
                 return None;
             };
-            pieces.push((slice.spec.part, slice::hash_in(name).to_owned(), slice.spec.content));
+            let mut content = slice.spec.content;
+            if let Some(amendment) = amendment {
+                let amended = layout::amend(&content.to_string(), amendment).expect("a slice can be amended");
+                content = serde_json::from_str(&amended).expect("that makes JSON");
+            }
+            pieces.push((slice.spec.part, hash, content));
         }
-        let pieces = pieces.iter().map(|(part, hash, content)| (part.as_str(), hash.as_str(), content));
+        let pieces = pieces.iter().map(|(part, hash, content)| (part.as_str(), *hash, content));
         Some(slice::join(pieces).expect("the published slices make a table"))
     }
 

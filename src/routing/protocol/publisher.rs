@@ -144,6 +144,16 @@ impl Publisher {
         self.head.present()
     }
 
+    /// What a run has to expect the head to say: what is known of it (also, that there is none); only while nothing is, what
+    /// the watch shows. An offer that is laid out against another head than the run finds has to be made again.
+    pub fn expected<'a>(&'a self, watched: Option<&'a RoutingTableSpec>) -> Option<&'a RoutingTableSpec> {
+        match &self.head {
+            Known::Present(head) => Some(&head.spec),
+            Known::Absent => None,
+            Known::Unknown => watched,
+        }
+    }
+
     /// Whether the head is proven to be what was compiled last for it.
     pub fn is_verified(&self) -> bool {
         self.published.is_some() && self.head.present().is_some()
@@ -457,6 +467,7 @@ impl Publisher {
 fn same(published: &RoutingTableSpec, offered: &RoutingTableSpec) -> bool {
     published.hash == offered.hash
         && published.slices == offered.slices
+        && published.amendments == offered.amendments
         && published.counts == offered.counts
         && published.credentials_secret == offered.credentials_secret
 }

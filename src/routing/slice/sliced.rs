@@ -25,7 +25,7 @@ pub struct Sliced {
 }
 
 /// What is known of a slice without its content.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Outline<'a> {
     /// Which part of the table.
     pub part: PartName,
@@ -33,9 +33,14 @@ pub struct Outline<'a> {
     pub hash: &'a str,
     /// Length of the content's canonical JSON, bytes.
     pub bytes: usize,
+    /// The section, if the slice is all of it.
+    pub(super) section: Option<SectionName>,
     /// Which section of the part, and which of its rows.
     place: (usize, &'a Range<usize>),
 }
+
+/// A section of a part: by the key of its last row; `None` is what comes after all range ends.
+pub(super) type SectionName = (PartName, Option<Arc<str>>);
 
 /// A slice's entries, shared with the table that they were taken from: the content is made when it is needed.
 #[derive(Clone, Debug)]
@@ -44,7 +49,7 @@ pub struct Draft {
     pub part: PartName,
     /// Hash of the content.
     pub hash: String,
-    rows: Vec<(String, Arc<dyn Entry>)>,
+    pub(super) rows: Vec<(Arc<str>, Arc<dyn Entry>)>,
 }
 
 /// An entry of any part.
@@ -89,7 +94,7 @@ impl Entry for TrunkEntry {
 impl Draft {
     /// The content: what [`super::Slice::content`] is.
     pub fn content(&self) -> Value {
-        content(self.part, self.rows.iter().map(|(key, entry)| (key.clone(), entry.value())))
+        content(self.part, self.rows.iter().map(|(key, entry)| (key.to_string(), entry.value())))
     }
 }
 
@@ -160,7 +165,7 @@ impl Sliced {
 pub(in crate::routing) struct Part<K, V> {
     name: PartName,
     /// By the key's text.
-    rows: BTreeMap<String, Arc<V>>,
+    rows: BTreeMap<Arc<str>, Arc<V>>,
     /// In the order of rows, which they part among themselves: never none.
     sections: Vec<Section>,
     key: PhantomData<fn(&K)>,
@@ -170,9 +175,15 @@ pub(in crate::routing) struct Part<K, V> {
 #[derive(Debug)]
 struct Section {
     /// The last row's key; `None` for what comes after all range ends, if anything.
-    end: Option<String>,
+    end: Option<Arc<str>>,
     /// `None` when a row has changed since.
     slices: Option<Vec<Kept>>,
+}
+
+impl Section {
+    fn is_one_slice(&self) -> bool {
+        self.slices.as_ref().is_some_and(|slices| slices.len() == 1)
+    }
 }
 
 /// A slice: nearly always all of its section.
@@ -191,12 +202,12 @@ impl<K: Display, V: Entry + PartialEq + 'static> Part<K, V> {
     }
 
     pub(in crate::routing) fn get(&self, key: &K) -> Option<&Arc<V>> {
-        self.rows.get(&key.to_string())
+        self.rows.get(&*key.to_string())
     }
 
     /// Sets or (`None`) removes an entry.
     pub(in crate::routing) fn set(&mut self, key: &K, entry: Option<Arc<V>>) -> Change<V> {
-        let key = key.to_string();
+        let key: Arc<str> = key.to_string().into();
         let before = self.rows.get(&key);
         if before == entry.as_ref() {
             return Change::None;
@@ -251,28 +262,28 @@ impl<K: Display, V: Entry + PartialEq + 'static> Part<K, V> {
         self.name.lengths(&measures).into_iter().map(keep).collect()
     }
 
-    fn section(&self, at: usize) -> impl Iterator<Item = (&String, &Arc<V>)> {
+    fn section(&self, at: usize) -> impl Iterator<Item = (&Arc<str>, &Arc<V>)> {
         let before = at.checked_sub(1).and_then(|before| self.sections[before].end.as_ref());
         let first = before.map_or(Bound::Unbounded, Bound::Excluded);
         let last = self.sections[at].end.as_ref().map_or(Bound::Unbounded, Bound::Included);
-        self.rows.range::<String, _>((first, last))
+        self.rows.range::<Arc<str>, _>((first, last))
     }
 
     fn outlines(&self) -> impl Iterator<Item = Outline<'_>> {
-        let slices = self
-            .sections
-            .iter()
-            .enumerate()
-            .flat_map(|(at, section)| section.slices.iter().flatten().map(move |slice| (at, slice)));
-        slices.map(|(at, slice)| Outline {
+        let slices =
+            self.sections.iter().enumerate().flat_map(|(at, section)| {
+                section.slices.iter().flatten().map(move |slice| (at, section, slice))
+            });
+        slices.map(|(at, section, slice)| Outline {
             part: self.name,
             hash: &slice.hash,
             bytes: slice.bytes,
+            section: section.is_one_slice().then(|| (self.name, section.end.clone())),
             place: (at, &slice.rows),
         })
     }
 
-    fn rows_at(&self, (at, rows): (usize, &Range<usize>)) -> Vec<(String, Arc<dyn Entry>)> {
+    fn rows_at(&self, (at, rows): (usize, &Range<usize>)) -> Vec<(Arc<str>, Arc<dyn Entry>)> {
         let rows = self.section(at).skip(rows.start).take(rows.len());
         rows.map(|(key, entry)| (key.clone(), entry.clone() as Arc<dyn Entry>)).collect()
     }

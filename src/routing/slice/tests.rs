@@ -1,10 +1,14 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;
 use crate::routing::schedule::{Hours, Schedule};
 use crate::routing::table::{
-    AgentEntry, BackupEntry, CallerIdEntry, CallerIdHeaderEntry, DestinationTarget, FailoverEntry, Limits,
-    NumberFormatEntry, ReferEntry, SipTarget, TransportEntry,
+    AgentEntry, AssistantEntry, BackupEntry, CallerIdEntry, CallerIdHeaderEntry, DestinationEntry,
+    DestinationTarget, E164, FailoverEntry, Limits, NumberEntry, NumberFormatEntry, ObjectKey, ReferEntry,
+    SipTarget, TransportEntry, TrunkEntry,
 };
 
 fn number(index: usize) -> (E164, Arc<NumberEntry>) {

@@ -9,9 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
+use serde_json::Map;
 use siphasher::sip::SipHasher13;
 
-use crate::resources::routing_table::{RoutingTableSpec, TableCounts};
+use crate::resources::routing_table::{Amendment, RoutingTableSpec, TableCounts};
 use crate::routing::ack::Held;
 use crate::routing::protocol::follower::{Weighed, weigh};
 use crate::routing::protocol::publisher::{HeadWrite, Offer, Publisher, Step, VaultWrite};
@@ -22,7 +23,8 @@ use super::explore::Model;
 
 /// What people want, one after the other: slices and credentials of the compiled table. The first comes back in the end, as
 /// when changes are taken back: its slice may be on its way out then, and a leader that saw nothing in between finds nothing
-/// to write. Credentials that come back were never changed.
+/// to write. Credentials that come back were never changed. The third is the second with a row more: a leader that knows the
+/// rows of `b` tells it as an amendment of that slice.
 const WISHES: [(&[&str], &[&str]); 4] =
     [(&["a"], &["k"]), (&["b"], &[]), (&["b", "c"], &["l"]), (&["a"], &["k"])];
 
@@ -39,6 +41,7 @@ pub(super) fn content(wish: u8) -> &'static Content {
             generation: 0,
             hash: slices.concat(),
             slices: slices.iter().map(|name| (*name).to_owned()).collect(),
+            amendments: Vec::new(),
             previous_slices: Vec::new(),
             credentials_secret: None,
             counts: TableCounts::default(),
@@ -46,6 +49,35 @@ pub(super) fn content(wish: u8) -> &'static Content {
         credentials: Arc::new(credentials.iter().map(|id| CredentialId((*id).to_owned())).collect()),
     };
     &CONTENTS.get_or_init(|| WISHES.iter().map(make).collect())[wish as usize]
+}
+
+/// How a leader that may or may not know the rows of `b` lays out a wish, as `routing::slice::layout` does; with the slices that
+/// it could write.
+fn layout(
+    wish: u8,
+    head: Option<&RoutingTableSpec>,
+    knows_rows: bool,
+    is_present: impl Fn(&String) -> bool,
+) -> (Arc<RoutingTableSpec>, BTreeSet<String>) {
+    let mut spec = content(wish).spec.clone();
+    if let Some(head) = head {
+        if head.hash == spec.hash && head.slices.iter().all(&is_present) {
+            let published = Arc::make_mut(&mut spec);
+            (published.slices, published.amendments) = (head.slices.clone(), head.amendments.clone());
+            return (spec, BTreeSet::new());
+        }
+        let base = "b".to_owned();
+        if spec.hash == "bc" && knows_rows && head.slices.contains(&base) && is_present(&base) {
+            let amended = Arc::make_mut(&mut spec);
+            let amendment =
+                Amendment { slice: base.clone(), hash: "bc".into(), rows: Map::new(), gone: Vec::new() };
+            (amended.slices, amended.amendments) = (vec![base], vec![amendment]);
+            return (spec, BTreeSet::new());
+        }
+    }
+    let named = |name: &String| head.is_some_and(|head| head.slices.contains(name)) && is_present(name);
+    let drafts = spec.slices.iter().filter(|name| !named(name)).cloned().collect();
+    (spec, drafts)
 }
 
 /// The credentials that the table with this hash names.
@@ -121,6 +153,10 @@ struct Leader {
     since: Option<i64>,
     /// What it is about to write.
     next: Option<Write>,
+    /// The slices that it could write in this run.
+    drafts: BTreeSet<String>,
+    /// Whether it knows the rows of `b`, from when the head said what they are.
+    knows_rows: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -335,9 +371,13 @@ impl World {
         let held = self.tables();
         let leader = &mut self.leader;
         let wanted = content(leader.wish);
-        let absent = wanted.spec.slices.iter().filter(|name| !self.slices.contains_key(*name)).cloned();
+        let is_present = |name: &String| self.slices.contains_key(name);
+        let head = leader.publisher.expected(self.head.as_ref().map(|head| &*head.spec));
+        let (spec, drafts) = layout(leader.wish, head, leader.knows_rows, is_present);
+        let absent = spec.slices.iter().filter(|name| !is_present(name)).cloned();
+        leader.drafts = drafts;
         leader.publisher.begin(Offer {
-            spec: wanted.spec.clone(),
+            spec: spec.clone(),
             credentials: wanted.credentials.clone(),
             held,
             absent: absent.collect(),
@@ -373,7 +413,14 @@ impl World {
             match leader.publisher.step() {
                 Step::ReadHead => leader.publisher.head_read(self.head.clone()),
                 Step::ReadVault => leader.publisher.vault_read(self.vault.clone()),
-                Step::ClaimSlices(names) => leader.next = names.into_iter().next().map(Write::Slice),
+                Step::ClaimSlices(names) => match names.into_iter().next() {
+                    Some(name) if leader.drafts.contains(&name) => leader.next = Some(Write::Slice(name)),
+                    // The head turned out to be another one than the watch showed: it offers again.
+                    _ => {
+                        leader.publisher.abandon();
+                        (leader.runs, leader.due) = (false, true);
+                    }
+                },
                 Step::WriteHead(write) => leader.next = Some(Write::Head(write)),
                 Step::WriteVault(write) if can_read(self.wish, &write) => {
                     leader.next = Some(Write::Vault(write));
@@ -382,7 +429,14 @@ impl World {
                     leader.publisher.abandon();
                     (leader.runs, leader.due) = (false, true);
                 }
-                Step::Done { .. } => leader.runs = false,
+                Step::Done { .. } => {
+                    leader.runs = false;
+                    let head = leader.publisher.head().map(|head| &head.spec);
+                    leader.knows_rows = head.is_some_and(|head| {
+                        head.slices.iter().any(|name| name == "b")
+                            && (head.amendments.is_empty() || leader.knows_rows)
+                    });
+                }
                 Step::Stuck(_) => (leader.runs, leader.due) = (false, true),
             }
         }
@@ -684,6 +738,9 @@ impl Model for World {
     }
 
     fn canonical(mut self) -> Self {
+        if !self.leader.runs {
+            self.leader.drafts.clear();
+        }
         self.renumber();
         self.shift();
         let sign = |i: usize| {
