@@ -1,9 +1,9 @@
 //! The acknowledgement: this pod's Lease, which says what calls are routed by (`routing::ack` has the contract).
 //!
-//! Written when something in it has changed, by server-side apply, so that each write is whole: what no longer holds
-//! disappears. A failed write is tried again with a growing, jittered delay and what is true then; nothing waits for it.
-//! A Lease that is not as it was written is written again: somebody changed or deleted it, or an earlier write of ours that
-//! was given up has landed after a later one.
+//! Written when something in it has changed, whole, so that what no longer holds disappears; and against the version that was
+//! seen last, so that a write which was given up can't land after a later one. A failed write is tried again with a growing,
+//! jittered delay and what is true then; nothing waits for it. A Lease that is not as it was written, because somebody changed
+//! or deleted it, is written again.
 //! A pod that ends leaves its Lease as draining; it goes with the pod, which owns it. So a gateway needs no right to
 //! delete Leases.
 
@@ -14,7 +14,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::api::{ObjectMeta, Patch, PatchParams};
+use kube::api::{ObjectMeta, PostParams};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
@@ -110,6 +110,7 @@ impl OwnLease {
 pub async fn acknowledge(client: Client, config: Config, mut sources: Sources, metrics: GatewayMetrics) {
     let leases: Api<Lease> = Api::namespaced(client, &config.pod.namespace);
     let mut written: Option<Acknowledgement> = None;
+    let mut version: Option<String> = None;
     let mut calls_due = tokio::time::interval(CALLS_EVERY);
     calls_due.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut with_calls = true;
@@ -121,8 +122,9 @@ pub async fn acknowledge(client: Client, config: Config, mut sources: Sources, m
         }
         if written.as_ref() != Some(&wanted) {
             sources.lease.begin();
-            let outcome = write(&leases, &config, &wanted).await;
-            sources.lease.written(outcome.as_ref().ok().cloned());
+            let outcome = write(&leases, &config, &wanted, version.take()).await;
+            version = outcome.as_ref().ok().cloned();
+            sources.lease.written(version.clone());
             if let Err(why) = outcome {
                 metrics.acknowledgement_failures.inc();
                 let pod = &config.pod.name;
@@ -183,15 +185,44 @@ pub fn lease(config: &Config, said: &Acknowledgement) -> Lease {
     }
 }
 
-/// Returns the version of the Lease that came of it.
-async fn write(leases: &Api<Lease>, config: &Config, said: &Acknowledgement) -> Result<String, String> {
-    // The Lease is ours alone: whoever else wrote to it loses.
-    let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    let lease = Patch::Apply(lease(config, said));
-    match tokio::time::timeout(WRITE_TIMEOUT, leases.patch(&config.pod.name, &parameters, &lease)).await {
-        Ok(Ok(lease)) => Ok(lease.resource_version().unwrap_or_default()),
+/// Writes the Lease over the version `seen`, `None` if none is known; returns the version that came of it.
+async fn write(
+    leases: &Api<Lease>,
+    config: &Config,
+    said: &Acknowledgement,
+    seen: Option<String>,
+) -> Result<String, String> {
+    let written = write_over(leases, lease(config, said), seen);
+    match tokio::time::timeout(WRITE_TIMEOUT, written).await {
+        Ok(Ok(version)) => Ok(version),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("the API server did not answer within {} s", WRITE_TIMEOUT.as_secs())),
+    }
+}
+
+async fn write_over(
+    leases: &Api<Lease>,
+    mut lease: Lease,
+    mut seen: Option<String>,
+) -> Result<String, kube::Error> {
+    let parameters = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
+    let name = lease.name_any();
+    loop {
+        let known = seen.is_some();
+        if !known {
+            seen = leases.get_metadata_opt(&name).await?.and_then(|found| found.resource_version());
+        }
+        lease.metadata.resource_version = seen.take();
+        let written = match lease.metadata.resource_version {
+            Some(_) => leases.replace(&name, &parameters, &lease).await,
+            None => leases.create(&parameters, &lease).await,
+        };
+        match written {
+            Ok(written) => return Ok(written.resource_version().unwrap_or_default()),
+            // The Lease is ours alone: whoever else wrote to it, or deleted it, loses.
+            Err(kube::Error::Api(status)) if known && (status.code == 409 || status.code == 404) => {}
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -26,12 +26,7 @@ pub fn role(gateway: &SipGateway) -> Role {
             rule("voicedock.dev", "routingtables", &["get", "list", "watch"], Some(&name)),
             rule("voicedock.dev", "routingslices", &["get"], None),
             rule("", "secrets", &["get"], Some(&names::credentials(&name))),
-            rule(
-                "coordination.k8s.io",
-                "leases",
-                &["create", "get", "list", "patch", "update", "watch"],
-                None,
-            ),
+            rule("coordination.k8s.io", "leases", &["create", "get", "list", "update", "watch"], None),
         ]),
     }
 }

@@ -19,7 +19,7 @@ use super::sliced::{Draft, Entry, Outline, SectionName, Sliced};
 use crate::resources::routing_table::{Amendment, RoutingTableSpec};
 
 /// How long the amendments of a head may be together, bytes of JSON. Every change writes them and every gateway reads them.
-pub const AMENDMENTS_BYTES: usize = 16 * 1024;
+pub const AMENDMENTS_BYTES: usize = 8 * 1024;
 
 /// What an amendment takes beside its rows.
 const AMENDMENT_BYTES: usize = 160;
