@@ -454,7 +454,7 @@ impl Fleet {
                 let mut news = News { gateway: Some(key.clone()), ..News::default() };
                 gateway.published = Published {
                     generation: publication.publisher.generation(),
-                    fullness: publication.fullness,
+                    fullness: publication.fullness(),
                 };
                 gateway.publication = Some(*publication);
                 match result {
@@ -490,6 +490,12 @@ impl Fleet {
             }
             Done::Collected(key, publication, result) => {
                 let Some(gateway) = self.gateways.get_mut(&key) else { return News::default() };
+                let mut news = News::default();
+                let fullness = publication.fullness();
+                if fullness != gateway.published.fullness {
+                    gateway.published.fullness = fullness;
+                    news.gateway = Some(key.clone());
+                }
                 gateway.publication = Some(*publication);
                 match result {
                     Ok(()) => {
@@ -503,7 +509,7 @@ impl Fleet {
                     }
                 }
                 self.returned(&key, state, now);
-                News::default()
+                news
             }
             Done::Provisioned(key, provision, result) => {
                 let Some(gateway) = self.gateways.get_mut(&key) else { return News::default() };

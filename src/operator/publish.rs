@@ -151,14 +151,20 @@ pub struct Publication {
     object: Option<RoutingTable>,
     /// The rows of its slices.
     bases: Bases,
-    /// Largest object of the publication as a share of [`SIZE_LIMIT`].
-    pub fullness: f64,
+    /// Length of the head or of the largest slice, whichever is longer, bytes.
+    largest: usize,
 }
 
 impl Publication {
     /// Whether the compiled table is what is published.
     pub fn holds(&self, table: &GatewayTable) -> bool {
         self.publisher.holds(table.sliced().hash(), table.credentials().keys())
+    }
+
+    /// The largest object of the publication as a share of [`SIZE_LIMIT`].
+    pub fn fullness(&self) -> f64 {
+        let vault = self.publisher.vault().map_or(0, |vault| vault.sizes.values().sum());
+        self.largest.max(vault) as f64 / SIZE_LIMIT as f64
     }
 
     /// Takes in what the watch says of the head; false when it is not what was published.
@@ -206,7 +212,7 @@ impl Publication {
     fn check_sizes(&mut self, gateway: &ObjectKey, offer: &Offer) -> Result<(), PublishError> {
         // Names of as many slices of the previous generation on top, at most.
         let head = bytes(&*offer.offer.spec) * 2;
-        self.fullness = head.max(offer.largest) as f64 / SIZE_LIMIT as f64;
+        self.largest = head.max(offer.largest);
         for (what, bytes) in
             [("the head of the routing table", head), ("one entry of the routing table", offer.largest)]
         {
@@ -240,10 +246,6 @@ impl Publication {
     ) -> Result<(), PublishError> {
         let added = credentials::fetch(job, sources, &write.add).await?;
         let (outcome, error) = credentials::write_vault(job, self.publisher.vault(), write, added).await?;
-        if let Written::Landed(vault) = &outcome {
-            let bytes: usize = vault.sizes.values().sum();
-            self.fullness = self.fullness.max(bytes as f64 / SIZE_LIMIT as f64);
-        }
         self.publisher.vault_written(outcome);
         error.map_or(Ok(()), |error| Err(error.into()))
     }

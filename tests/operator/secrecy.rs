@@ -140,6 +140,33 @@ fn base64(value: &str) -> String {
 }
 
 #[tokio::test]
+async fn credentials_that_hardly_fit_are_told_before_they_no_longer_do() {
+    let (stage, _operator, _pod) = Stage::set("full").await;
+    stage.office().await;
+    stage.is_ready("PhoneNumber", "main").await;
+    let says = async |type_, status, reason| stage.says("RoutingTable", GATEWAY, type_, status, reason).await;
+    says("NearSizeLimit", "False", "Fits").await;
+    let long = |letter: &str| letter.repeat(870_000);
+    stage.secret("office-pbx", &[("username", "acme"), ("password", &long("x"))]).await;
+    says("NearSizeLimit", "True", "NearlyFull").await;
+    gateways_use(&stage, &[&long("x")]).await;
+
+    // The old version can't go before gateways hold the new one, and both don't fit.
+    stage.secret("office-pbx", &[("username", "acme"), ("password", &long("y"))]).await;
+    let why = says("Ready", "False", "TooLarge").await;
+    assert!(
+        why.contains("the credentials Secret of gateway") && why.contains("keep the last table"),
+        "{why}"
+    );
+    gateways_use(&stage, &[&long("x")]).await;
+
+    stage.secret("office-pbx", &[("username", "acme"), ("password", "short")]).await;
+    gateways_use(&stage, &["short"]).await;
+    says("Ready", "True", "Ready").await;
+    says("NearSizeLimit", "False", "Fits").await;
+}
+
+#[tokio::test]
 async fn a_credentials_secret_that_somebody_changes_is_made_good() {
     let (stage, _operator, _pod) = Stage::set("tamper").await;
     stage.office().await;
