@@ -14,6 +14,8 @@ mod provisioning;
 mod proxy;
 #[path = "operator/publishing.rs"]
 mod publishing;
+#[path = "operator/reachable.rs"]
+mod reachable;
 #[path = "operator/references.rs"]
 mod references;
 #[path = "operator/secrecy.rs"]

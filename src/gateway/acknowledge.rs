@@ -23,7 +23,7 @@ use super::calls::Calls;
 use super::config::Config;
 use super::metrics::GatewayMetrics;
 use super::table::TableState;
-use crate::routing::ack::{self, Acknowledgement};
+use crate::routing::ack::{self, Acknowledgement, TrunkReports};
 
 /// Field manager of the Lease.
 const FIELD_MANAGER: &str = "voicedock-gateway";
@@ -46,6 +46,8 @@ pub struct Sources {
     pub draining: watch::Receiver<bool>,
     /// How many calls there are.
     pub calls: Arc<Calls>,
+    /// What was found about the trunks that the pod keeps.
+    pub trunks: watch::Receiver<TrunkReports>,
     /// The Lease as it was written.
     pub lease: Arc<OwnLease>,
 }
@@ -144,6 +146,7 @@ pub async fn acknowledge(client: Client, config: Config, mut sources: Sources, m
         tokio::select! {
             Ok(()) = sources.table.changed() => {},
             Ok(()) = sources.draining.changed() => {},
+            Ok(()) = sources.trunks.changed() => {},
             () = sources.lease.disturbed.notified() => written = None,
             _ = calls_due.tick() => with_calls = true,
         }
@@ -160,6 +163,7 @@ impl Sources {
             calls: u32::try_from(self.calls.live()).unwrap_or(u32::MAX),
             address: config.http_of_pod().to_string(),
             instance: config.pod.instance.0,
+            trunks: self.trunks.borrow_and_update().clone(),
         }
     }
 }

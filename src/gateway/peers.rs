@@ -19,7 +19,7 @@ use super::acknowledge::OwnLease;
 use super::call_id::Instance;
 use super::config::Config;
 use super::metrics::GatewayMetrics;
-use crate::routing::ack::{self, Acknowledgement};
+use crate::routing::ack::{self, Acknowledgement, TrunkReports};
 
 /// Seconds after which the API server ends a watch and it is resumed; five more, and a watch that went silent is replaced.
 const WATCH_SECONDS: u32 = 45;
@@ -39,6 +39,8 @@ pub struct Peer {
     pub http: SocketAddr,
     /// It takes no new calls; those that it has it keeps.
     pub draining: bool,
+    /// What it found about the trunks that it keeps.
+    pub trunks: TrunkReports,
 }
 
 impl Peers {
@@ -146,7 +148,8 @@ fn peer(lease: &Lease) -> Option<(Instance, Peer)> {
     };
     match said.address.parse::<SocketAddr>() {
         Ok(http) => {
-            Some((Instance(said.instance), Peer { pod, sip: http.ip(), http, draining: said.draining }))
+            let Acknowledgement { draining, trunks, .. } = said;
+            Some((Instance(said.instance), Peer { pod, sip: http.ip(), http, draining, trunks }))
         }
         Err(_) => {
             tracing::warn!("Lease {pod} is not used to reach its pod: '{}' is not ip:port", said.address);

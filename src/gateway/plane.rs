@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::call_id::Instance;
@@ -21,15 +21,20 @@ use super::resolve::Resolver;
 use super::shard::{Shard, ShardInput};
 use super::snapshot::Snapshot;
 use super::sockets::{self, PodAddress, SHARD_QUEUE, Sockets};
+use super::trunks::{Keeper, KeeperConfig};
 use crate::metrics::Metrics;
+use crate::routing::ack::TrunkReports;
 use crate::sip::endpoint::{Endpoint, EndpointConfig, LocalAddress, LocalAddresses};
 use crate::sip::event::Transport;
+use crate::sip::outside::Outside;
 
 /// How often a drain looks whether the last call is gone.
 const DRAIN_POLL: Duration = Duration::from_millis(100);
 /// How long goodbyes are waited for once the last call is over: a BYE and its answer, with two repetitions (RFC 3261
 /// §17.1.2). A peer that is gone for good doesn't hold the pod for longer.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// What User-Agent and Server say.
+const USER_AGENT: &str = concat!("VoiceDock/", env!("CARGO_PKG_VERSION"));
 
 /// What the data plane is given. It runs from the first complete table on.
 pub struct PlaneConfig {
@@ -49,6 +54,10 @@ pub struct PlaneConfig {
     pub calls: Arc<Calls>,
     /// Commands, one receiver a shard: there are as many shards as receivers.
     pub control: Vec<mpsc::Receiver<ControlRequest>>,
+    /// Whether the pod has been told to stop: then others keep its trunks, while its calls go on.
+    pub draining: watch::Receiver<bool>,
+    /// Where goes what it finds about the trunks that it keeps.
+    pub trunks: watch::Sender<TrunkReports>,
     /// Where its metrics go.
     pub metrics: Metrics,
 }
@@ -97,8 +106,9 @@ pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
     let bound = sockets::bind(&config.listeners).await?;
     let inputs: Vec<_> = config.control.iter().map(|_| mpsc::channel::<ShardInput>(SHARD_QUEUE)).collect();
     let senders: Vec<_> = inputs.iter().map(|(sender, _)| sender.clone()).collect();
-    let pod = PodAddress { ip: config.ip, instance: config.instance, peers: config.peers };
-    let sockets = Sockets::start(bound, senders.clone(), metrics.clone(), pod, closing.clone());
+    let (keeper, kept) = mpsc::channel(SHARD_QUEUE);
+    let pod = PodAddress { ip: config.ip, instance: config.instance, peers: Arc::clone(&config.peers) };
+    let sockets = Sockets::start(bound, senders.clone(), keeper, metrics.clone(), pod, closing.clone());
     let address = |transport| {
         let listener = config.listeners.iter().find(|listener| listener.transport == transport)?;
         Some(LocalAddress { host: listener.advertise.host.clone(), port: listener.advertise.port })
@@ -133,12 +143,22 @@ pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
             shard: number.into(),
             seed,
             local: addresses.clone(),
-            user_agent: concat!("VoiceDock/", env!("CARGO_PKG_VERSION")).into(),
+            user_agent: USER_AGENT.into(),
             // Calls are counted by the shard; this bounds what a flood of INVITEs can hold before it is refused.
             max_legs: config.max_calls.saturating_mul(4),
         });
         tokio::spawn(Shard::new(Arc::clone(&shared), number, endpoint, input, control).run());
     }
+    let outside = Outside::new(config.instance.0, seed, addresses, USER_AGENT.into());
+    let keeper = Keeper::new(KeeperConfig {
+        shared: Arc::clone(&shared),
+        peers: config.peers,
+        draining: config.draining,
+        reports: config.trunks,
+        inputs: kept,
+        outside,
+    });
+    tokio::spawn(keeper.run());
     Ok(Plane { shared, shards: senders, _closing: closing.drop_guard() })
 }
 

@@ -3,9 +3,11 @@
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 
 use crate::call::Record;
 use crate::metrics::Metrics;
+use crate::routing::ack::TrunkReports;
 
 /// A reason out of a few fixed words.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -17,6 +19,13 @@ struct Reason {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
+}
+
+/// A trunk.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Trunk {
+    namespace: String,
+    trunk: String,
 }
 
 /// Counters of the data plane.
@@ -33,6 +42,7 @@ pub(super) struct PlaneMetrics {
     ended: Family<Reason, Counter>,
     dropped: Family<Reason, Counter>,
     transfers: Family<Outcome, Counter>,
+    trunks: Family<Trunk, Gauge>,
 }
 
 impl PlaneMetrics {
@@ -46,6 +56,7 @@ impl PlaneMetrics {
             ended: Family::default(),
             dropped: Family::default(),
             transfers: Family::default(),
+            trunks: Family::default(),
         };
         metrics.register(|registry| {
             registry.register("calls", "Calls that came in and were taken", this.calls.clone());
@@ -58,6 +69,11 @@ impl PlaneMetrics {
                 this.cut.clone(),
             );
             registry.register("call_faults", "Calls that a fault of the gateway ended", this.faults.clone());
+            registry.register(
+                "trunk_reachable",
+                "Whether a trunk that this pod probes or registers at can be reached",
+                this.trunks.clone(),
+            );
             registry.register("transfers", "Transfers by outcome", this.transfers.clone());
             registry.register(
                 "sip_dropped",
@@ -66,6 +82,15 @@ impl PlaneMetrics {
             );
         });
         this
+    }
+
+    /// What is known of the trunks that this pod keeps, and of no others.
+    pub(super) fn trunks(&self, reports: &TrunkReports) {
+        self.trunks.clear();
+        for (key, report) in reports {
+            let trunk = Trunk { namespace: key.namespace.clone(), trunk: key.name.clone() };
+            self.trunks.get_or_create(&trunk).set(report.reachable.into());
+        }
     }
 
     /// A call was not taken.

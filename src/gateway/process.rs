@@ -35,6 +35,7 @@ use crate::http::health::Phase;
 use crate::http::keys::Keys;
 use crate::http::{self, Http, server};
 use crate::metrics::Metrics;
+use crate::routing::ack::TrunkReports;
 use crate::telemetry::{self, TelemetryError};
 
 /// How long new calls are still taken after SIGTERM: until every node knows that this pod goes, they arrive here, and to
@@ -94,6 +95,7 @@ pub async fn run(args: Args) -> Result<(), GatewayError> {
     let (control, commands) = CallControl::new(config.pod.instance, config.shards, Arc::clone(&calls));
     let (phase, phases) = watch::channel(Phase::WaitingForTable);
     let (draining, drains) = watch::channel(false);
+    let (trunks, found) = watch::channel(TrunkReports::new());
     let lease = Arc::<OwnLease>::default();
     let stop_http = CancellationToken::new();
 
@@ -116,8 +118,9 @@ pub async fn run(args: Args) -> Result<(), GatewayError> {
     };
     let sources = Sources {
         table: table.clone(),
-        draining: drains,
+        draining: drains.clone(),
         calls: Arc::clone(&calls),
+        trunks: found,
         lease: Arc::clone(&lease),
     };
     let mut parts = Parts::default();
@@ -148,6 +151,8 @@ pub async fn run(args: Args) -> Result<(), GatewayError> {
             peers,
             calls,
             control: commands,
+            draining: drains,
+            trunks,
             metrics,
         },
     })

@@ -7,6 +7,7 @@ use hickory_resolver::TokioResolver;
 use hickory_resolver::proto::rr::RData;
 
 use crate::routing::table::{SipTarget, TransportEntry};
+use crate::sip::event::Transport;
 
 /// A caller is waiting: a name server that is slower than this counts as gone.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(4);
@@ -29,6 +30,15 @@ pub enum ResolveError {
     Timeout(String),
 }
 
+impl From<TransportEntry> for Transport {
+    fn from(entry: TransportEntry) -> Self {
+        match entry {
+            TransportEntry::Udp => Self::Udp,
+            TransportEntry::Tcp => Self::Tcp,
+        }
+    }
+}
+
 /// The process's resolver; answers are cached as long as their TTL says.
 pub struct Resolver {
     dns: Option<TokioResolver>,
@@ -44,8 +54,11 @@ impl Resolver {
         Self { dns: dns.ok() }
     }
 
-    /// The address of a target that is not an IP address.
+    /// The address of a target.
     pub async fn resolve(&self, target: &SipTarget) -> Result<SocketAddr, ResolveError> {
+        if let Ok(ip) = target.host.parse() {
+            return Ok(SocketAddr::new(ip, target.port.unwrap_or(DEFAULT_PORT)));
+        }
         tokio::time::timeout(LOOKUP_TIMEOUT, self.look_up(target))
             .await
             .unwrap_or_else(|_| Err(ResolveError::Timeout(target.host.clone())))

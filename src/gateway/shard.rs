@@ -29,7 +29,7 @@ use crate::routing::table::CredentialId;
 use crate::sip::endpoint::{Endpoint, Output};
 use crate::sip::event::{
     Credentials, EndedBy, Flow, IncomingCall, LegEvent, LegId, OutgoingInvite, OutgoingRefer, RefusedBy,
-    RequestId, Transport,
+    RequestId,
 };
 use crate::sip::time::Millis;
 
@@ -421,10 +421,7 @@ impl Shard {
         });
         match ready {
             Ok((peer, credentials)) => {
-                let transport = match dial.target.transport {
-                    crate::routing::table::TransportEntry::Udp => Transport::Udp,
-                    crate::routing::table::TransportEntry::Tcp => Transport::Tcp,
-                };
+                let transport = dial.target.transport.into();
                 let host = self.shared.advertised_host(transport);
                 let headers = dial
                     .headers

@@ -51,6 +51,8 @@ pub(super) struct Sockets {
     udp: Vec<Datagrams>,
     streams: Mutex<HashMap<SocketAddr, mpsc::Sender<Bytes>>>,
     shards: Vec<mpsc::Sender<ShardInput>>,
+    /// Who sends requests outside of dialogs and waits for their responses.
+    keeper: mpsc::Sender<ShardInput>,
     metrics: PlaneMetrics,
     closing: CancellationToken,
     instance: Instance,
@@ -106,6 +108,7 @@ impl Sockets {
     pub(super) fn start(
         bound: Bound,
         shards: Vec<mpsc::Sender<ShardInput>>,
+        keeper: mpsc::Sender<ShardInput>,
         metrics: PlaneMetrics,
         pod: PodAddress,
         closing: CancellationToken,
@@ -117,6 +120,7 @@ impl Sockets {
             udp: bound.udp,
             streams: Mutex::default(),
             shards,
+            keeper,
             metrics,
             closing,
             instance: pod.instance,
@@ -169,7 +173,7 @@ impl Sockets {
     }
 
     fn failed(&self, flow: Flow) {
-        for shard in &self.shards {
+        for shard in self.shards.iter().chain([&self.keeper]) {
             if shard.try_send(ShardInput::TransportFailed(flow)).is_err() {
                 self.metrics.drop("shard-full");
             }
@@ -293,7 +297,8 @@ impl Sockets {
                 }
                 let source = self.source_of(&message, flow);
                 let shard = identity::shard_of(&message, self.shards.len());
-                if self.shards[shard].try_send(ShardInput::Message { source, message, flow }).is_err() {
+                let shard = shard.map_or(&self.keeper, |shard| &self.shards[shard]);
+                if shard.try_send(ShardInput::Message { source, message, flow }).is_err() {
                     self.metrics.drop("shard-full");
                 }
             }

@@ -21,6 +21,7 @@ use crate::gateway::calls::tests::view;
 use crate::gateway::calls::{CallStatus, CallView, Calls};
 use crate::gateway::control::{ControlError, ControlRequest};
 use crate::gateway::peers::Peer;
+use crate::routing::ack::TrunkReports;
 use crate::routing::decide::{TransferRefusal, Wanted};
 
 const KEY: &str = "a-key-of-the-crm";
@@ -76,6 +77,7 @@ impl Pod {
             sip: other.address.ip(),
             http: other.address,
             draining: false,
+            trunks: TrunkReports::new(),
         };
         let mut peers = Peers::clone(&self.peers.load());
         peers.0.insert(other.instance, peer);
@@ -279,8 +281,13 @@ async fn a_request_is_passed_on_once_only() {
     second.knows(&first);
     // Each believes that the other has the instance 3.
     for (pod, other) in [(&first, &second), (&second, &first)] {
-        let peer =
-            Peer { pod: "gw-3".to_owned(), sip: other.address.ip(), http: other.address, draining: false };
+        let peer = Peer {
+            pod: "gw-3".to_owned(),
+            sip: other.address.ip(),
+            http: other.address,
+            draining: false,
+            trunks: TrunkReports::new(),
+        };
         let mut peers = Peers::clone(&pod.peers.load());
         peers.0.insert(Instance(3), peer);
         pod.peers.store(Arc::new(peers));

@@ -3,9 +3,10 @@
 //! Only a pod that is ready counts: one that starts, fails or is gone never holds a status back, and a pod is ready only
 //! with a table. A Lease counts only while its pod's uid is its holder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::routing::ack::{Acknowledgement, Held};
+use crate::routing::ack::{Acknowledgement, Held, TrunkReport};
+use crate::routing::owner::owner;
 use crate::routing::table::ObjectKey;
 
 use super::watch::{LeaseFacts, PodFacts};
@@ -73,7 +74,7 @@ impl Roll {
         Self { pods: pods.collect() }
     }
 
-    fn ready(&self) -> impl Iterator<Item = (&String, &Entry)> {
+    fn ready(&self) -> impl Iterator<Item = (&String, &Entry)> + Clone {
         self.pods.iter().filter(|(_, pod)| pod.ready)
     }
 
@@ -122,6 +123,27 @@ impl Roll {
         let said = self.pods.values().filter_map(|pod| pod.said.as_ref());
         let refused = said.filter_map(|said| said.rejected.as_ref()).map(|rejected| rejected.generation);
         self.held().chain(refused)
+    }
+
+    /// What is known of a trunk: what its owner found, or, until that is heard of, another pod that is ready.
+    pub fn trunk(&self, trunk: &ObjectKey) -> Option<&TrunkReport> {
+        let said = || self.ready().filter_map(|(_, pod)| pod.said.as_ref());
+        let owner = owner(trunk, said().filter(|said| !said.draining).map(|said| said.instance));
+        let mut reports = said().filter_map(|said| Some((said.instance, said.trunks.get(trunk)?)));
+        let owners = reports.clone().find(|(instance, _)| Some(*instance) == owner);
+        owners.or_else(|| reports.next()).map(|(_, report)| report)
+    }
+
+    /// The trunks of which something else is known than `before`.
+    pub fn other_trunks(&self, before: &Self) -> BTreeSet<ObjectKey> {
+        let named = |roll: &Self| -> BTreeSet<ObjectKey> {
+            let said = roll.pods.values().filter_map(|pod| pod.said.as_ref());
+            said.flat_map(|said| said.trunks.keys().cloned()).collect()
+        };
+        let mut trunks = named(self);
+        trunks.extend(named(before));
+        trunks.retain(|trunk| self.trunk(trunk) != before.trunk(trunk));
+        trunks
     }
 
     /// Whether every pod that has not ended holds `generation` or newer.

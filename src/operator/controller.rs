@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::resources::conditions::{Condition, ConditionStatus, condition};
-use crate::routing::compile::{Finding, ObjectRef, SecretFacts, Verdict};
+use crate::routing::compile::{Finding, Kind, ObjectRef, SecretFacts, Verdict};
 use crate::routing::protocol::Version;
 use crate::routing::table::ObjectKey;
 
@@ -33,6 +33,7 @@ use super::metrics::Metrics;
 use super::names;
 use super::programmed::Ledger;
 use super::provision::Image;
+use super::reachable::reachable;
 use super::reports::{self, Reports, Target};
 use super::secrets;
 use super::serve::Synced;
@@ -253,6 +254,9 @@ impl Controller {
             for object in self.ledger.affected(gateway, &before, after) {
                 self.reports.mark(Target::Object(object));
             }
+            for key in after.other_trunks(&before) {
+                self.reports.mark(Target::Object(ObjectRef { kind: Kind::SipTrunk, key }));
+            }
         }
         self.mark_gateway(gateway, now);
     }
@@ -429,7 +433,8 @@ impl Controller {
                     }
                     report = Some(self.gateway_report(gateway));
                 }
-                let desired = status::of_object(reported, verdict, programmed, report, &now);
+                let reachable = self.reachable(object, verdict);
+                let desired = status::of_object(reported, verdict, programmed, reachable, report, &now);
                 Some((reported.metadata().resource_version.clone()?, reported.reference(), desired))
             }
             Target::Table(key) => {
@@ -452,6 +457,12 @@ impl Controller {
                 Some((table.resource_version()?, table.object_ref(&()), desired))
             }
         }
+    }
+
+    /// Whether a trunk answers, if it is asked.
+    fn reachable(&self, object: &ObjectRef, verdict: &Verdict) -> Option<Finding> {
+        let address = self.state.index.asked(object)?;
+        Some(reachable(&object.key, &address, verdict, |gateway| self.fleet.roll(gateway)))
     }
 
     /// A gateway that can't be provisioned isn't programmed, whatever its pods hold.

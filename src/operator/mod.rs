@@ -1,7 +1,8 @@
 //! The control plane: watch, compile, publish, provision, acknowledge, report.
 //!
 //! [`watch`] → [`state`] → [`controller`] (the loop) → `routing::compile` → [`publish`] (slices, [`credentials`], head),
-//! [`provision`] (pods and what they need), [`acknowledge`] and [`programmed`] (who holds what) → [`status`], [`reports`],
+//! [`provision`] (pods and what they need), [`acknowledge`] and [`programmed`] (who holds what),
+//! [`reachable`] (which trunks answer) → [`status`], [`reports`],
 //! [`events`]. [`collect`] deletes what is useless. [`leader`] says which replica writes.
 
 pub mod acknowledge;
@@ -17,6 +18,7 @@ pub mod names;
 pub mod programmed;
 pub mod provision;
 pub mod publish;
+pub mod reachable;
 pub mod reports;
 pub mod secrets;
 pub mod serve;

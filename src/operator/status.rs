@@ -39,6 +39,16 @@ impl Desired {
         self.conditions
             .iter()
             .any(|found| found.type_ == condition::PROGRAMMED && found.reason == reason::PENDING)
+            || self.loses_sight_of_a_trunk()
+    }
+
+    /// A pod that kept the trunk is gone, and the next one will tell in a moment.
+    fn loses_sight_of_a_trunk(&self) -> bool {
+        let is = |conditions: &[Condition], status| {
+            conditions.iter().any(|found| found.type_ == condition::REACHABLE && found.status == status)
+        };
+        is(&self.conditions, ConditionStatus::Unknown)
+            && (is(&self.before, ConditionStatus::True) || is(&self.before, ConditionStatus::False))
     }
 
     /// Whether nothing is new but the number of calls.
@@ -61,21 +71,24 @@ pub struct GatewayReport {
     pub addresses: Vec<String>,
 }
 
-/// The status of an object that people write. `gateway` is for SipGateways; `now` is RFC 3339.
+/// The status of an object that people write. `reachable` is for SipTrunks that are probed or registered at, `gateway` for
+/// SipGateways; `now` is RFC 3339.
 pub fn of_object(
     object: Reported<'_>,
     verdict: &Verdict,
     programmed: Finding,
+    reachable: Option<Finding>,
     gateway: Option<GatewayReport>,
     now: &str,
 ) -> Desired {
-    let ready = summary(verdict, &programmed);
-    let findings = [
+    let ready = summary(verdict, &programmed, reachable.as_ref());
+    let mut findings = vec![
         (condition::ACCEPTED, verdict.accepted.clone()),
         (condition::RESOLVED_REFS, verdict.resolved_refs.clone()),
         (condition::PROGRAMMED, programmed),
-        (condition::READY, ready),
     ];
+    findings.extend(reachable.map(|reachable| (condition::REACHABLE, reachable)));
+    findings.push((condition::READY, ready));
     let generation = verdict.generation;
     let conditions = |existing: &[Condition]| merge(existing, &findings, generation, now);
     let observed_generation = Some(generation);
@@ -210,11 +223,14 @@ pub fn of_table(
 
 /// `Ready`: the first of the others that doesn't hold, or that all do. An object that nothing leads to is ready when it is
 /// sound: it can be referred to.
-fn summary(verdict: &Verdict, programmed: &Finding) -> Finding {
+/// A trunk of which nobody knows yet whether it answers holds nothing up.
+fn summary(verdict: &Verdict, programmed: &Finding, reachable: Option<&Finding>) -> Finding {
     let unused = programmed.reason == reason::NOT_USED;
     let first = [&verdict.accepted, &verdict.resolved_refs, programmed].into_iter().find(|finding| {
         finding.status != ConditionStatus::True && !(unused && finding.reason == reason::NOT_USED)
     });
+    let unreachable = reachable.filter(|reachable| reachable.status == ConditionStatus::False);
+    let first = first.or(unreachable);
     match first {
         Some(failing) => Finding { status: ConditionStatus::False, ..failing.clone() },
         None if unused => {
@@ -242,8 +258,10 @@ fn merge(existing: &[Condition], findings: &[(&str, Finding)], generation: i64, 
             message: finding.message.clone(),
         }
     });
-    let theirs =
-        existing.iter().filter(|condition| findings.iter().all(|(type_, _)| condition.type_ != *type_));
+    // A trunk that isn't asked any more has none of ours that it had before.
+    let is_ours =
+        |type_: &str| type_ == condition::REACHABLE || findings.iter().any(|(ours, _)| type_ == *ours);
+    let theirs = existing.iter().filter(|condition| !is_ours(&condition.type_));
     ours.chain(theirs.cloned()).collect()
 }
 

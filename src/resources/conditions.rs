@@ -46,7 +46,7 @@ pub mod condition {
     pub const RESOLVED_REFS: &str = "ResolvedRefs";
     /// Every ready gateway pod holds a table with this generation.
     pub const PROGRAMMED: &str = "Programmed";
-    /// The trunk answered its last probe or registration.
+    /// The trunk answers probes or holds our registration; only on trunks that have one of them.
     pub const REACHABLE: &str = "Reachable";
     /// On a RoutingTable, true when it is bad: the table is past 80 % of what the API server takes.
     pub const NEAR_SIZE_LIMIT: &str = "NearSizeLimit";
@@ -86,6 +86,10 @@ pub mod reason {
     pub const PENDING: &str = "Pending";
     /// A gateway refused the table.
     pub const REJECTED: &str = "Rejected";
+    /// The trunk answers.
+    pub const REACHABLE: &str = "Reachable";
+    /// The trunk doesn't answer, or takes nothing.
+    pub const UNREACHABLE: &str = "Unreachable";
     /// No gateway pod is ready.
     pub const NO_GATEWAYS: &str = "NoReadyGateways";
     /// The table is too large for an object of the API server.

@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::table::ObjectKey;
+
 /// Label of everything that belongs to a gateway: the name of its SipGateway, in the same namespace.
 pub const GATEWAY_LABEL: &str = "voicedock.dev/gateway";
 /// Label `app.kubernetes.io/managed-by` of Leases that gateway pods write.
@@ -30,6 +32,8 @@ pub const CALLS: &str = "voicedock.dev/calls";
 pub const ADDRESS: &str = "voicedock.dev/address";
 /// Annotation: the SIP instance id in Contacts of this pod, eight hexadecimal digits.
 pub const INSTANCE: &str = "voicedock.dev/instance";
+/// Annotation: what the pod found about the trunks that it keeps, as JSON; see [`TrunkReports`].
+pub const TRUNKS: &str = "voicedock.dev/trunks";
 
 /// What one gateway pod says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +50,24 @@ pub struct Acknowledgement {
     pub address: String,
     /// The pod's SIP instance id.
     pub instance: u32,
+    /// What the pod found about the trunks that it keeps.
+    pub trunks: TrunkReports,
+}
+
+/// What a pod found about trunks, by their keys.
+pub type TrunkReports = BTreeMap<ObjectKey, TrunkReport>;
+
+/// What a pod found about one trunk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrunkReport {
+    /// Whether somebody is there who takes calls.
+    pub reachable: bool,
+    /// The last answer, or why there is none: a part of a sentence.
+    pub said: String,
+    /// What was asked, as [`TrunkEntry::address`](super::table::TrunkEntry::address) says: a report about another address
+    /// than the trunk has now says nothing.
+    pub address: String,
 }
 
 /// The table that a gateway routes by.
@@ -110,6 +132,9 @@ impl Acknowledgement {
             let json = serde_json::json!({ "generation": rejection.generation, "reason": rejection.reason });
             annotations.insert(REJECTED.to_owned(), json.to_string());
         }
+        if !self.trunks.is_empty() {
+            annotations.insert(TRUNKS.to_owned(), serde_json::json!(self.trunks).to_string());
+        }
         if self.draining {
             annotations.insert(DRAINING.to_owned(), "true".to_owned());
         }
@@ -136,6 +161,10 @@ impl Acknowledgement {
             address: annotations.get(ADDRESS).cloned().unwrap_or_default(),
             instance: read(annotations, INSTANCE, "up to eight hexadecimal digits", |text| {
                 u32::from_str_radix(text, 16).ok()
+            })?
+            .unwrap_or_default(),
+            trunks: read(annotations, TRUNKS, "JSON with what was found about each trunk", |text| {
+                serde_json::from_str(text).ok()
             })?
             .unwrap_or_default(),
         })
@@ -168,6 +197,10 @@ mod tests {
             calls: 3,
             address: "10.0.0.7:8080".to_owned(),
             instance: 0xc0ffee,
+            trunks: BTreeMap::from([(
+                ObjectKey::new("acme", "pbx"),
+                TrunkReport { reachable: true, said: "200 OK".to_owned(), address: "UDP pbx".to_owned() },
+            )]),
         };
         assert_eq!(Acknowledgement::parse(&said.annotations()), Ok(said));
     }

@@ -137,6 +137,13 @@ impl Index {
         changed
     }
 
+    /// Where the trunk is that this is and that gateway pods ask whether it is there.
+    pub fn asked(&self, object: &ObjectRef) -> Option<String> {
+        let checked = self.trunks.get(&object.key).filter(|_| object.kind == Kind::SipTrunk)?;
+        let entry = &checked.usable.as_ref()?.entry;
+        entry.probe_seconds.map(|_| entry.address())
+    }
+
     /// What is known of a Secret; returns whether that is new.
     pub fn set_secret(&mut self, key: &ObjectKey, facts: Option<SecretFacts>) -> bool {
         if self.objects.secrets.get(key) == facts.as_ref() {

@@ -340,6 +340,9 @@ pub struct TrunkEntry {
     /// How much each gateway pod may dial through it.
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
+    /// Seconds between two OPTIONS that it is sent; absent when it isn't.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe_seconds: Option<u32>,
     /// The header that carries the caller's number.
     pub caller_id_header: CallerIdHeaderEntry,
     /// Namespaces, among those of the table's numbers, that may use the trunk, sorted. A namespace other than the
@@ -432,6 +435,21 @@ pub enum CallerIdHeaderEntry {
 }
 
 impl TrunkEntry {
+    /// Where requests to the trunk itself go; `uri` writes the Request-URI for its host and port.
+    pub fn target(&self, uri: impl FnOnce(&str, Option<u16>) -> String) -> SipTarget {
+        SipTarget {
+            uri: uri(&self.host, self.port),
+            host: self.host.clone(),
+            port: self.port,
+            transport: self.transport,
+        }
+    }
+
+    /// Where the trunk is, in words: another text for another place.
+    pub fn address(&self) -> String {
+        format!("{} over {}", super::uri::format(None, &self.host, self.port), self.transport)
+    }
+
     /// Whether this is one of the trunk's hosts.
     pub fn is_at(&self, host: &str) -> bool {
         self.host == host

@@ -18,12 +18,14 @@ mod leg;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::fmt;
+
 use bytes::Bytes;
 use sipx_sip::{Message, Method, Request, Response};
 
 use self::core::{Core, Inbound, TimerId};
 use self::leg::Leg;
-use super::event::{Body, Flow, LegEvent, LegId, OutgoingInvite, OutgoingRefer, RequestId};
+use super::event::{Body, Flow, LegEvent, LegId, OutgoingInvite, OutgoingRefer, RequestId, Transport};
 use super::read::Identified;
 use super::slab::Slab;
 use super::time::Millis;
@@ -86,6 +88,33 @@ pub struct LocalAddress {
     pub host: String,
     /// Port.
     pub port: u16,
+}
+
+impl LocalAddresses {
+    /// The one for a transport.
+    pub fn of(&self, transport: Transport) -> &LocalAddress {
+        match transport {
+            Transport::Udp => &self.udp,
+            Transport::Tcp => &self.tcp,
+        }
+    }
+
+    /// A Via value with our address.
+    pub fn via(&self, transport: Transport, branch: &str) -> String {
+        format!("SIP/2.0/{} {};branch={branch};rport", transport.name(), self.of(transport))
+    }
+}
+
+/// `host:port`, an IPv6 address in brackets.
+impl fmt::Display for LocalAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = &self.host;
+        if host.contains(':') && !host.starts_with('[') {
+            write!(f, "[{host}]:{}", self.port)
+        } else {
+            write!(f, "{host}:{}", self.port)
+        }
+    }
 }
 
 /// See the module.

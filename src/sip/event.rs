@@ -22,6 +22,29 @@ pub enum Transport {
     Tcp,
 }
 
+impl Transport {
+    /// As Via writes it (RFC 3261 §20.42).
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+        }
+    }
+
+    /// The URI parameter that says it, with its semicolon; nothing for UDP, which is what no parameter means.
+    pub fn parameter(self) -> &'static str {
+        match self {
+            Self::Udp => "",
+            Self::Tcp => ";transport=tcp",
+        }
+    }
+
+    /// Whether what is sent arrives, so that nothing is repeated.
+    pub fn is_reliable(self) -> bool {
+        self != Self::Udp
+    }
+}
+
 /// Where bytes come from or go to. Over TCP the driver keeps one connection a peer address and opens it when needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Flow {

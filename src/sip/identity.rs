@@ -16,6 +16,9 @@ use sipx_sip::{HeaderName, Message, Request, Response};
 use super::event::LegId;
 use super::read;
 pub use super::slab::MAX_SHARDS;
+
+/// The shard number of requests outside of dialogs ([`super::outside`]): no process has so many shards.
+pub const OUTSIDE: u16 = MAX_SHARDS - 1;
 use super::slab::shard_of_leg;
 
 const BRANCH_PREFIX: &str = "z9hG4bKvd";
@@ -46,21 +49,22 @@ pub fn owner_of_response(response: &Response) -> Option<Owner> {
 }
 
 /// The shard, below `shards`, that a message belongs to: that of its leg, else one chosen by Call-ID and From tag, so that
-/// an INVITE, its retransmissions, its CANCEL and its ACK meet.
-pub fn shard_of(message: &Message, shards: usize) -> usize {
+/// an INVITE, its retransmissions, its CANCEL and its ACK meet. `None` for a response to a request outside of dialogs.
+pub fn shard_of(message: &Message, shards: usize) -> Option<usize> {
     let owner = match message {
         Message::Request(r) => read::tag(&r.headers, &HeaderName::To).and_then(|tag| read_token(&tag)),
         Message::Response(r) => owner_of_response(r),
     };
     let shards = shards.max(1);
     match owner {
-        Some(owner) => usize::from(owner.shard) % shards,
+        Some(Owner { shard: OUTSIDE, .. }) => None,
+        Some(owner) => Some(usize::from(owner.shard) % shards),
         None => {
             let mut hasher = SipHasher24::new();
             hasher.write(&message.headers().value(&HeaderName::CallId).unwrap_or_default());
             hasher.write_u8(0xff);
             hasher.write(&read::tag(message.headers(), &HeaderName::From).unwrap_or_default());
-            (hasher.finish() % shards as u64) as usize
+            Some((hasher.finish() % shards as u64) as usize)
         }
     }
 }
@@ -226,11 +230,11 @@ mod tests {
         let first = shard_of(&request("INVITE", "sip:c@d", ""), 8);
         assert_eq!(shard_of(&request("CANCEL", "sip:c@d", ""), 8), first);
         assert_eq!(shard_of(&request("BYE", "sip:c@d", ";tag=strange"), 8), first);
-        assert_eq!(shard_of(&request("BYE", "sip:vd@h", &tagged), 8), 3);
+        assert_eq!(shard_of(&request("BYE", "sip:vd@h", &tagged), 8), Some(3));
         let response = format!(
             "SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h;branch={branch}\r\nCall-ID: x\r\nCSeq: 1 BYE\r\n\r\n"
         );
-        assert_eq!(shard_of(&message(&response), 8), 3);
+        assert_eq!(shard_of(&message(&response), 8), Some(3));
         let owner = |message: &Message| owner_of(message.as_request().unwrap());
         let expected = Some(Owner { instance: 7, shard: 3, leg });
         assert_eq!(owner(&request("BYE", "sip:vd@h", &tagged)), expected);

@@ -14,6 +14,7 @@ pub mod endpoint;
 pub mod event;
 pub mod front_door;
 pub mod identity;
+pub mod outside;
 pub mod proxy;
 pub mod read;
 mod slab;

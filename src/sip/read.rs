@@ -79,6 +79,11 @@ pub fn request_body(request: &Request) -> Option<Body> {
     body(&request.headers, request.body())
 }
 
+/// A response's reason phrase, as text.
+pub fn reason(response: &Response) -> String {
+    lossy(&response.reason)
+}
+
 /// A response's body.
 pub fn response_body(response: &Response) -> Option<Body> {
     body(&response.headers, response.body())

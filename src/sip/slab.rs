@@ -85,6 +85,16 @@ impl<T> Slab<T> {
         self.slots.iter().filter_map(|(_, value)| value.as_ref())
     }
 
+    /// Everything in it, with its id.
+    pub fn ids(&self) -> impl Iterator<Item = (LegId, &T)> {
+        let id = |index: usize, generation: u32| {
+            let shard = self.shard << (INDEX_BITS + GENERATION_BITS);
+            LegId(shard | (u64::from(generation) << INDEX_BITS) | index as u64)
+        };
+        let slots = self.slots.iter().enumerate();
+        slots.filter_map(move |(index, (generation, value))| Some((id(index, *generation), value.as_ref()?)))
+    }
+
     fn index(&self, id: LegId) -> Option<usize> {
         let index = (id.0 & (MAX_SLOTS as u64 - 1)) as usize;
         let generation = (id.0 >> INDEX_BITS) as u32;

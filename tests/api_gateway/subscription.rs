@@ -25,7 +25,7 @@ use voicedock::gateway::peers::{self, Peers};
 use voicedock::gateway::snapshot::Snapshot;
 use voicedock::gateway::table::{self, Holder, Source, TableState};
 use voicedock::resources::{RoutingSlice, RoutingTable};
-use voicedock::routing::ack::Acknowledgement;
+use voicedock::routing::ack::{Acknowledgement, TrunkReports};
 use voicedock::routing::slice;
 use voicedock::routing::table::CredentialId;
 
@@ -76,6 +76,7 @@ impl Pod {
             table: table.clone(),
             draining: drains,
             calls: Arc::new(Calls::new(1)),
+            trunks: watch::channel(TrunkReports::new()).1,
             lease: Arc::clone(&lease),
         };
         let mut tasks = JoinSet::new();

@@ -35,6 +35,7 @@ use voicedock::gateway::table::{self, Holder, Source, TableState};
 use voicedock::operator;
 use voicedock::operator::leader::Timing;
 use voicedock::resources::{RoutingSlice, RoutingTable};
+use voicedock::routing::ack::TrunkReports;
 use voicedock::routing::slice::{self, layout};
 use voicedock::routing::table::{ObjectKey, Table};
 use voicedock::telemetry::{LogArgs, LogFormat};
@@ -428,6 +429,9 @@ pub struct GatewayPod {
     lease: Arc<OwnLease>,
     metrics: GatewayMetrics,
     _draining: watch::Sender<bool>,
+    /// What it finds about trunks.
+    #[allow(dead_code, reason = "tests/api_operator says what")]
+    pub trunks: watch::Sender<TrunkReports>,
     _state: tempfile::TempDir,
     tasks: JoinSet<()>,
     client: Client,
@@ -479,11 +483,13 @@ impl GatewayPod {
             confirm_every,
         };
         let (draining, drains) = watch::channel(false);
+        let trunks = watch::Sender::new(TrunkReports::new());
         let lease = Arc::<OwnLease>::default();
         let sources = Sources {
             table: table.clone(),
             draining: drains,
             calls: Arc::new(Calls::new(1)),
+            trunks: trunks.subscribe(),
             lease: Arc::clone(&lease),
         };
         Self {
@@ -497,6 +503,7 @@ impl GatewayPod {
             lease,
             metrics,
             _draining: draining,
+            trunks,
             _state: state,
             tasks: JoinSet::new(),
             client,

@@ -141,6 +141,7 @@ pub(super) fn table(fallback: bool) -> Table {
             allowed_prefixes: Vec::new(),
             denied_prefixes: vec!["+3190".into()],
             limits: Limits::default(),
+            probe_seconds: None,
             caller_id_header: CallerIdHeaderEntry::PAI,
             allowed_namespaces: vec!["acme".into()],
         }

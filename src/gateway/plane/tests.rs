@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::UdpSocket;
 
 use super::*;
 use crate::gateway::config::HostPort;
 use crate::gateway::control::CallControl;
+use crate::gateway::peers;
+use crate::routing::ack::TrunkReport;
 use crate::routing::decide::Index;
-use crate::routing::table::Table;
+use crate::routing::table::{ObjectKey, Table};
 
 /// Longer than anything here takes.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -48,13 +50,18 @@ impl Peer {
 
     /// Answers a request with 200.
     async fn accept(&self, request: &str, to: SocketAddr) {
+        self.answer(request, "200 OK", to).await;
+    }
+
+    /// Answers a request.
+    async fn answer(&self, request: &str, status: &str, to: SocketAddr) {
         let header = |name: &str| {
             let found = request.lines().filter(|line| line.starts_with(name));
             found.map(|line| format!("{line}\r\n")).collect::<String>()
         };
         let tag = if request.starts_with("INVITE") { ";tag=agent" } else { "" };
         let answer = format!(
-            "SIP/2.0 200 OK\r\n{}{}{}{tag}\r\n{}{}Contact: <sip:agent@{}>\r\nContent-Length: 0\r\n\r\n",
+            "SIP/2.0 {status}\r\n{}{}{}{tag}\r\n{}{}Contact: <sip:agent@{}>\r\nContent-Length: 0\r\n\r\n",
             header("Via:"),
             header("From:"),
             header("To:").trim_end(),
@@ -66,8 +73,45 @@ impl Peer {
     }
 }
 
+/// A plane, and the rest of its gateway as the test plays it.
+struct Stage {
+    plane: Plane,
+    /// Where it hears SIP.
+    address: SocketAddr,
+    trunks: watch::Receiver<TrunkReports>,
+    draining: watch::Sender<bool>,
+    peers: Arc<ArcSwap<Peers>>,
+}
+
+impl Stage {
+    /// Waits until what was found about the trunk is as it should be.
+    async fn found(&mut self, what: &str, holds: impl Fn(Option<&TrunkReport>) -> bool) {
+        let carrier = ObjectKey::new("acme", "carrier");
+        let wait = self.trunks.wait_for(|trunks| holds(trunks.get(&carrier)));
+        tokio::time::timeout(LIMIT * 4, wait).await.unwrap_or_else(|_| panic!("not found: {what}")).unwrap();
+    }
+}
+
+/// Another pod, which has the trunk if it takes calls.
+fn peer_pod(instance: u32, draining: bool, trunks: TrunkReports) -> Peers {
+    let ip = "127.0.0.9".parse().unwrap();
+    let peer = peers::Peer { pod: "gw-2".into(), sip: ip, http: SocketAddr::new(ip, 8080), draining, trunks };
+    Peers([(Instance(instance), peer)].into())
+}
+
 /// A plane whose one number is answered by `agent`; and the address at which it hears SIP.
 async fn plane(agent: &Peer) -> (Plane, SocketAddr) {
+    let carrier = json!({ "host": "127.0.0.1", "allowedSources": ["127.0.0.1/32"] });
+    let Stage { plane, address, .. } = stage(agent, carrier).await;
+    (plane, address)
+}
+
+/// The same with this trunk, as far as the fields are given.
+async fn stage(agent: &Peer, trunk: Value) -> Stage {
+    let mut carrier = json!({
+        "transport": "UDP", "numberFormat": "e164", "callerIdHeader": "From", "allowedNamespaces": ["acme"],
+    });
+    carrier.as_object_mut().unwrap().extend(trunk.as_object().unwrap().clone());
     let uri = format!("sip:agent@{}", agent.address());
     let target =
         json!({ "uri": uri, "host": "127.0.0.1", "port": agent.address().port(), "transport": "UDP" });
@@ -77,10 +121,7 @@ async fn plane(agent: &Peer) -> (Plane, SocketAddr) {
             "agent": { "sip": { "targets": [target], "answerTimeoutSeconds": 10 } },
         } },
         "destinations": {},
-        "trunks": { "acme/carrier": {
-            "host": "127.0.0.1", "transport": "UDP", "allowedSources": ["127.0.0.1/32"], "numberFormat": "e164",
-            "callerIdHeader": "From", "allowedNamespaces": ["acme"],
-        } },
+        "trunks": { "acme/carrier": carrier },
     }))
     .unwrap();
     let snapshot = Snapshot {
@@ -95,18 +136,23 @@ async fn plane(agent: &Peer) -> (Plane, SocketAddr) {
     let calls = Arc::new(Calls::new(1));
     let (_, control) = CallControl::new(instance, 1, Arc::clone(&calls));
     let advertise = HostPort { host: "127.0.0.1".into(), port: bind.port() };
+    let (draining, drains) = watch::channel(false);
+    let (found, trunks) = watch::channel(TrunkReports::new());
+    let peers = Arc::new(ArcSwap::default());
     let config = PlaneConfig {
         listeners: vec![Listener { transport: Transport::Udp, bind, advertise }],
         instance,
         ip: bind.ip(),
         max_calls: 10,
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
-        peers: Arc::default(),
+        peers: Arc::clone(&peers),
         calls,
         control,
+        draining: drains,
+        trunks: found,
         metrics: Metrics::new(),
     };
-    (start(config).await.unwrap(), bind)
+    Stage { plane: start(config).await.unwrap(), address: bind, trunks, draining, peers }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,4 +186,56 @@ async fn a_drain_waits_until_the_last_bye_is_answered() {
     assert!(!drained.is_finished(), "the plane ended with a BYE that nobody had answered");
     agent.accept(&bye, from).await;
     tokio::time::timeout(LIMIT, drained).await.expect("the drain ends with the last goodbye").unwrap();
+}
+
+/// A trunk that is probed at this peer.
+fn probed(peer: &Peer) -> Value {
+    json!({ "host": "127.0.0.1", "port": peer.address().port(), "probeSeconds": 1 })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trunk_is_reachable_while_it_answers_options_with_anything_but_408_and_503() {
+    let (agent, carrier) = (Peer::new().await, Peer::new().await);
+    let mut stage = stage(&agent, probed(&carrier)).await;
+    let (options, from) = carrier.receive("OPTIONS sip:127.0.0.1:").await;
+    assert!(options.contains(&format!("From: <sip:voicedock@{}>;tag=", stage.address)), "{options}");
+    carrier.answer(&options, "404 Not Found", from).await;
+    let said = |report: Option<&TrunkReport>| report.map(|report| (report.reachable, report.said.clone()));
+    let heard = |reachable, said: &str| Some((reachable, said.to_owned()));
+    let found = heard(true, "OPTIONS was answered 404 Not Found");
+    stage.found("404 is an answer", |report| said(report) == found).await;
+    for _ in 0..3 {
+        let (options, from) = carrier.receive("OPTIONS").await;
+        let before = stage.trunks.borrow().clone();
+        assert!(before.values().all(|report| report.reachable), "three in a row are needed");
+        carrier.answer(&options, "503 Service Unavailable", from).await;
+    }
+    let found = heard(false, "OPTIONS was answered 503 Service Unavailable");
+    stage.found("three times 503", |report| said(report) == found).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trunk_changes_hands_with_what_is_known_of_it() {
+    let (agent, carrier) = (Peer::new().await, Peer::new().await);
+    let mut stage = stage(&agent, probed(&carrier)).await;
+    let (options, from) = carrier.receive("OPTIONS").await;
+    carrier.accept(&options, from).await;
+    stage.found("it answers", |report| report.is_some_and(|report| report.reachable)).await;
+    let report = stage.trunks.borrow().values().next().unwrap().clone();
+
+    // This pod drains: another one has the trunk, but hasn't said anything about it yet.
+    stage.peers.store(Arc::new(peer_pod(8, false, TrunkReports::new())));
+    stage.draining.send_replace(true);
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert_eq!(stage.trunks.borrow().values().next(), Some(&report), "nobody else vouches for it yet");
+    let key = ObjectKey::new("acme", "carrier");
+    let known = TrunkReports::from([(key.clone(), report.clone())]);
+    stage.peers.store(Arc::new(peer_pod(8, false, known.clone())));
+    stage.found("it is the other's", |report| report.is_none()).await;
+
+    // The other one is gone: this one has it again, and knows what the other one knew.
+    let down = TrunkReport { reachable: false, said: "OPTIONS was answered 503".into(), ..report };
+    stage.peers.store(Arc::new(peer_pod(8, true, TrunkReports::from([(key.clone(), down.clone())]))));
+    stage.draining.send_replace(false);
+    stage.found("what the other one knew", |report| report == Some(&down)).await;
 }

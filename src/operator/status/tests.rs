@@ -27,7 +27,7 @@ fn number(status: Value) -> Arc<PhoneNumber> {
 }
 
 fn desired(number: &Arc<PhoneNumber>, verdict: &Verdict, programmed: Finding, now: &str) -> Desired {
-    of_object(Reported::PhoneNumber(number), verdict, programmed, None, now)
+    of_object(Reported::PhoneNumber(number), verdict, programmed, None, None, now)
 }
 
 fn patched(status: Value, patch: &Value) -> Value {
@@ -83,11 +83,11 @@ fn conditions_of_others_are_left_alone() {
 #[test]
 fn an_unused_object_is_ready_and_a_broken_unused_one_is_not() {
     let unused = finding(ConditionStatus::False, reason::NOT_USED, "No phone number leads to it.");
-    assert_eq!(summary(&verdict(), &unused).status, ConditionStatus::True);
+    assert_eq!(summary(&verdict(), &unused, None).status, ConditionStatus::True);
     let mut broken = verdict();
     broken.resolved_refs =
         finding(ConditionStatus::False, reason::REF_NOT_FOUND, "SipTrunk a/b does not exist.");
-    assert_eq!(summary(&broken, &unused).reason, reason::REF_NOT_FOUND);
+    assert_eq!(summary(&broken, &unused, None).reason, reason::REF_NOT_FOUND);
 }
 
 #[test]
@@ -98,4 +98,41 @@ fn a_field_that_goes_is_nulled() {
         difference(&before, &after),
         Some(json!({ "status": { "a": null, "b": { "x": 1, "y": null } } }))
     );
+}
+
+#[test]
+fn a_trunk_that_is_unreachable_is_not_ready_and_one_of_which_nothing_is_known_holds_nothing_up() {
+    let programmed = holds(reason::PROGRAMMED);
+    let reachable = |status| finding(status, reason::UNREACHABLE, "It does not answer.");
+    let ready = |status| summary(&verdict(), &programmed, Some(&reachable(status))).status;
+    assert_eq!(ready(ConditionStatus::True), ConditionStatus::True);
+    assert_eq!(ready(ConditionStatus::Unknown), ConditionStatus::True);
+    assert_eq!(ready(ConditionStatus::False), ConditionStatus::False);
+}
+
+fn trunk_status(status: Value, reachable: Option<Finding>) -> Desired {
+    let spec = serde_json::from_value(json!({ "host": "pbx.example.com" })).unwrap();
+    let mut trunk = crate::resources::SipTrunk::new("pbx", spec);
+    trunk.status = serde_json::from_value(status).unwrap();
+    let trunk = Arc::new(trunk);
+    let now = "2026-01-01T00:00:00Z";
+    of_object(Reported::SipTrunk(&trunk), &verdict(), holds(reason::PROGRAMMED), reachable, None, now)
+}
+
+#[test]
+fn a_probe_that_is_turned_off_takes_its_condition_along() {
+    let first = trunk_status(json!({}), Some(holds(reason::REACHABLE)));
+    let written = patched(json!({}), &first.patch.unwrap());
+    let conditions = trunk_status(written, None).conditions;
+    assert!(conditions.iter().all(|condition| condition.type_ != condition::REACHABLE));
+}
+
+#[test]
+fn a_trunk_that_changes_hands_is_waited_for_but_a_new_one_is_not() {
+    let unknown = || Some(finding(ConditionStatus::Unknown, reason::PENDING, "Nobody has found out yet."));
+    let fresh = trunk_status(json!({}), unknown());
+    assert!(!fresh.waits_for_gateways());
+    let known = trunk_status(json!({}), Some(holds(reason::REACHABLE)));
+    let written = patched(json!({}), &known.patch.unwrap());
+    assert!(trunk_status(written, unknown()).waits_for_gateways());
 }

@@ -28,7 +28,6 @@ pub(super) const SIP_TRUNK: &[Gap<SipTrunkSpec>] = &[
     Gap { field: "tls", remedy: "remove it", is_set: |spec| spec.tls.is_some() },
     Gap { field: "register", remedy: "remove it and have the peer send calls to the gateway's address", is_set: |spec| spec.register.is_some() },
     Gap { field: "outboundProxy", remedy: "set host to the proxy", is_set: |spec| spec.outbound_proxy.is_some() },
-    Gap { field: "probe.intervalSeconds", remedy: "set it to 0 or remove probe", is_set: |spec| spec.probe.as_ref().is_some_and(|probe| probe.interval_seconds > 0) },
     Gap { field: "sessionTimer", remedy: "remove it", is_set: |spec| spec.session_timer.is_some() },
 ];
 

@@ -94,6 +94,10 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
     let limits = outbound.map(|outbound| limits(outbound, &mut problems)).unwrap_or_default();
     let refer = spec.refer.as_ref().and_then(|refer| problems.take(self::refer(refer, host.as_deref())?));
     let failover = failover(spec, &mut problems);
+    let probe = spec.probe.as_ref().map(|probe| probe.interval_seconds);
+    let probe_seconds =
+        probe.and_then(|seconds| problems.take(fields::bounded("probe.intervalSeconds", seconds, 0, 3600)));
+    let probe_seconds = probe_seconds.filter(|seconds| *seconds > 0);
     let header = spec.caller_id.as_ref().map(|caller_id| caller_id.header);
     match host {
         Some(host) if problems.is_empty() => Ok(TrunkEntry {
@@ -110,6 +114,7 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
             allowed_prefixes: sorted(outbound.map(|outbound| &outbound.allowed_prefixes)),
             denied_prefixes: sorted(outbound.map(|outbound| &outbound.denied_prefixes)),
             limits,
+            probe_seconds,
             caller_id_header: match header {
                 None | Some(CallerIdHeader::PAI) => CallerIdHeaderEntry::PAI,
                 Some(CallerIdHeader::RPID) => CallerIdHeaderEntry::RPID,

@@ -37,6 +37,7 @@ fn trunk(host: &str, sources: &[&str], namespaces: &[&str]) -> TrunkEntry {
         allowed_prefixes: vec![],
         denied_prefixes: vec![],
         limits: Limits::default(),
+        probe_seconds: None,
         caller_id_header: CallerIdHeaderEntry::PAI,
         allowed_namespaces: namespaces.iter().map(|&namespace| namespace.into()).collect(),
     }

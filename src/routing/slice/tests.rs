@@ -80,6 +80,7 @@ fn table(numbers: usize) -> Table {
             allowed_prefixes: vec!["+31".into()],
             denied_prefixes: vec![],
             limits: Limits { calls: Some(50), calls_per_second: None },
+            probe_seconds: None,
             caller_id_header: CallerIdHeaderEntry::PAI,
             allowed_namespaces: vec!["shop".into()],
         }),

@@ -133,36 +133,18 @@ impl Core {
 
     /// Our host and port as peers reach us over a transport.
     pub fn local(&self, transport: Transport) -> String {
-        let local = &self.config.local;
-        let address = match transport {
-            Transport::Udp => &local.udp,
-            Transport::Tcp => &local.tcp,
-        };
-        let host = &address.host;
-        // An IPv6 address is written in brackets.
-        if host.contains(':') && !host.starts_with('[') {
-            format!("[{host}]:{}", address.port)
-        } else {
-            format!("{host}:{}", address.port)
-        }
+        self.config.local.of(transport).to_string()
     }
 
     /// A Via value with our address.
     pub fn via(&self, transport: Transport, branch: &str) -> String {
-        let name = match transport {
-            Transport::Udp => "UDP",
-            Transport::Tcp => "TCP",
-        };
-        format!("SIP/2.0/{name} {};branch={branch};rport", self.local(transport))
+        self.config.local.via(transport, branch)
     }
 
     /// A Contact value that names a leg.
     pub fn contact(&self, leg: LegId, transport: Transport) -> String {
-        let parameter = match transport {
-            Transport::Udp => "",
-            Transport::Tcp => ";transport=tcp",
-        };
-        format!("<sip:vd@{}{parameter};vd={}>", self.local(transport), self.identity.token(leg))
+        let (local, parameter) = (self.local(transport), transport.parameter());
+        format!("<sip:vd@{local}{parameter};vd={}>", self.identity.token(leg))
     }
 
     /// Builds a response to a request of a leg. One that makes a dialog (101–299 to INVITE) copies the Record-Route.
