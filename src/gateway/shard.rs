@@ -431,6 +431,7 @@ impl Shard {
                 let invite = OutgoingInvite {
                     flow: Flow { transport, peer },
                     uri: dial.target.uri,
+                    route: dial.target.route,
                     from: dial.from,
                     headers,
                     max_forwards: dial.max_forwards,

@@ -234,6 +234,9 @@ pub struct SipTarget {
     pub port: Option<u16>,
     /// Transport.
     pub transport: TransportEntry,
+    /// The value of Route with which it goes through a proxy; host, port and transport are then the proxy's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
 }
 
 /// A SIP transport.
@@ -310,6 +313,9 @@ pub struct TrunkEntry {
     pub port: Option<u16>,
     /// Transport.
     pub transport: TransportEntry,
+    /// The proxy through which every request goes; its URI says `lr`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<SipTarget>,
     /// How it is sent a REFER; absent when it can't be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refer: Option<ReferEntry>,
@@ -435,24 +441,30 @@ pub enum CallerIdHeaderEntry {
 }
 
 impl TrunkEntry {
-    /// Where requests to the trunk itself go; `uri` writes the Request-URI for its host and port.
-    pub fn target(&self, uri: impl FnOnce(&str, Option<u16>) -> String) -> SipTarget {
-        SipTarget {
-            uri: uri(&self.host, self.port),
-            host: self.host.clone(),
-            port: self.port,
-            transport: self.transport,
+    /// Where a request with this Request-URI goes that is for one of the trunk's hosts.
+    pub fn target(&self, uri: String, host: &str, port: Option<u16>) -> SipTarget {
+        let here = SipTarget { uri, host: host.to_owned(), port, transport: self.transport, route: None };
+        match &self.proxy {
+            Some(proxy) => {
+                SipTarget { uri: here.uri, route: Some(format!("<{}>", proxy.uri)), ..proxy.clone() }
+            }
+            None => here,
         }
     }
 
     /// Where the trunk is, in words: another text for another place.
     pub fn address(&self) -> String {
-        format!("{} over {}", super::uri::format(None, &self.host, self.port), self.transport)
+        let host = super::uri::format(None, &self.host, self.port);
+        match &self.proxy {
+            Some(proxy) => format!("{host} through {} over {}", proxy.uri, proxy.transport),
+            None => format!("{host} over {}", self.transport),
+        }
     }
 
-    /// Whether this is one of the trunk's hosts.
+    /// Whether this is one of the trunk's hosts, or the proxy before them.
     pub fn is_at(&self, host: &str) -> bool {
         self.host == host
+            || self.proxy.as_ref().is_some_and(|proxy| proxy.host == host)
             || self.failover.iter().flat_map(|failover| &failover.hosts).any(|backup| backup.host == host)
     }
 

@@ -47,6 +47,18 @@ pub enum TargetError {
 
 /// Reads a SIP URI. `transport` is what a field beside it says; without both it is UDP.
 pub fn parse_target(text: &str, transport: Option<TransportEntry>) -> Result<SipTarget, TargetError> {
+    read(text, transport, false)
+}
+
+/// Reads the URI of a proxy that requests go through. It may say `lr`, and does so in what comes of it: whoever writes
+/// `outboundProxy` means a proxy of this century, and a strict router (RFC 2543) would be addressed otherwise.
+pub fn parse_proxy(text: &str, transport: Option<TransportEntry>) -> Result<SipTarget, TargetError> {
+    let target = read(text, transport, true)?;
+    Ok(SipTarget { uri: format!("{};lr", target.uri), ..target })
+}
+
+/// `lr` says whether the parameter of that name may be there.
+fn read(text: &str, transport: Option<TransportEntry>, mut lr: bool) -> Result<SipTarget, TargetError> {
     let not_sip = || TargetError::NotSip(shorten(text));
     if text.len() > MAX_LENGTH {
         return Err(not_sip());
@@ -75,6 +87,7 @@ pub fn parse_target(text: &str, transport: Option<TransportEntry>) -> Result<Sip
             ("transport", Some("tcp")) if said.is_none() => said = Some(TransportEntry::Tcp),
             ("transport", Some("tls")) => return Err(TargetError::Tls(text.to_owned())),
             ("user", Some("phone")) => user_phone = true,
+            ("lr", _) if lr => lr = false,
             _ => return Err(not_allowed(format!("parameter '{name}'"))),
         }
     }
@@ -101,6 +114,7 @@ pub fn parse_target(text: &str, transport: Option<TransportEntry>) -> Result<Sip
         host: host_text(host),
         port: uri.port(),
         transport: said.or(transport).unwrap_or(TransportEntry::Udp),
+        route: None,
     })
 }
 
@@ -212,6 +226,16 @@ mod tests {
         for text in ["sips:a@b", "sip:a@b;transport=tls"] {
             assert!(matches!(parse(text), Err(TargetError::Tls(_))), "{text}");
         }
+    }
+
+    #[test]
+    fn a_proxy_is_a_loose_router_whether_it_says_so_or_not() {
+        for text in ["sip:Edge.example.com:5080;lr", "sip:edge.example.com:5080"] {
+            let proxy = parse_proxy(text, Some(TransportEntry::Tcp)).unwrap();
+            assert_eq!(proxy.uri, "sip:edge.example.com:5080;lr");
+            assert_eq!((proxy.host.as_str(), proxy.transport), ("edge.example.com", TransportEntry::Tcp));
+        }
+        assert!(matches!(parse_proxy("sip:a@b;lr;maddr=c", None), Err(TargetError::NotAllowed { .. })));
     }
 
     #[test]

@@ -334,6 +334,7 @@ impl Caller<'_> {
         let parameter = if self.args.tcp { ";transport=tcp" } else { "" };
         let invite = OutgoingInvite {
             flow: Flow { transport, peer: self.gateway },
+            route: None,
             uri: format!("sip:{}@{}{parameter}", self.args.to, self.gateway),
             from: Party { display: String::new(), user: self.args.from.clone(), host: String::new() },
             headers: Vec::new(),

@@ -246,6 +246,8 @@ pub struct OutgoingInvite {
     pub flow: Flow,
     /// Request-URI; also the To URI.
     pub uri: String,
+    /// The value of Route, if it goes through a proxy; the requests of its dialog go where the answer says.
+    pub route: Option<String>,
     /// From: display, user and host. An empty host stands for our own address.
     pub from: Party,
     /// Headers that are added as they are (validated by the compiler: no line breaks).

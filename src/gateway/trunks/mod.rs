@@ -26,6 +26,7 @@ use super::snapshot::Snapshot;
 use crate::routing::ack::{TrunkReport, TrunkReports};
 use crate::routing::owner::owner;
 use crate::routing::table::{ObjectKey, SipTarget, TrunkEntry};
+use crate::routing::uri;
 use crate::sip::event::Flow;
 use crate::sip::outside::{Ended, Outcome, Outside, OutsideId, OutsideOutput, OutsideRequest};
 use crate::sip::read;
@@ -341,7 +342,7 @@ fn interval(entry: &TrunkEntry) -> Option<Duration> {
 
 /// What is asked: the trunk itself, nobody at it.
 fn target(entry: &TrunkEntry) -> SipTarget {
-    entry.target(|host, port| crate::routing::uri::format(None, host, port))
+    entry.target(uri::format(None, &entry.host, entry.port), &entry.host, entry.port)
 }
 
 fn options(target: &SipTarget, flow: Flow, outside: &Outside) -> OutsideRequest {
@@ -354,7 +355,7 @@ fn options(target: &SipTarget, flow: Flow, outside: &Outside) -> OutsideRequest 
         to: format!("<{}>", target.uri),
         call_id: None,
         cseq: 1,
-        route: None,
+        route: target.route.clone(),
         headers: vec![
             ("Contact", format!("<{own}{}>", flow.transport.parameter())),
             ("Accept", "application/sdp".to_owned()),

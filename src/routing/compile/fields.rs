@@ -7,7 +7,7 @@ use crate::resources::assistant::{Agent, Header};
 use crate::resources::conditions::reason;
 use crate::resources::sip_trunk::Transport;
 use crate::routing::table::{AgentEntry, E164, SipTarget, TransportEntry};
-use crate::routing::uri::{TargetError, parse_target};
+use crate::routing::uri::{TargetError, parse_proxy, parse_target};
 
 use super::verdict::{Problems, problem};
 
@@ -23,11 +23,26 @@ pub(super) fn number(field: &str, text: &str) -> Result<E164, Problems> {
 
 /// A SIP URI, with the transport that a field beside it says.
 pub(super) fn target(field: &str, text: &str, transport: Option<Transport>) -> Result<SipTarget, Problems> {
-    parse_target(text, transport.and_then(entry)).map_err(|error| {
-        let reason =
-            if matches!(error, TargetError::Tls(_)) { reason::NOT_IMPLEMENTED } else { reason::INVALID };
-        problem(reason, format!("{field}: {error}."))
-    })
+    parse_target(text, transport.and_then(entry)).map_err(|error| wrong_target(field, &error))
+}
+
+/// The URI of a proxy; `transport` is what it is reached over when the URI doesn't say.
+pub(super) fn proxy(
+    field: &str,
+    text: &str,
+    transport: Option<TransportEntry>,
+) -> Result<SipTarget, Problems> {
+    // A URI that says something else is right: the proxy may speak another transport than what is behind it.
+    parse_proxy(text, None)
+        .and_then(
+            |proxy| if proxy.uri.contains(";transport=") { Ok(proxy) } else { parse_proxy(text, transport) },
+        )
+        .map_err(|error| wrong_target(field, &error))
+}
+
+fn wrong_target(field: &str, error: &TargetError) -> Problems {
+    let reason = if matches!(error, TargetError::Tls(_)) { reason::NOT_IMPLEMENTED } else { reason::INVALID };
+    problem(reason, format!("{field}: {error}."))
 }
 
 /// The transport as the table knows it; `None` for TLS, which `not_implemented` names.

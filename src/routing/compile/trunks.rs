@@ -93,6 +93,9 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
     }
     let limits = outbound.map(|outbound| limits(outbound, &mut problems)).unwrap_or_default();
     let refer = spec.refer.as_ref().and_then(|refer| problems.take(self::refer(refer, host.as_deref())?));
+    let proxy = spec.outbound_proxy.as_deref().and_then(|proxy| {
+        problems.take(fields::proxy("outboundProxy", proxy, spec.transport.and_then(fields::entry)))
+    });
     let failover = failover(spec, &mut problems);
     let probe = spec.probe.as_ref().map(|probe| probe.interval_seconds);
     let probe_seconds =
@@ -104,6 +107,7 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
             host,
             port,
             transport: spec.transport.and_then(fields::entry).unwrap_or(TransportEntry::Udp),
+            proxy,
             refer,
             failover,
             credential: None,

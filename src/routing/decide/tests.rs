@@ -27,6 +27,7 @@ fn trunk(host: &str, sources: &[&str], namespaces: &[&str]) -> TrunkEntry {
         host: host.into(),
         port: None,
         transport: TransportEntry::Udp,
+        proxy: None,
         refer: None,
         failover: None,
         credential: Some(CredentialId(format!("cred-{host}"))),
@@ -273,6 +274,7 @@ fn a_number_is_dialled_at_its_trunk_with_all_that_the_trunk_and_the_destination_
         host: "2001:db8::1".into(),
         port: Some(5070),
         transport: TransportEntry::Tcp,
+        route: None,
     };
     let expected = TransferRoute {
         destination: Some(key("shop/front")),

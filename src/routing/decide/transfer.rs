@@ -347,12 +347,7 @@ type Dialled = (SipTarget, Failover);
 
 /// To the trunk; `uri` writes the Request-URI for one of its hosts.
 fn through(trunk: &TrunkEntry, uri: impl Fn(&str, Option<u16>) -> String) -> Dialled {
-    let target = |host: &str, port| SipTarget {
-        uri: uri(host, port),
-        host: host.to_owned(),
-        port,
-        transport: trunk.transport,
-    };
+    let target = |host: &str, port| trunk.target(uri(host, port), host, port);
     let failover = trunk.failover.as_ref().map(|failover| Failover {
         elsewhere: failover
             .hosts

@@ -28,6 +28,7 @@ fn target() -> SipTarget {
         host: "host".into(),
         port: Some(5060),
         transport: TransportEntry::Tcp,
+        route: None,
     }
 }
 
@@ -67,6 +68,7 @@ fn table(numbers: usize) -> Table {
             host: "2001:db8::1".into(),
             port: None,
             transport: TransportEntry::Udp,
+            proxy: None,
             refer: Some(ReferEntry::Tel),
             failover: Some(FailoverEntry {
                 hosts: vec![BackupEntry { priority: 10, host: "b".into(), port: Some(5070), weight: 1 }],

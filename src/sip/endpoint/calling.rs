@@ -19,7 +19,8 @@ use crate::sip::wire::{Lines, escaped_user, quoted};
 /// Makes a leg and sends its INVITE.
 pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, invite: OutgoingInvite, now: Millis) -> LegId {
     let call_id = core.identity.unique();
-    let OutgoingInvite { flow, uri, from, headers, max_forwards, offer, credentials, patience } = invite;
+    let OutgoingInvite { flow, uri, route, from, headers, max_forwards, offer, credentials, patience } =
+        invite;
     let host = if from.host.is_empty() { core.local(flow.transport) } else { from.host };
     let at = if from.user.is_empty() { "" } else { "@" };
     let from = format!("{}<sip:{}{at}{host}>", quoted(&from.display), escaped_user(&from.user));
@@ -31,7 +32,7 @@ pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, invite: OutgoingInvite
             remote_tag: Box::default(),
             local_cseq: 0,
             remote_cseq: None,
-            routes: Box::default(),
+            routes: route.into_iter().map(|route| route.into_bytes().into_boxed_slice()).collect(),
             target: uri.clone().into_bytes().into_boxed_slice(),
             flow,
             flow_lost: false,

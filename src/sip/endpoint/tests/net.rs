@@ -31,6 +31,7 @@ pub fn flow(peer: &str) -> Flow {
 pub fn call_to(peer: &str) -> OutgoingInvite {
     OutgoingInvite {
         flow: flow(peer),
+        route: None,
         uri: format!("sip:+4930123@{peer}"),
         from: Party { display: "A \"B\"".into(), user: "+4989456".into(), host: String::new() },
         headers: vec![("X-Id".into(), "7".into())],

@@ -4,7 +4,7 @@ use sipx_sip::{HeaderName, Limits, Message, Method};
 
 use super::net::*;
 use crate::sip::endpoint::{Endpoint, Output};
-use crate::sip::event::{EndedBy, Flow, LegEvent, RefusedBy, Transport};
+use crate::sip::event::{EndedBy, Flow, LegEvent, OutgoingInvite, RefusedBy, Transport};
 use crate::sip::front_door::{Verdict, admit};
 
 #[test]
@@ -50,6 +50,22 @@ fn without_an_offer_the_answerer_offers_and_the_ack_answers() {
     net.act(A, |a, now| a.ack(caller, sdp("answer of a"), now));
     net.run(DELAY);
     assert_eq!(net.event(B), (callee, LegEvent::Acked { body: sdp("answer of a") }));
+}
+
+#[test]
+fn a_call_through_a_proxy_says_so_until_its_end() {
+    let mut net = Net::new();
+    let invite = OutgoingInvite { route: Some("<sip:192.0.2.99;lr>".into()), ..call_to(P) };
+    let caller = net.act(A, |a, now| a.invite(invite, now));
+    net.run(DELAY);
+    let invite = net.request("INVITE");
+    net.reply(&invite, 180, "p", &[], "");
+    net.run(DELAY);
+    net.act(A, |a, now| a.hang_up(caller, None, now));
+    net.run(DELAY);
+    for sent in [invite, net.request("CANCEL")] {
+        assert_eq!(header(&sent, &HeaderName::Route), "<sip:192.0.2.99;lr>");
+    }
 }
 
 #[test]
