@@ -12,7 +12,7 @@ pub mod peers;
 pub mod plane;
 mod plane_metrics;
 pub mod process;
-mod resolve;
+pub mod resolve;
 mod shard;
 pub mod snapshot;
 mod sockets;

@@ -48,6 +48,8 @@ pub struct PlaneConfig {
     pub max_calls: usize,
     /// What is routed by; loaded anew for every decision.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Where hosts are.
+    pub resolver: Resolver,
     /// Who gets the requests for calls of other pods.
     pub peers: Arc<ArcSwap<Peers>>,
     /// Where calls are shown.
@@ -122,7 +124,7 @@ pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
     let shared = Arc::new(Shared {
         sockets,
         snapshot: config.snapshot,
-        resolver: Resolver::from_system(),
+        resolver: config.resolver,
         calls: config.calls,
         lines: Arc::default(),
         metrics,

@@ -29,6 +29,7 @@ use super::disk::Disk;
 use super::metrics::GatewayMetrics;
 use super::peers;
 use super::plane::{self, PlaneConfig};
+use super::resolve::Resolver;
 use super::table::{self, Holder, Source};
 use crate::http::forward::Forwarder;
 use crate::http::health::Phase;
@@ -148,6 +149,7 @@ pub async fn run(args: Args) -> Result<(), GatewayError> {
             instance: config.pod.instance,
             max_calls: config.max_calls,
             snapshot,
+            resolver: Resolver::from_system(config.pod.ip),
             peers,
             calls,
             control: commands,

@@ -4,7 +4,6 @@
 //! turns messages, timers, commands and resolved names into inputs of the machines, and carries their outputs out.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
-use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,7 +17,7 @@ use super::call_id::CallId;
 use super::control::{ControlError, ControlRequest};
 use super::lines::{Lines, Taken};
 use super::plane::Shared;
-use super::resolve::ResolveError;
+use super::resolve::{ResolveError, literal};
 use super::snapshot::Snapshot;
 use super::view;
 use crate::call::{
@@ -38,14 +37,17 @@ const BATCH: usize = 64;
 /// Seconds after which a caller who was refused for overload or drain may try again.
 const RETRY_AFTER: &str = "5";
 
+/// How long a host may say nothing at all before the next one of its name is tried.
+const PATIENCE: Duration = Duration::from_secs(4);
+
 /// What a shard is told.
 pub(super) enum ShardInput {
     /// A message that the front door let in: who sent it, and its last hop.
     Message { source: Flow, message: Box<sipx_sip::Message>, flow: Flow },
     /// Nothing can be sent to this peer.
     TransportFailed(Flow),
-    /// A name was looked up for a leg that is to be dialled.
-    Resolved { call: u64, leg: LegKey, result: Result<SocketAddr, ResolveError> },
+    /// A name was looked up for a leg that is to be dialled: the ways to it, at least one.
+    Resolved { call: u64, leg: LegKey, result: Result<Vec<Flow>, ResolveError> },
     /// The time for draining is over: every call is told goodbye.
     Cut,
 }
@@ -56,6 +58,8 @@ struct Entry {
     id: CallId,
     view: view::View,
     legs: BTreeMap<LegKey, Leg>,
+    /// Of legs that are being dialled and could go another way.
+    ways: BTreeMap<LegKey, Ways>,
     timers: BTreeMap<Timer, Millis>,
 }
 
@@ -64,7 +68,15 @@ enum Leg {
     /// Its host is being looked up.
     Resolving(Box<Dial>, Option<Taken>),
     /// It is a leg of the endpoint.
-    Live(LegId, #[expect(dead_code, reason = "it counts as long as the leg is there")] Option<Taken>),
+    Live(LegId, Option<Taken>),
+}
+
+/// The ways to a leg's host that are left (RFC 3263 §4.3).
+struct Ways {
+    dial: Box<Dial>,
+    /// The one that is being tried.
+    current: Flow,
+    left: VecDeque<Flow>,
 }
 
 pub(super) struct Shard {
@@ -204,6 +216,7 @@ impl Shard {
                         self.step(call, Input::Leg(key, LegEvent::Response { request, code }), None);
                     }
                 }
+                Output::Leg(leg, event) if self.goes_another_way(leg, &event) => {}
                 Output::Leg(leg, event) => {
                     let over = matches!(event, LegEvent::Ended(_) | LegEvent::Refused { .. });
                     let Some(&(call, key)) = self.legs.get(&leg) else { continue };
@@ -251,6 +264,7 @@ impl Shard {
             call,
             id,
             legs: BTreeMap::from([(LegKey::Caller, Leg::Live(leg, None))]),
+            ways: BTreeMap::new(),
             timers: BTreeMap::new(),
         };
         self.calls.insert(id.serial, entry);
@@ -391,12 +405,9 @@ impl Shard {
         let Some(entry) = self.calls.get_mut(&key) else { return };
         let target = dial.target.clone();
         entry.legs.insert(leg, Leg::Resolving(dial, line));
-        match target.host.parse() {
-            Ok(ip) => {
-                let address = SocketAddr::new(ip, target.port.unwrap_or(5060));
-                self.resolved(key, leg, Ok(address));
-            }
-            Err(_) => {
+        match literal(&target) {
+            Some(way) => self.resolved(key, leg, Ok(vec![way])),
+            None => {
                 let (shared, sender) = (Arc::clone(&self.shared), self.self_sender.clone());
                 tokio::spawn(async move {
                     let result = shared.resolver.resolve(&target).await;
@@ -407,49 +418,87 @@ impl Shard {
         }
     }
 
-    fn resolved(&mut self, key: u64, leg: LegKey, result: Result<SocketAddr, ResolveError>) {
-        let now = self.now();
+    fn resolved(&mut self, key: u64, leg: LegKey, result: Result<Vec<Flow>, ResolveError>) {
         let Some(entry) = self.calls.get_mut(&key) else { return };
         let Some(Leg::Resolving(..)) = entry.legs.get(&leg) else { return };
         let Some(Leg::Resolving(dial, line)) = entry.legs.remove(&leg) else { return };
-        let credentials = credentials(&self.shared, dial.credential);
-        let ready = result.map_err(|error| (RefusedBy::Transport, error.to_string())).and_then(|peer| {
-            match credentials {
-                Some(credentials) => Ok((peer, credentials)),
-                None => Err((RefusedBy::Unauthorized, "credentials are gone".to_owned())),
-            }
-        });
-        match ready {
-            Ok((peer, credentials)) => {
-                let transport = dial.target.transport.into();
-                let host = self.shared.advertised_host(transport);
-                let headers = dial
-                    .headers
-                    .into_iter()
-                    .map(|(name, value)| (name, value.replace("{host}", &host)))
-                    .collect();
-                let invite = OutgoingInvite {
-                    flow: Flow { transport, peer },
-                    uri: dial.target.uri,
-                    route: dial.target.route,
-                    from: dial.from,
-                    headers,
-                    max_forwards: dial.max_forwards,
-                    offer: dial.offer,
-                    credentials,
-                    patience: dial.patience,
-                };
-                let id = self.endpoint.invite(invite, now);
-                if let Some(entry) = self.calls.get_mut(&key) {
-                    entry.legs.insert(leg, Leg::Live(id, line));
-                    self.legs.insert(id, (key, leg));
-                }
-            }
-            Err((by, reason)) => {
-                tracing::warn!(call = %entry.id, "a leg could not be dialled: {reason}");
-                self.pending.push_back((key, Input::Leg(leg, LegEvent::Refused { code: 503, reason, by })));
+        match result {
+            Ok(ways) => self.set_out(key, leg, dial, ways.into(), line),
+            Err(error) => self.can_not_dial(key, leg, RefusedBy::Transport, error.to_string()),
+        }
+    }
+
+    /// Sends the INVITE the first of these ways.
+    fn set_out(
+        &mut self,
+        key: u64,
+        leg: LegKey,
+        dial: Box<Dial>,
+        mut ways: VecDeque<Flow>,
+        line: Option<Taken>,
+    ) {
+        let now = self.now();
+        let Some(flow) = ways.pop_front() else {
+            return self.can_not_dial(key, leg, RefusedBy::Transport, "there is no way to it".to_owned());
+        };
+        let Some(credentials) = credentials(&self.shared, dial.credential.clone()) else {
+            let reason = "credentials are gone".to_owned();
+            return self.can_not_dial(key, leg, RefusedBy::Unauthorized, reason);
+        };
+        let host = self.shared.advertised_host(flow.transport);
+        let headers = dial.headers.iter();
+        let headers = headers.map(|(name, value)| (name.clone(), value.replace("{host}", &host))).collect();
+        let invite = OutgoingInvite {
+            flow,
+            uri: dial.target.uri.clone(),
+            route: dial.target.route.clone(),
+            from: dial.from.clone(),
+            headers,
+            max_forwards: dial.max_forwards,
+            offer: dial.offer.clone(),
+            credentials,
+            patience: if ways.is_empty() { dial.patience } else { Some(dial.patience.unwrap_or(PATIENCE)) },
+        };
+        let id = self.endpoint.invite(invite, now);
+        if let Some(entry) = self.calls.get_mut(&key) {
+            entry.legs.insert(leg, Leg::Live(id, line));
+            self.legs.insert(id, (key, leg));
+            if !ways.is_empty() {
+                entry.ways.insert(leg, Ways { dial, current: flow, left: ways });
             }
         }
+    }
+
+    fn can_not_dial(&mut self, key: u64, leg: LegKey, by: RefusedBy, reason: String) {
+        let Some(entry) = self.calls.get(&key) else { return };
+        tracing::warn!(call = %entry.id, "a leg could not be dialled: {reason}");
+        self.pending.push_back((key, Input::Leg(leg, LegEvent::Refused { code: 503, reason, by })));
+    }
+
+    /// Whether the INVITE goes the next way because of this: nobody answered, the transport failed, or the answer was 503
+    /// (RFC 3263 §4.3). The call machine sees one leg, whichever way it goes.
+    fn goes_another_way(&mut self, leg: LegId, event: &LegEvent) -> bool {
+        let Some(&(call, key)) = self.legs.get(&leg) else { return false };
+        let Some(entry) = self.calls.get_mut(&call) else { return false };
+        let Some(ways) = entry.ways.remove(&key) else { return false };
+        let LegEvent::Refused { code, by, .. } = event else { return false };
+        let no_way = match by {
+            RefusedBy::Timeout | RefusedBy::Transport => true,
+            RefusedBy::Response => *code == 503,
+            RefusedBy::Cancelled | RefusedBy::Unauthorized | RefusedBy::Limit => false,
+        };
+        if !no_way {
+            return false;
+        }
+        self.shared.resolver.avoid(ways.current);
+        tracing::info!(call = %entry.id, code, "a host does not take the call, the next one of its name is tried");
+        self.legs.remove(&leg);
+        let line = match entry.legs.remove(&key) {
+            Some(Leg::Live(_, line)) => line,
+            _ => None,
+        };
+        self.set_out(call, key, ways.dial, ways.left, line);
+        true
     }
 
     fn refer(&mut self, key: u64, leg: LegKey, refer: Refer) {

@@ -50,7 +50,7 @@ pub struct SipTrunkSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
     pub port: Option<i32>,
-    /// Transport; UDP when left out.
+    /// Transport; when left out the host's NAPTR records decide (RFC 3263), else UDP.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<Transport>,
     /// The Secret with user name and password for digest authentication.

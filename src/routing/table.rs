@@ -234,6 +234,9 @@ pub struct SipTarget {
     pub port: Option<u16>,
     /// Transport.
     pub transport: TransportEntry,
+    /// Nobody has said which transport: the host's NAPTR records may name another (RFC 3263 §4.1).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub any_transport: bool,
     /// The value of Route with which it goes through a proxy; host, port and transport are then the proxy's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
@@ -313,6 +316,9 @@ pub struct TrunkEntry {
     pub port: Option<u16>,
     /// Transport.
     pub transport: TransportEntry,
+    /// Nobody has said which transport: the host's NAPTR records may name another (RFC 3263 §4.1).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub any_transport: bool,
     /// The proxy through which every request goes; its URI says `lr`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<SipTarget>,
@@ -443,7 +449,9 @@ pub enum CallerIdHeaderEntry {
 impl TrunkEntry {
     /// Where a request with this Request-URI goes that is for one of the trunk's hosts.
     pub fn target(&self, uri: String, host: &str, port: Option<u16>) -> SipTarget {
-        let here = SipTarget { uri, host: host.to_owned(), port, transport: self.transport, route: None };
+        let any_transport = self.any_transport && port.is_none() && !is_address(host);
+        let (host, transport) = (host.to_owned(), self.transport);
+        let here = SipTarget { uri, host, port, transport, any_transport, route: None };
         match &self.proxy {
             Some(proxy) => {
                 SipTarget { uri: here.uri, route: Some(format!("<{}>", proxy.uri)), ..proxy.clone() }
@@ -472,4 +480,8 @@ impl TrunkEntry {
     pub fn admits(&self, source: IpAddr) -> bool {
         self.allowed_sources.iter().any(|net| net.contains(&source.to_canonical()))
     }
+}
+
+fn is_address(host: &str) -> bool {
+    host.parse::<IpAddr>().is_ok()
 }

@@ -109,10 +109,12 @@ fn read(text: &str, transport: Option<TransportEntry>, mut lr: bool) -> Result<S
     if user_phone {
         canonical.push_str(";user=phone");
     }
+    let named = matches!(host, Host::Name(_)) && uri.port().is_none();
     Ok(SipTarget {
         uri: canonical,
         host: host_text(host),
         port: uri.port(),
+        any_transport: named && said.or(transport).is_none(),
         transport: said.or(transport).unwrap_or(TransportEntry::Udp),
         route: None,
     })
@@ -226,6 +228,16 @@ mod tests {
         for text in ["sips:a@b", "sip:a@b;transport=tls"] {
             assert!(matches!(parse(text), Err(TargetError::Tls(_))), "{text}");
         }
+    }
+
+    #[test]
+    fn only_a_name_alone_leaves_the_transport_to_dns() {
+        let any = |text| parse(text).unwrap().any_transport;
+        assert!(any("sip:a@b.example") && any("sip:b.example;user=phone"));
+        for text in ["sip:a@b.example:5060", "sip:a@b.example;transport=udp", "sip:a@192.0.2.1"] {
+            assert!(!any(text), "{text}");
+        }
+        assert!(!parse_target("sip:a@b.example", Some(TransportEntry::Udp)).unwrap().any_transport);
     }
 
     #[test]

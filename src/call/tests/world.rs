@@ -104,6 +104,7 @@ fn target(host: &str) -> SipTarget {
         host: host.into(),
         port: None,
         transport: TransportEntry::Udp,
+        any_transport: false,
         route: None,
     }
 }
@@ -132,6 +133,7 @@ pub(super) fn table(fallback: bool) -> Table {
             host: "198.51.100.1".into(),
             port: Some(5060),
             transport: TransportEntry::Udp,
+            any_transport: false,
             proxy: None,
             refer: Some(ReferEntry::Sip { host: "carrier.example".into() }),
             failover: None,

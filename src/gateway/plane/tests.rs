@@ -10,6 +10,7 @@ use super::*;
 use crate::gateway::config::HostPort;
 use crate::gateway::control::CallControl;
 use crate::gateway::peers;
+use crate::gateway::resolve::tests::{NameServer, address, srv};
 use crate::routing::ack::TrunkReport;
 use crate::routing::decide::Index;
 use crate::routing::table::{ObjectKey, Table};
@@ -108,13 +109,18 @@ async fn plane(agent: &Peer) -> (Plane, SocketAddr) {
 
 /// The same with this trunk, as far as the fields are given.
 async fn stage(agent: &Peer, trunk: Value) -> Stage {
+    let uri = format!("sip:agent@{}", agent.address());
+    let target =
+        json!({ "uri": uri, "host": "127.0.0.1", "port": agent.address().port(), "transport": "UDP" });
+    stage_with(target, trunk, Resolver::from_system([127, 0, 0, 1].into())).await
+}
+
+/// The same with an agent at this target.
+async fn stage_with(target: Value, trunk: Value, resolver: Resolver) -> Stage {
     let mut carrier = json!({
         "transport": "UDP", "numberFormat": "e164", "callerIdHeader": "From", "allowedNamespaces": ["acme"],
     });
     carrier.as_object_mut().unwrap().extend(trunk.as_object().unwrap().clone());
-    let uri = format!("sip:agent@{}", agent.address());
-    let target =
-        json!({ "uri": uri, "host": "127.0.0.1", "port": agent.address().port(), "transport": "UDP" });
     let table: Table = serde_json::from_value(json!({
         "numbers": { "+31201234567": { "object": "acme/main", "assistant": "acme/support" } },
         "assistants": { "acme/support": {
@@ -145,6 +151,7 @@ async fn stage(agent: &Peer, trunk: Value) -> Stage {
         ip: bind.ip(),
         max_calls: 10,
         snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+        resolver,
         peers: Arc::clone(&peers),
         calls,
         control,
@@ -155,30 +162,39 @@ async fn stage(agent: &Peer, trunk: Value) -> Stage {
     Stage { plane: start(config).await.unwrap(), address: bind, trunks, draining, peers }
 }
 
+/// A request of the caller's.
+fn request(
+    caller: &Peer,
+    gateway: SocketAddr,
+    method: &str,
+    to_tag: &str,
+    branch: &str,
+    cseq: u32,
+) -> String {
+    let own = caller.address();
+    format!(
+        "{method} sip:+31201234567@{gateway} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bK{branch}\r\n\
+         From: <sip:+31687654321@{own}>;tag=caller\r\nTo: <sip:+31201234567@{gateway}>{to_tag}\r\nCall-ID: {own}\r\n\
+         CSeq: {cseq} {method}\r\nContact: <sip:caller@{own}>\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+    )
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_waits_until_the_last_bye_is_answered() {
     let (caller, agent) = (Peer::new().await, Peer::new().await);
     let (plane, gateway) = plane(&agent).await;
-    let request = |method: &str, to_tag: &str, branch: &str, cseq: u32| {
-        let own = caller.address();
-        format!(
-            "{method} sip:+31201234567@{gateway} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bK{branch}\r\n\
-             From: <sip:+31687654321@{own}>;tag=caller\r\nTo: <sip:+31201234567@{gateway}>{to_tag}\r\nCall-ID: drain\r\n\
-             CSeq: {cseq} {method}\r\nContact: <sip:caller@{own}>\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
-        )
-    };
-    caller.send(gateway, &request("INVITE", "", "i", 1)).await;
+    caller.send(gateway, &request(&caller, gateway, "INVITE", "", "i", 1)).await;
     let (invite, from) = agent.receive("INVITE").await;
     agent.accept(&invite, from).await;
     let (answer, _) = caller.receive("SIP/2.0 200").await;
     let to = answer.lines().find(|line| line.starts_with("To:")).unwrap();
     let tag = format!(";tag={}", to.rsplit(";tag=").next().unwrap());
-    caller.send(gateway, &request("ACK", &tag, "a", 1)).await;
+    caller.send(gateway, &request(&caller, gateway, "ACK", &tag, "a", 1)).await;
     agent.receive("ACK").await;
 
     plane.drain();
     let drained = tokio::spawn(async move { plane.drained(LIMIT).await });
-    caller.send(gateway, &request("BYE", &tag, "b", 2)).await;
+    caller.send(gateway, &request(&caller, gateway, "BYE", &tag, "b", 2)).await;
     caller.receive("SIP/2.0 200 OK").await;
     agent.receive("BYE").await;
     // The first one is as good as lost: the second one must come, from a plane that is still there.
@@ -238,4 +254,41 @@ async fn a_trunk_changes_hands_with_what_is_known_of_it() {
     stage.peers.store(Arc::new(peer_pod(8, true, TrunkReports::from([(key.clone(), down.clone())]))));
     stage.draining.send_replace(false);
     stage.found("what the other one knew", |report| report == Some(&down)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invite_goes_the_next_way_when_a_host_is_silent_or_answers_503() {
+    let (caller, silent, busy, agent) =
+        (Peer::new().await, Peer::new().await, Peer::new().await, Peer::new().await);
+    let service = "_sip._udp.agent.example";
+    let mut records = vec![address("host.example", [127, 0, 0, 1].into())];
+    for (priority, peer) in [(10, &silent), (20, &busy), (30, &agent)] {
+        records.push(srv(service, priority, "host.example", peer.address().port()));
+    }
+    let dns = NameServer::start(records).await;
+    let target = json!({ "uri": "sip:agent@agent.example", "host": "agent.example", "transport": "UDP" });
+    let trunk = json!({ "host": "127.0.0.1", "allowedSources": ["127.0.0.1/32"] });
+    let stage = stage_with(target, trunk, dns.resolver).await;
+    caller.send(stage.address, &request(&caller, stage.address, "INVITE", "", "i", 1)).await;
+    silent.receive("INVITE sip:agent@agent.example").await;
+    let (invite, from) = busy.receive("INVITE").await;
+    busy.answer(&invite, "503 Service Unavailable", from).await;
+    busy.receive("ACK").await;
+    let (invite, from) = agent.receive("INVITE").await;
+    agent.accept(&invite, from).await;
+    caller.receive("SIP/2.0 200 OK").await;
+    assert_eq!(stage.plane.live_calls(), 1, "for the caller it was one call");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trunk_behind_a_proxy_is_asked_through_it() {
+    let (agent, proxy) = (Peer::new().await, Peer::new().await);
+    let port = proxy.address().port();
+    let trunk = json!({
+        "host": "pbx.example.com", "probeSeconds": 1,
+        "proxy": { "uri": format!("sip:127.0.0.1:{port};lr"), "host": "127.0.0.1", "port": port, "transport": "UDP" },
+    });
+    let _stage = stage(&agent, trunk).await;
+    let (options, _) = proxy.receive("OPTIONS sip:pbx.example.com SIP/2.0").await;
+    assert!(options.contains(&format!("\r\nRoute: <sip:127.0.0.1:{port};lr>\r\n")), "{options}");
 }

@@ -7,7 +7,7 @@
 
 mod probe;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -89,14 +89,15 @@ enum UnderWay {
     Nothing,
     /// Its host is being looked up.
     LookUp(u64),
-    Request(OutsideId),
+    /// It is at its host, or one of them; where else it can go.
+    Request(OutsideId, VecDeque<Flow>),
 }
 
 /// A look-up that has ended.
 struct Resolved {
     trunk: ObjectKey,
     number: u64,
-    result: Result<Flow, ResolveError>,
+    result: Result<Vec<Flow>, ResolveError>,
 }
 
 /// What ownership was decided by last.
@@ -180,7 +181,7 @@ impl Keeper {
         }
         self.heard.retain(|key, _| trunks.contains_key(key));
         for (key, kept) in self.kept.extract_if(.., |key, _| !wanted.contains_key(key)) {
-            if let UnderWay::Request(id) = kept.under_way {
+            if let UnderWay::Request(id, _) = kept.under_way {
                 self.outside.forget(id);
                 self.requests.remove(&id);
             }
@@ -204,7 +205,8 @@ impl Keeper {
             }
         }
         let reported = |key: &ObjectKey| seen.peers.0.values().any(|peer| peer.trunks.contains_key(key));
-        self.left.retain(|key, _| trunks.get(key).and_then(|entry| interval(entry)).is_some() && !reported(key));
+        self.left
+            .retain(|key, _| trunks.get(key).and_then(|entry| interval(entry)).is_some() && !reported(key));
         self.seen = Some(seen);
     }
 
@@ -237,68 +239,89 @@ impl Keeper {
             let (shared, sender) = (Arc::clone(&self.shared), self.resolved.0.clone());
             tokio::spawn(async move {
                 let result = shared.resolver.resolve(&target).await;
-                let transport = target.transport.into();
-                let result = result.map(|peer| Flow { transport, peer });
                 let _ = sender.send(Resolved { trunk, number, result }).await;
             });
         }
     }
 
     fn on_resolved(&mut self, Resolved { trunk, number, result }: Resolved) {
-        let now = self.now();
         let Some(kept) = self.kept.get_mut(&trunk) else { return };
         if !matches!(kept.under_way, UnderWay::LookUp(awaited) if awaited == number) {
             return;
         }
-        kept.under_way = UnderWay::Nothing;
-        let sent = match result {
-            Ok(flow) => {
-                let options = options(&target(&kept.entry), flow, &self.outside);
-                self.outside.send(options, now).ok_or_else(|| "too many requests are under way".to_owned())
+        match result {
+            Ok(ways) => self.ask(trunk, ways.into()),
+            Err(error) => {
+                let result = ProbeResult { reached: false, said: shorten(&error.to_string()) };
+                self.found(&trunk, result);
             }
-            Err(error) => Err(error.to_string()),
-        };
-        match sent {
-            Ok(id) => {
-                kept.under_way = UnderWay::Request(id);
+        }
+    }
+
+    /// Sends OPTIONS the first of these ways.
+    fn ask(&mut self, trunk: ObjectKey, mut ways: VecDeque<Flow>) {
+        let now = self.now();
+        let Some(kept) = self.kept.get_mut(&trunk) else { return };
+        let options = ways.pop_front().map(|flow| options(&target(&kept.entry), flow, &self.outside));
+        match options.and_then(|options| self.outside.send(options, now)) {
+            Some(id) => {
+                kept.under_way = UnderWay::Request(id, ways);
                 self.requests.insert(id, trunk);
             }
-            Err(said) => kept.end(ProbeResult { reached: false, said }, self.outside.throw(), now),
+            None => {
+                let said = "too many requests are under way".to_owned();
+                self.found(&trunk, ProbeResult { reached: false, said });
+            }
+        }
+    }
+
+    /// A probe has ended.
+    fn found(&mut self, trunk: &ObjectKey, result: ProbeResult) {
+        let now = self.now();
+        let Some(kept) = self.kept.get_mut(trunk) else { return };
+        tracing::debug!(%trunk, reached = result.reached, "probe: {}", result.said);
+        kept.under_way = UnderWay::Nothing;
+        let before = kept.probe.report().map(|report| report.reachable);
+        kept.probe.end(result, &kept.entry.address(), self.outside.throw(), now);
+        let report = kept.probe.report().filter(|report| Some(report.reachable) != before);
+        match report {
+            Some(TrunkReport { reachable: true, said, .. }) => {
+                tracing::info!(%trunk, "trunk is reachable: {said}")
+            }
+            Some(TrunkReport { said, .. }) => tracing::warn!(%trunk, "trunk is unreachable: {said}"),
+            None => {}
         }
     }
 
     /// Carries out what the requests want, until they want nothing more.
     fn carry_out(&mut self) {
-        let now = self.now();
         while let Some(output) = self.outside.poll() {
             match output {
                 OutsideOutput::Transmit { flow, bytes } => self.shared.sockets.send(flow, bytes),
-                OutsideOutput::Ended(ended) => {
-                    let trunk = self.requests.remove(&ended.id);
-                    let Some(trunk) = trunk else { continue };
-                    let Some(kept) = self.kept.get_mut(&trunk) else { continue };
-                    if !matches!(kept.under_way, UnderWay::Request(id) if id == ended.id) {
-                        continue;
-                    }
-                    let result = judge(&ended);
-                    tracing::debug!(%trunk, reached = result.reached, "probe: {}", result.said);
-                    let before = kept.probe.report().map(|report| report.reachable);
-                    kept.end(result, self.outside.throw(), now);
-                    let report = kept.probe.report();
-                    if let Some(report) = report.filter(|report| Some(report.reachable) != before) {
-                        match report.reachable {
-                            true => tracing::info!(%trunk, "trunk is reachable: {}", report.said),
-                            false => tracing::warn!(%trunk, "trunk is unreachable: {}", report.said),
-                        }
-                    }
-                }
+                OutsideOutput::Ended(ended) => self.ended(&ended),
             }
+        }
+    }
+
+    fn ended(&mut self, ended: &Ended) {
+        let Some(trunk) = self.requests.remove(&ended.id) else { return };
+        let Some(kept) = self.kept.get_mut(&trunk) else { return };
+        let ways = match &mut kept.under_way {
+            UnderWay::Request(id, ways) if *id == ended.id => std::mem::take(ways),
+            _ => return,
+        };
+        let result = judge(ended);
+        if result.reached || ways.is_empty() {
+            self.found(&trunk, result);
+        } else {
+            self.ask(trunk, ways);
         }
     }
 
     fn publish(&mut self) {
         let left = self.left.iter().map(|(key, (report, _))| (key.clone(), report.clone()));
-        let kept = self.kept.iter().filter_map(|(key, kept)| Some((key.clone(), kept.probe.report()?.clone())));
+        let kept =
+            self.kept.iter().filter_map(|(key, kept)| Some((key.clone(), kept.probe.report()?.clone())));
         let mut room = MOST_BYTES;
         let fits = |(key, report): &(ObjectKey, TrunkReport)| {
             let size = key.namespace.len() + key.name.len() + report.said.len() + report.address.len() + 64;
@@ -310,13 +333,6 @@ impl Keeper {
             self.shared.metrics.trunks(&reports);
             self.reports.send_replace(reports);
         }
-    }
-}
-
-impl Kept {
-    fn end(&mut self, result: ProbeResult, dice: u64, now: Millis) {
-        self.under_way = UnderWay::Nothing;
-        self.probe.end(result, &self.entry.address(), dice, now);
     }
 }
 
@@ -377,7 +393,9 @@ fn judge(ended: &Ended) -> ProbeResult {
         Outcome::Response(response) => answered(response.status.code(), &read::reason(response)),
         Outcome::Challenged(code, _) => answered(*code, crate::sip::wire::reason_phrase(*code)),
         Outcome::Timeout => nothing(format!("OPTIONS was not answered within {} s", PATIENCE.as_secs())),
-        Outcome::Transport => nothing("OPTIONS could not be sent: the address takes no connection".to_owned()),
+        Outcome::Transport => {
+            nothing("OPTIONS could not be sent: the address takes no connection".to_owned())
+        }
     }
 }
 

@@ -107,6 +107,7 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
             host,
             port,
             transport: spec.transport.and_then(fields::entry).unwrap_or(TransportEntry::Udp),
+            any_transport: spec.transport.is_none(),
             proxy,
             refer,
             failover,

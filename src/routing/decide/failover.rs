@@ -1,5 +1,6 @@
 //! Where else a trunk's call can be sent when its host doesn't take it.
 
+use crate::routing::locate::choose;
 use crate::routing::table::SipTarget;
 
 /// Where else a call can be sent.
@@ -32,30 +33,14 @@ impl Failover {
     /// Takes the host that is tried next: of the lowest priority, and among those by weight as for SRV records (RFC 2782).
     /// `dice` is a random number.
     pub fn take(&mut self, dice: u64) -> Option<SipTarget> {
-        let priority = self.elsewhere.iter().map(|elsewhere| elsewhere.priority).min()?;
-        let mut candidates: Vec<usize> =
-            (0..self.elsewhere.len()).filter(|at| self.elsewhere[*at].priority == priority).collect();
-        // Those without weight come first, so that they have a small chance.
-        candidates.sort_by_key(|at| self.elsewhere[*at].weight != 0);
-        let sum: u64 = candidates.iter().map(|at| u64::from(self.elsewhere[*at].weight)).sum();
-        if sum == 0 {
-            let chosen = candidates[(dice % candidates.len() as u64) as usize];
-            return Some(self.elsewhere.remove(chosen).target);
-        }
-        let mark = dice % (sum + 1);
-        let mut running = 0;
-        let chosen = candidates.into_iter().find(|at| {
-            running += u64::from(self.elsewhere[*at].weight);
-            running >= mark
-        })?;
+        let shares = self.elsewhere.iter().map(|elsewhere| (elsewhere.priority, elsewhere.weight));
+        let chosen = choose(shares, dice)?;
         Some(self.elsewhere.remove(chosen).target)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -78,25 +63,6 @@ mod tests {
         for code in [302, 403, 404, 480, 486, 488, 503, 600, 603] {
             assert!(!failover.after(code), "{code}");
         }
-    }
-
-    #[test]
-    fn lower_priorities_come_first_and_weights_share_equal_ones() {
-        let mut first = BTreeMap::new();
-        for dice in 0..4100 {
-            let mut failover =
-                failover(&[("last", 20, 100), ("a", 10, 30), ("b", 10, 10), ("seldom", 10, 0)]);
-            *first.entry(failover.take(dice).unwrap().host).or_insert(0) += 1;
-        }
-        assert_eq!(
-            first,
-            [("a", 3000), ("b", 1000), ("seldom", 100)].map(|(host, n)| (host.to_owned(), n)).into()
-        );
-        let mut even = BTreeMap::new();
-        for dice in 0..100 {
-            *even.entry(failover(&[("a", 0, 0), ("b", 0, 0)]).take(dice).unwrap().host).or_insert(0) += 1;
-        }
-        assert_eq!(even, [("a", 50), ("b", 50)].map(|(host, n)| (host.to_owned(), n)).into());
     }
 
     proptest! {

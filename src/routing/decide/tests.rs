@@ -27,6 +27,7 @@ fn trunk(host: &str, sources: &[&str], namespaces: &[&str]) -> TrunkEntry {
         host: host.into(),
         port: None,
         transport: TransportEntry::Udp,
+        any_transport: false,
         proxy: None,
         refer: None,
         failover: None,
@@ -274,6 +275,7 @@ fn a_number_is_dialled_at_its_trunk_with_all_that_the_trunk_and_the_destination_
         host: "2001:db8::1".into(),
         port: Some(5070),
         transport: TransportEntry::Tcp,
+        any_transport: false,
         route: None,
     };
     let expected = TransferRoute {

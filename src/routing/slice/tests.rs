@@ -28,6 +28,7 @@ fn target() -> SipTarget {
         host: "host".into(),
         port: Some(5060),
         transport: TransportEntry::Tcp,
+        any_transport: false,
         route: None,
     }
 }
@@ -68,6 +69,7 @@ fn table(numbers: usize) -> Table {
             host: "2001:db8::1".into(),
             port: None,
             transport: TransportEntry::Udp,
+            any_transport: false,
             proxy: None,
             refer: Some(ReferEntry::Tel),
             failover: Some(FailoverEntry {
