@@ -335,7 +335,8 @@ impl Fleet {
         }
     }
 
-    /// Takes in that there is another slice: one that nothing names has to be collected.
+    /// Takes in that a slice was written: one that nothing names has to be collected, also if its deletion was refused
+    /// because of that.
     pub fn found(&mut self, key: &ObjectKey, now: Instant) {
         if let Some(gateway) = self.gateways.get_mut(key) {
             gateway.collect.want(now);
@@ -495,6 +496,10 @@ impl Fleet {
                 if fullness != gateway.published.fullness {
                     gateway.published.fullness = fullness;
                     news.gateway = Some(key.clone());
+                }
+                if !publication.publisher.knows_vault() {
+                    // What came of writing it isn't known, or somebody else wrote it first: it is read with a publication.
+                    gateway.publish.want(now);
                 }
                 gateway.publication = Some(*publication);
                 match result {

@@ -51,7 +51,7 @@ pub struct Touched {
     pub rolls: BTreeSet<ObjectKey>,
     /// Gateways whose head changed.
     pub published: BTreeSet<ObjectKey>,
-    /// Gateways for which a slice has appeared, whoever wrote it.
+    /// Gateways for which a slice was written, whoever wrote it.
     pub found: BTreeSet<ObjectKey>,
     /// What gateways have lost of what was published for them.
     pub losses: BTreeSet<(ObjectKey, Loss)>,
@@ -137,7 +137,7 @@ impl State {
                 }
             }),
             Change::Slices(delta) => absorb(&mut self.slices, delta, |key, old, new| {
-                if let Some(slice) = new.filter(|_| old.is_none()) {
+                if let Some(slice) = new.filter(|_| old != new) {
                     touched.found.insert(ObjectKey::new(key.namespace.clone(), slice.gateway.clone()));
                 }
                 if let Some(slice) = old.filter(|_| new.is_none()) {
@@ -350,12 +350,15 @@ mod tests {
     }
 
     #[test]
-    fn a_slice_that_appears_is_told_of_whoever_wrote_it() {
+    fn a_slice_that_is_written_is_told_of_whoever_wrote_it() {
         let slice = SliceFacts { gateway: "default".to_owned(), version: Version::default() };
+        let version = Version { resource_version: "2".to_owned(), ..Version::default() };
+        let touched = SliceFacts { version, ..slice.clone() };
         let mut state = State::default();
         let gateways = BTreeSet::from([ObjectKey::new("a", "default")]);
         assert_eq!(after(&mut state, Change::Slices(Delta::Put(key(), slice.clone()))).found, gateways);
         assert!(after(&mut state, Change::Slices(Delta::Put(key(), slice.clone()))).found.is_empty());
+        assert_eq!(after(&mut state, Change::Slices(Delta::Put(key(), touched))).found, gateways);
         let listed = BTreeMap::from([(key(), slice.clone()), (ObjectKey::new("a", "other"), slice)]);
         assert_eq!(after(&mut state, Change::Slices(Delta::Replace(listed))).found, gateways);
     }

@@ -450,6 +450,11 @@ impl Publisher {
         (!drop.is_empty()).then(|| VaultWrite { on: Some(vault.version.clone()), add: BTreeSet::new(), drop })
     }
 
+    /// Whether it is known what the Secret of credentials is, or that there is none. If it isn't, the next run reads it.
+    pub fn knows_vault(&self) -> bool {
+        self.vault != Known::Unknown
+    }
+
     /// The Secret of credentials, as far as it is known.
     pub fn vault(&self) -> Option<&Vault> {
         self.vault.present()

@@ -134,6 +134,20 @@ fn after_a_write_of_which_nobody_knows_everything_is_read_and_sealed_again() {
 }
 
 #[test]
+fn a_secret_is_read_again_after_a_write_of_which_nobody_knows() {
+    for outcome in [Written::Unknown, Written::Refused] {
+        let mut publisher = verified(head(7, 5, 0));
+        publisher.vault_written(outcome);
+        assert!(!publisher.knows_vault());
+        publisher.begin(offer(0));
+        assert_eq!(publisher.step(), Step::ReadVault);
+        publisher.vault_read(Some(vault(2, ["k", "l"])));
+        assert_eq!(publisher.step(), Step::Done { written: false });
+        assert_eq!(publisher.surplus().map(|write| write.drop.len()), Some(1));
+    }
+}
+
+#[test]
 fn a_table_that_only_a_pod_knows_of_is_exceeded() {
     let mut publisher = verified(head(7, 5, 0));
     let held = vec![Held { generation: 8, hash: "b".to_owned() }];
