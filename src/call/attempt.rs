@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::routing::decide::TransferRoute;
-use crate::routing::table::{AgentEntry, ObjectKey};
-use crate::sip::event::{Body, EndedBy, LegEvent, Party, RefusedBy};
+use crate::routing::table::{AgentEntry, ObjectKey, SessionTimerEntry};
+use crate::sip::event::{Body, LegEvent, Party, RefusedBy};
 use crate::sip::time::Millis;
 
 use super::identity::Retarget;
@@ -129,6 +129,7 @@ impl Call {
                 credential: None,
                 line: None,
                 patience: None,
+                session: SessionTimerEntry::default().into(),
             };
             let ring = Duration::from_secs(u64::from(*answer_timeout_seconds));
             self.dial(Purpose::Agent(index), dial, ring, out);
@@ -260,7 +261,7 @@ impl Call {
             }
             LegEvent::ReofferAccepted { .. } => self.party_settled(event, context, out),
             LegEvent::ReofferRefused { code } => self.party_did_not_settle(code, context, out),
-            LegEvent::Ended(by) => self.party_left(matches!(by, EndedBy::Timeout), context, out),
+            LegEvent::Ended(by) => self.party_left(by.is_loss(), context, out),
             _ => {}
         }
     }

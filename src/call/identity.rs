@@ -52,6 +52,7 @@ impl Call {
             credential: route.credential.clone().map(|id| (id, route.realm.clone())),
             line: route.trunk.clone().map(|trunk| (trunk, route.limits)),
             patience: (!route.failover.elsewhere.is_empty()).then_some(PATIENCE),
+            session: route.session_timer.into(),
         }
     }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::routing::decide::{Index, Lines, Now, TransferRefusal, Wanted};
-use crate::routing::table::{CredentialId, Limits, ObjectKey, SipTarget};
+use crate::routing::table::{CredentialId, Limits, ObjectKey, SessionTimerEntry, SipTarget};
 use crate::sip::event::{Body, LegEvent, Party, RequestId};
+use crate::sip::session::SessionPolicy;
 use crate::sip::time::Millis;
 
 use super::outcome::TransferRecord;
@@ -179,6 +180,14 @@ pub struct Dial {
     pub line: Option<(ObjectKey, Limits)>,
     /// How long a host may say nothing at all before it counts as gone; absent when there is no other host.
     pub patience: Option<Duration>,
+    /// Its session timer.
+    pub session: SessionPolicy,
+}
+
+impl From<SessionTimerEntry> for SessionPolicy {
+    fn from(timer: SessionTimerEntry) -> Self {
+        Self { min: timer.min_seconds, ask: Some(timer.seconds) }
+    }
 }
 
 /// A REFER that is to be sent.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::routing::decide::{Answer, CallFacts};
 use crate::routing::table::{E164, ObjectKey};
-use crate::sip::event::{Body, EndedBy, IncomingCall, LegEvent, Transport};
+use crate::sip::event::{Body, IncomingCall, LegEvent, Transport};
 use crate::sip::time::Millis;
 
 use super::attempt::{Attempt, Failure, Purpose};
@@ -16,6 +16,8 @@ use super::sdp::Origin;
 
 /// Text of the Reason header (RFC 3326) on legs that end because the call does.
 const NORMAL: &str = "SIP;cause=200;text=\"Call ended\"";
+/// Text of the Reason header on legs that end because another one was lost without a word.
+const LOST: &str = "SIP;cause=408;text=\"The other side was lost\"";
 /// Text of the Reason header on legs that end because the caller left: right for a BYE and for a CANCEL.
 const CALLER_GONE: &str = "Q.850;cause=16;text=\"Caller hung up\"";
 
@@ -253,8 +255,8 @@ impl Call {
             {
                 self.exchange_concluded(event, out);
             }
-            LegEvent::Ended(by) if self.releasing == Some(leg) => {
-                let _ = by;
+            LegEvent::Refreshed { body } => self.refreshed(leg, body, out),
+            LegEvent::Ended(_) if self.releasing == Some(leg) => {
                 self.releasing = None;
                 out.push(Effect::ClearTimer(Timer::ReleaseAgent));
             }
@@ -279,11 +281,11 @@ impl Call {
             LegEvent::Response { .. } | LegEvent::Referred { .. } => self.referral_event(event, context, out),
             LegEvent::Ended(by) => {
                 self.caller.phase = CallerPhase::Gone;
-                let reason = match by {
-                    EndedBy::Timeout => "caller-lost",
-                    EndedBy::Bye(_) | EndedBy::Cancel | EndedBy::Us => "caller-hung-up",
-                };
-                self.end(reason, CALLER_GONE, out);
+                if by.is_loss() {
+                    self.end("caller-lost", LOST, out);
+                } else {
+                    self.end("caller-hung-up", CALLER_GONE, out);
+                }
             }
             _ => {}
         }
@@ -319,10 +321,11 @@ impl Call {
                     // An agent that hangs up after it asked for a transfer doesn't end its caller's call.
                     return;
                 }
-                match (peer.kind, by) {
-                    (PeerKind::Agent, EndedBy::Timeout) => self.dial_fallback("assistant-lost", context, out),
-                    (PeerKind::Agent, _) => self.end("assistant-ended", NORMAL, out),
-                    (PeerKind::Human, _) => self.end("human-hung-up", NORMAL, out),
+                match (peer.kind, by.is_loss()) {
+                    (PeerKind::Agent, true) => self.dial_fallback("assistant-lost", context, out),
+                    (PeerKind::Agent, false) => self.end("assistant-ended", NORMAL, out),
+                    (PeerKind::Human, true) => self.end("human-lost", LOST, out),
+                    (PeerKind::Human, false) => self.end("human-hung-up", NORMAL, out),
                 }
             }
             _ => {}

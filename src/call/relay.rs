@@ -5,12 +5,13 @@ use crate::sip::event::{Body, LegEvent, RequestId};
 use super::attempt::Phase;
 use super::input::{Effect, LegKey};
 use super::machine::Call;
+use super::sdp::same_session;
 
 /// A new offer of one side that waits for the other side's answer.
 #[derive(Debug)]
 pub struct Exchange {
     from: LegKey,
-    request: RequestId,
+    cause: Cause,
     to: LegKey,
     /// The offer; absent when the other side was asked to offer.
     offer: Option<Body>,
@@ -19,6 +20,31 @@ pub struct Exchange {
     /// `from` has left, and the caller's answer is still on its way: it must not be taken for the answer to anything else.
     /// Holds what `from` described last.
     orphaned: Option<Option<Body>>,
+}
+
+/// Why a new offer is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// `from` sent one, and waits for the answer.
+    Request(RequestId),
+    /// `from` described itself anew in an answer.
+    News,
+    /// `from` did so in its answer to such news. Two sides that both keep moving would never come to rest: what is answered
+    /// now is left to the next refresh.
+    NewsOfNews,
+}
+
+impl Exchange {
+    fn respond(&self, code: u16, body: Option<Body>, out: &mut Vec<Effect>) {
+        if let Cause::Request(request) = self.cause {
+            out.push(Effect::Respond(self.from, request, code, body));
+        }
+    }
+}
+
+/// Whether two descriptions are there and say the same.
+fn same(a: &Option<Body>, b: &Option<Body>) -> bool {
+    a.as_ref().zip(b.as_ref()).is_some_and(|(a, b)| same_session(&a.bytes, &b.bytes))
 }
 
 impl Call {
@@ -30,23 +56,48 @@ impl Call {
         body: Option<Body>,
         out: &mut Vec<Effect>,
     ) {
-        let moving = self.attempt.as_ref().is_some_and(|attempt| !matches!(attempt.phase, Phase::Dialling));
-        let to = self.other_side(from);
-        match to {
+        match self.other_side(from) {
+            // It only refreshes the session, which each leg does for itself: the other side isn't asked.
+            Some(to) if body.is_some() && same(self.said(from), &body) && self.said(to).is_some() => {
+                let last = self.said(to).clone();
+                let shown = self.show(from, last);
+                out.push(Effect::Respond(from, request, 200, shown));
+            }
             // One change at a time; 491 makes the sender try again soon (RFC 3261 §14.2).
-            Some(_) if moving || self.catching_up || self.exchange.is_some() => {
-                out.push(Effect::Respond(from, request, 491, None))
-            }
-            Some(to) => {
-                let shown = self.show(to, body.clone());
-                self.exchange =
-                    Some(Exchange { from, request, to, offer: body, awaits_ack: false, orphaned: None });
-                out.push(Effect::Reoffer(to, shown));
-            }
-            // A caller whose agent left while a human is being dialled: it will be moved soon.
-            None if from == LegKey::Caller => out.push(Effect::Respond(from, request, 491, None)),
-            None => out.push(Effect::Respond(from, request, 481, None)),
+            Some(_) if self.is_changing() => out.push(Effect::Respond(from, request, 491, None)),
+            Some(to) => self.pass_on(from, Cause::Request(request), to, body, out),
+            // A caller whose agent left while a human is being dialled, or a human who is not joined with it yet: soon.
+            None => out.push(Effect::Respond(from, request, 491, None)),
         }
+    }
+
+    /// A party answered a refresh of the session, perhaps with another description than before. While something else is
+    /// changing, or if the other side doesn't follow, the next refresh brings it up again.
+    pub(super) fn refreshed(&mut self, from: LegKey, body: Body, out: &mut Vec<Effect>) {
+        let body = Some(body);
+        let news = !same(self.said(from), &body) && !self.is_changing();
+        if let Some(to) = self.other_side(from).filter(|_| news) {
+            self.pass_on(from, Cause::News, to, body, out);
+        }
+    }
+
+    fn pass_on(
+        &mut self,
+        from: LegKey,
+        cause: Cause,
+        to: LegKey,
+        offer: Option<Body>,
+        out: &mut Vec<Effect>,
+    ) {
+        let shown = self.show(to, offer.clone());
+        self.exchange = Some(Exchange { from, cause, to, offer, awaits_ack: false, orphaned: None });
+        out.push(Effect::Reoffer(to, shown));
+    }
+
+    /// Whether a change of the session is under way.
+    fn is_changing(&self) -> bool {
+        let moving = self.attempt.as_ref().is_some_and(|attempt| !matches!(attempt.phase, Phase::Dialling));
+        moving || self.catching_up || self.exchange.is_some()
     }
 
     /// A request that is none of ours is passed on.
@@ -83,9 +134,16 @@ impl Call {
             return;
         }
         match event {
+            LegEvent::ReofferAccepted { body } if !matches!(exchange.cause, Cause::Request(_)) => {
+                self.remember(exchange.from, exchange.offer);
+                let news = body.is_some() && !same(self.said(exchange.to), &body);
+                if news && exchange.cause == Cause::News {
+                    self.pass_on(exchange.to, Cause::NewsOfNews, exchange.from, body, out);
+                }
+            }
             LegEvent::ReofferAccepted { body } => {
                 let shown = self.show(exchange.from, body.clone());
-                out.push(Effect::Respond(exchange.from, exchange.request, 200, shown));
+                exchange.respond(200, shown, out);
                 self.remember(exchange.to, body);
                 if exchange.offer.is_some() {
                     self.remember(exchange.from, exchange.offer);
@@ -95,7 +153,7 @@ impl Call {
                 }
             }
             LegEvent::ReofferRefused { code } => {
-                out.push(Effect::Respond(exchange.from, exchange.request, code, None));
+                exchange.respond(code, None, out);
             }
             _ => self.exchange = Some(exchange),
         }
@@ -119,7 +177,7 @@ impl Call {
         let Some(mut exchange) = self.exchange.take() else { return };
         if exchange.to == leg {
             if !exchange.awaits_ack {
-                out.push(Effect::Respond(exchange.from, exchange.request, 491, None));
+                exchange.respond(491, None, out);
             }
         } else if exchange.awaits_ack {
             // The caller's offer has no answer yet.
@@ -137,6 +195,15 @@ impl Call {
             LegKey::Caller => Some(peer),
             leg if leg == peer => Some(LegKey::Caller),
             _ => None,
+        }
+    }
+
+    /// What a party that is joined said last about its media.
+    fn said(&self, leg: LegKey) -> &Option<Body> {
+        match (&self.peer, leg) {
+            (_, LegKey::Caller) => &self.caller.sdp,
+            (Some(peer), leg) if peer.leg == leg => &peer.sdp,
+            _ => &None,
         }
     }
 

@@ -253,6 +253,9 @@ impl Shard {
                 return self.endpoint.refuse(leg, code, &[], now);
             }
         };
+        if !self.endpoint.keep_session(leg, answer.session_timer().into(), now) {
+            return shared.metrics.refuse("session-interval");
+        }
         let id = CallId { instance: shared.instance, shard: self.number, serial: rand::rng().next_u64() };
         tracing::info!(call = %id, number = %answer.object(), trunk = %answer.trunk(), "call came in");
         let start = CallStart { id: id.to_string(), incoming, answer };
@@ -458,6 +461,7 @@ impl Shard {
             offer: dial.offer.clone(),
             credentials,
             patience: if ways.is_empty() { dial.patience } else { Some(dial.patience.unwrap_or(PATIENCE)) },
+            session: dial.session,
         };
         let id = self.endpoint.invite(invite, now);
         if let Some(entry) = self.calls.get_mut(&key) {

@@ -101,7 +101,7 @@ pub struct SipTrunkSpec {
         .message("write final SIP answers from 300 to 699, such as 486"))]
     #[x_kube(validation = rules::unique("answer"))]
     pub final_codes: Option<Vec<i32>>,
-    /// Session timers (RFC 4028).
+    /// Session timers (RFC 4028), in use when left out as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_timer: Option<SessionTimer>,
     /// Which namespaces may use the trunk; only its own when left out.

@@ -16,7 +16,7 @@ use super::normalise::normalise;
 use super::schedule::Opening;
 use super::table::{
     AgentEntry, AssistantEntry, CallerIdEntry, CallerIdHeaderEntry, CredentialId, E164, Limits, NumberEntry,
-    ObjectKey, SipTarget, Table, TransportEntry,
+    ObjectKey, SessionTimerEntry, SipTarget, Table, TransportEntry, TrunkEntry,
 };
 pub use failover::{Elsewhere, Failover};
 use numbers::Numbers;
@@ -37,6 +37,7 @@ pub struct Answer {
     number: E164,
     entry: Arc<NumberEntry>,
     trunk: Arc<ObjectKey>,
+    session_timer: SessionTimerEntry,
     assistant: Option<Arc<AssistantEntry>>,
 }
 
@@ -54,6 +55,11 @@ impl Answer {
     /// The trunk that the call came in over.
     pub fn trunk(&self) -> &ObjectKey {
         &self.trunk
+    }
+
+    /// That trunk's session timers.
+    pub fn session_timer(&self) -> SessionTimerEntry {
+        self.session_timer
     }
 
     /// The assistant that answers and how it is reached; absent: straight to [`Self::fallback`].
@@ -172,6 +178,8 @@ pub struct TransferRoute {
     pub headers: Vec<(String, String)>,
     /// Seconds that it may ring.
     pub ring_timeout_seconds: u32,
+    /// Session timers.
+    pub session_timer: SessionTimerEntry,
 }
 
 /// Whom a transfer begins with, and who follows.
@@ -320,9 +328,9 @@ impl Index {
                 continue;
             }
             if *namespace == key.namespace {
-                return Ok(self.answer(key, number, found));
+                return Ok(self.answer((key, trunk), number, found));
             }
-            shared.get_or_insert((key, number, found));
+            shared.get_or_insert(((key, trunk), number, found));
         }
         match (shared, first) {
             (Some((trunk, number, found)), _) => Ok(self.answer(trunk, number, found)),
@@ -331,9 +339,15 @@ impl Index {
         }
     }
 
-    fn answer(&self, trunk: &Arc<ObjectKey>, number: E164, entry: &Arc<NumberEntry>) -> Answer {
-        let assistant = entry.assistant.as_ref().and_then(|key| self.table.assistants.get(key));
-        Answer { number, entry: entry.clone(), trunk: trunk.clone(), assistant: assistant.cloned() }
+    fn answer(
+        &self,
+        (trunk, entry): (&Arc<ObjectKey>, &TrunkEntry),
+        number: E164,
+        found: &Arc<NumberEntry>,
+    ) -> Answer {
+        let assistant = found.assistant.as_ref().and_then(|key| self.table.assistants.get(key)).cloned();
+        let (trunk, session_timer) = (trunk.clone(), entry.session_timer);
+        Answer { number, entry: found.clone(), trunk, session_timer, assistant }
     }
 }
 

@@ -357,11 +357,36 @@ pub struct TrunkEntry {
     pub probe_seconds: Option<u32>,
     /// The header that carries the caller's number.
     pub caller_id_header: CallerIdHeaderEntry,
+    /// Session timers of its calls.
+    #[serde(default, skip_serializing_if = "SessionTimerEntry::is_default")]
+    pub session_timer: SessionTimerEntry,
     /// Namespaces, among those of the table's numbers, that may use the trunk, sorted. A namespace other than the
     /// trunk's own is listed only if the trunk's grant lets it in *and* it wants the trunk: one of its objects in this
     /// table names it, or the trunk is the platform's, in the gateway's own namespace. Otherwise a stranger could offer a
     /// trunk to everybody and so take over calls of numbers that never asked for it.
     pub allowed_namespaces: Vec<String>,
+}
+
+/// How long a session lasts without a refresh (RFC 4028).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionTimerEntry {
+    /// The shortest interval that is accepted, from 90 to `seconds`.
+    pub min_seconds: u32,
+    /// The interval that is asked for, up to a day.
+    pub seconds: u32,
+}
+
+impl Default for SessionTimerEntry {
+    fn default() -> Self {
+        Self { min_seconds: 90, seconds: 1800 }
+    }
+}
+
+impl SessionTimerEntry {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// How a trunk reads the number in a Refer-To.

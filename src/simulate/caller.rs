@@ -16,6 +16,7 @@ use super::{SimulateError, in_words, told_to_stop};
 use crate::sip::event::{
     Body, Credentials, EndedBy, Flow, LegEvent, LegId, OutgoingInvite, Party, RefusedBy, Transport,
 };
+use crate::sip::session::SessionPolicy;
 use crate::sip::time::Millis;
 
 /// The command line.
@@ -345,6 +346,7 @@ impl Caller<'_> {
                 Credentials { username: username.into(), password: password.into(), realm: None }
             }),
             patience: None,
+            session: SessionPolicy::default(),
         };
         let leg = self.phone.endpoint.invite(invite, now);
         let id = format!("{}", leg.0);
@@ -408,7 +410,7 @@ impl Caller<'_> {
                 self.over(leg);
             }
             LegEvent::Ended(by) => {
-                call.experience.ended = call.experience.answered.is_some() && by != EndedBy::Timeout;
+                call.experience.ended = call.experience.answered.is_some() && !by.is_loss();
                 let with = call
                     .experience
                     .heard
@@ -420,7 +422,7 @@ impl Caller<'_> {
                         let reason = in_words(&reason);
                         self.tell(leg, "ended", format!("the gateway ends the call with {with}: {reason}"));
                     }
-                    EndedBy::Timeout => self.tell(leg, "lost", format!("has lost {with}")),
+                    EndedBy::Timeout | EndedBy::Expired => self.tell(leg, "lost", format!("has lost {with}")),
                     EndedBy::Cancel | EndedBy::Us => {}
                 }
                 self.over(leg);

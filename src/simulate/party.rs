@@ -349,7 +349,7 @@ impl Called {
             EndedBy::Bye(Some(reason)) => format!("is hung up on: {}", in_words(reason)),
             EndedBy::Bye(None) => "is hung up on".to_owned(),
             EndedBy::Cancel => "stops ringing: the caller or the gateway gave up (CANCEL)".to_owned(),
-            EndedBy::Timeout => "has lost the other side".to_owned(),
+            EndedBy::Timeout | EndedBy::Expired => "has lost the other side".to_owned(),
             EndedBy::Us => return self.forget(leg),
         };
         if unknown {

@@ -7,13 +7,14 @@
 //! - a repeated message does nothing twice; an unanswered one is repeated as RFC 3261 §17 says and given up after 32 s.
 //!
 //! Read on in `calling` (our INVITE), `called` (the peer's INVITE), `inside` (the peer's requests in a dialog),
-//! `client` (our requests in a dialog and what their responses mean).
+//! `client` (our requests in a dialog and what their responses mean), `keeping` (session timers).
 
 mod called;
 mod calling;
 mod client;
 mod core;
 mod inside;
+mod keeping;
 mod leg;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -27,6 +28,7 @@ use self::core::{Core, Inbound, TimerId};
 use self::leg::Leg;
 use super::event::{Body, Flow, LegEvent, LegId, OutgoingInvite, OutgoingRefer, RequestId, Transport};
 use super::read::Identified;
+use super::session::SessionPolicy;
 use super::slab::Slab;
 use super::time::Millis;
 use super::timer;
@@ -186,6 +188,14 @@ impl Endpoint {
         calling::invite(&mut self.legs, &mut self.core, invite, now)
     }
 
+    /// How long the session of a call that came in shall last without a refresh; none is asked for otherwise. False if the
+    /// caller wants a shorter one than that: it was refused with 422 (RFC 4028 §9), and the leg is over.
+    pub fn keep_session(&mut self, leg: LegId, policy: SessionPolicy, now: Millis) -> bool {
+        let mut kept = false;
+        self.with(leg, |leg, core| kept = called::keep_session(leg, core, policy, now));
+        kept
+    }
+
     /// Sends a provisional response (101–199) to the leg's INVITE.
     pub fn progress(&mut self, leg: LegId, code: u16, body: Option<Body>, now: Millis) {
         let _ = now;
@@ -303,6 +313,7 @@ impl Endpoint {
                         client::offer_next(leg, core, now);
                     }
                 }),
+                TimerId::Session(leg) => self.with(leg, |leg, core| keeping::on_timer(leg, core, now)),
                 TimerId::ForgetAck(leg) => self.with(leg, |leg, _| leg.ack = None),
             }
         }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::session::SessionPolicy;
+
 /// One leg: a dialog (or one in the making) with one peer. Unique within a process for its whole life; 0 is never used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LegId(pub u64);
@@ -115,8 +117,17 @@ pub enum EndedBy {
     Cancel,
     /// The peer never acknowledged our 2xx, or a request in the dialog met 481, 408 or silence.
     Timeout,
+    /// Nobody refreshed the session in time (RFC 4028 §10).
+    Expired,
     /// We ended it.
     Us,
+}
+
+impl EndedBy {
+    /// Whether the peer went without a word.
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Self::Timeout | Self::Expired)
+    }
 }
 
 /// Why an INVITE of ours found no answer.
@@ -195,6 +206,11 @@ pub enum LegEvent {
         /// The answer.
         body: Option<Body>,
     },
+    /// A re-INVITE by which we refreshed the session was answered with this description: perhaps another than before.
+    Refreshed {
+        /// The answer.
+        body: Body,
+    },
     /// Our re-INVITE was refused for good (491 has been retried as RFC 3261 §14.1 says); the old session stands.
     ReofferRefused {
         /// Status code; 408 for a time-out.
@@ -261,6 +277,8 @@ pub struct OutgoingInvite {
     /// A peer that has not said anything at all for so long counts as gone, before Timer B (RFC 3261 §17.1.1.2) says so:
     /// another one waits. What it says later is cancelled, or acknowledged and ended.
     pub patience: Option<Duration>,
+    /// How long the session lasts without a refresh.
+    pub session: SessionPolicy,
 }
 
 /// A REFER that sends a peer elsewhere.

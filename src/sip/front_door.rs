@@ -17,7 +17,7 @@ use sipx_sip::{
 use super::event::Flow;
 use super::read;
 use super::via;
-use super::wire::{Writer, reason_phrase};
+use super::wire::{Writer, reason_phrase, understands};
 
 /// What becomes of received bytes.
 #[derive(Clone, Debug)]
@@ -151,7 +151,10 @@ fn objection(request: &Request, findings: &[Finding]) -> Option<Objection> {
         let mut tags = Vec::new();
         for row in headers.get_all(&HeaderName::Require) {
             match <Require as sipx_sip::TypedHeader>::decode(&row.value()) {
-                Ok(list) => tags.extend(list.0.0.iter().map(|tag| String::from_utf8_lossy(tag).into_owned())),
+                Ok(list) => {
+                    let unknown = list.0.0.iter().filter(|tag| !understands(tag));
+                    tags.extend(unknown.map(|tag| String::from_utf8_lossy(tag).into_owned()));
+                }
                 Err(_) => return Objection::new(400, "Malformed Require"),
             }
         }

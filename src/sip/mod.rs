@@ -17,6 +17,7 @@ pub mod identity;
 pub mod outside;
 pub mod proxy;
 pub mod read;
+pub mod session;
 mod slab;
 pub mod time;
 mod timer;

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use sipx_sip::headers::{CSeq, Contact, From as FromHeader, RecordRoute, To, first_hop_end};
+use sipx_sip::headers::{
+    Allow, CSeq, Contact, From as FromHeader, RecordRoute, Require, Supported, To, first_hop_end,
+};
 use sipx_sip::{Address, HeaderName, Headers, Method, Request, Response, Scheme, Uri, Via};
 
 use super::event::{Body, Party, ReferTarget};
@@ -150,6 +152,21 @@ pub fn privacy(headers: &Headers) -> bool {
     headers.get_all(&HeaderName::Privacy).any(|header| {
         header.value().split(|b| matches!(b, b';' | b',')).any(|v| v.trim_ascii().eq_ignore_ascii_case(b"id"))
     })
+}
+
+/// Whether the sender of a message knows an extension: its option tag is in Supported or Require (RFC 3261 §19.2).
+pub fn supports(headers: &Headers, tag: &str) -> bool {
+    headers.typed_all::<Supported>().flatten().any(|tags| tags.contains(tag)) || requires(headers, tag)
+}
+
+/// Whether the sender of a message insists on an extension.
+pub fn requires(headers: &Headers, tag: &str) -> bool {
+    headers.typed_all::<Require>().flatten().any(|tags| tags.contains(tag))
+}
+
+/// Whether the sender of a message says that it takes a method.
+pub fn allows(headers: &Headers, method: &str) -> bool {
+    headers.typed_all::<Allow>().flatten().any(|methods| methods.contains(method))
 }
 
 /// `X-…` and `User-to-User` headers, for the call machine to pass on.

@@ -26,6 +26,12 @@ pub enum Purpose {
     Invite,
     /// A re-INVITE.
     Reinvite,
+    /// A re-INVITE that changes nothing but refreshes the session (RFC 4028).
+    Refresh,
+    /// UPDATE that does so.
+    Update,
+    /// OPTIONS: is the peer still there?
+    Probe,
     /// CANCEL of the INVITE.
     Cancel,
     /// BYE.
@@ -40,7 +46,9 @@ impl Purpose {
     /// The method on the wire.
     pub fn method(&self) -> &str {
         match self {
-            Self::Invite | Self::Reinvite => "INVITE",
+            Self::Invite | Self::Reinvite | Self::Refresh => "INVITE",
+            Self::Update => "UPDATE",
+            Self::Probe => "OPTIONS",
             Self::Cancel => "CANCEL",
             Self::Bye => "BYE",
             Self::Notify(_) => "NOTIFY",
@@ -50,7 +58,12 @@ impl Purpose {
 
     /// Whether the rules of INVITE client transactions hold.
     pub fn is_invite(&self) -> bool {
-        matches!(self, Self::Invite | Self::Reinvite)
+        matches!(self, Self::Invite | Self::Reinvite | Self::Refresh)
+    }
+
+    /// Whether it makes or refreshes a session (RFC 4028 §3).
+    pub fn refreshes(&self) -> bool {
+        self.is_invite() || *self == Self::Update
     }
 }
 
@@ -88,7 +101,7 @@ pub struct Client {
     pub timer: Option<Handle>,
     /// The caller hung up: CANCEL is sent when a provisional response comes (RFC 3261 §9.1), with this Reason.
     pub cancel: Option<Cancel>,
-    /// How many challenges were answered to get this far.
+    /// How often it was sent before, and refused with a challenge or 422.
     pub challenges: u8,
     /// What is needed to send it again with an answer to a challenge.
     pub again: Again,

@@ -7,8 +7,13 @@ use super::event::Body;
 /// Methods that we answer, for `Allow`.
 pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, MESSAGE, NOTIFY, REFER";
 
-/// Option tags that we understand, for `Supported`: REFER without a subscription (RFC 4488).
-pub const SUPPORTED: &str = "norefersub";
+/// Option tags that we understand, for `Supported`: REFER without a subscription (RFC 4488), session timers (RFC 4028).
+pub const SUPPORTED: &str = "norefersub, timer";
+
+/// Whether we understand an option tag.
+pub fn understands(tag: &[u8]) -> bool {
+    SUPPORTED.split(", ").any(|known| tag.eq_ignore_ascii_case(known.as_bytes()))
+}
 
 /// A message in the making.
 #[derive(Debug)]

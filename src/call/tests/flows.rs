@@ -757,25 +757,6 @@ fn the_human_sees_the_callers_number() {
 }
 
 #[test]
-fn hold_by_the_caller_passes_to_the_agent_and_its_answer_back() {
-    let mut world = World::answered();
-    let request = world.request_id();
-    world.on(CALLER, LegEvent::Reoffer { request, body: sdp("caller on hold") });
-    assert_eq!(world.hears(AGENT), "caller on hold");
-    world.on(AGENT, accepted("agent holds"));
-    assert_eq!(world.responses.last(), Some(&(CALLER, request, 200)));
-    assert_eq!(world.hears(CALLER), "agent holds");
-}
-
-#[test]
-fn a_change_while_the_caller_moves_is_asked_to_come_again() {
-    let mut world = World::moving();
-    let request = world.request_id();
-    world.on(AGENT, LegEvent::Reoffer { request, body: sdp("agent elsewhere") });
-    assert_eq!(world.responses.last(), Some(&(AGENT, request, 491)));
-}
-
-#[test]
 fn the_end_of_a_drain_tells_every_leg() {
     let mut world = World::ringing();
     let effects = world.call.shut_down("gateway-shut-down", "SIP;cause=503");

@@ -1,5 +1,6 @@
-//! The call machine driven by hand (`flows`) and at random (`properties`).
+//! The call machine driven by hand (`flows`; `sessions`: what passes between joined legs) and at random (`properties`).
 
 mod flows;
 mod properties;
+mod sessions;
 mod world;

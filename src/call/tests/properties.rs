@@ -17,7 +17,7 @@ fn possible(world: &World) -> Vec<(LegKey, u8)> {
             (LegKey::Caller, _) if !leg.acked && leg.state == State::Answered => add(&[1, 2, 4]),
             (LegKey::Dialled(_), State::Calling | State::Ringing) => add(&[5, 6, 7, 8, 9, 10, 20]),
             (_, State::HungUp) => add(&[3]),
-            (_, _) => add(&[2, 11, 12, 13, 14, 15, 19]),
+            (_, _) => add(&[2, 11, 12, 13, 14, 15, 19, 27, 28, 29]),
         }
         if leg.referred && leg.state == State::Answered {
             events.extend((21..27).map(|kind| (*key, kind)));
@@ -58,6 +58,9 @@ fn happen(world: &mut World, leg: LegKey, kind: u8, step: usize) {
         26 => LegEvent::Referred { request, code: None, ended: true },
         20 => LegEvent::Refused { code: 503, reason: String::new(), by: RefusedBy::Limit },
         11 => LegEvent::Reoffer { request, body: sdp(&name) },
+        27 => LegEvent::Reoffer { request, body: sdp("caller") },
+        28 => LegEvent::Refreshed { body: sdp(&name).unwrap() },
+        29 => LegEvent::Ended(EndedBy::Expired),
         12 => LegEvent::Request { request, method: "INFO".into(), body: None },
         13 => {
             world.refer(leg, "sales");

@@ -37,6 +37,8 @@ pub(super) struct FakeLeg {
     pub(super) shown: Vec<Option<Body>>,
     pub(super) dial: Option<Dial>,
     pub(super) acked: bool,
+    /// The Reason that it was hung up with.
+    pub(super) farewell: Option<&'static str>,
     /// Our REFERs, and whether the last one's outcome is awaited.
     pub(super) referrals: Vec<Refer>,
     pub(super) referred: bool,
@@ -53,6 +55,7 @@ impl FakeLeg {
             shown: Vec::new(),
             dial,
             acked: false,
+            farewell: None,
             referrals: Vec::new(),
             referred: false,
             notified: BTreeMap::new(),
@@ -147,6 +150,7 @@ pub(super) fn table(fallback: bool) -> Table {
             limits: Limits::default(),
             probe_seconds: None,
             caller_id_header: CallerIdHeaderEntry::PAI,
+            session_timer: SessionTimerEntry::default(),
             allowed_namespaces: vec!["acme".into()],
         }
         .into(),
@@ -426,10 +430,11 @@ impl World {
                     leg.referrals.push(*refer);
                     leg.referred = true;
                 }
-                Effect::HangUp(key, _) => {
+                Effect::HangUp(key, reason) => {
                     let leg = self.leg(key);
                     assert!(!matches!(leg.state, State::HungUp | State::Over), "{key:?} is hung up twice");
                     leg.state = State::HungUp;
+                    leg.farewell = Some(reason);
                 }
                 Effect::SetTimer(timer, after) => {
                     self.timers.insert(timer, self.now + after);

@@ -27,7 +27,6 @@ pub(super) const SIP_TRUNK: &[Gap<SipTrunkSpec>] = &[
     Gap { field: "transport: TLS", remedy: "use UDP or TCP", is_set: |spec| spec.transport == Some(Transport::Tls) },
     Gap { field: "tls", remedy: "remove it", is_set: |spec| spec.tls.is_some() },
     Gap { field: "register", remedy: "remove it and have the peer send calls to the gateway's address", is_set: |spec| spec.register.is_some() },
-    Gap { field: "sessionTimer", remedy: "remove it", is_set: |spec| spec.session_timer.is_some() },
 ];
 
 #[rustfmt::skip]

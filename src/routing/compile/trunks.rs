@@ -9,11 +9,12 @@ use sha2::{Digest, Sha256};
 use crate::resources::conditions::reason;
 use crate::resources::references::CredentialsReference;
 use crate::resources::sip_trunk::{
-    Backup, CallerIdHeader, Inbound, NumberFormat, Outbound, Refer, ReferTarget, SipTrunkSpec, Transport,
+    Backup, CallerIdHeader, Inbound, NumberFormat, Outbound, Refer, ReferTarget, SessionTimer, SipTrunkSpec,
+    Transport,
 };
 use crate::routing::table::{
     BackupEntry, CallerIdHeaderEntry, CredentialId, FailoverEntry, Limits, NumberFormatEntry, ObjectKey,
-    ReferEntry, TransportEntry, TrunkEntry,
+    ReferEntry, SessionTimerEntry, TransportEntry, TrunkEntry,
 };
 use crate::routing::uri::parse_host;
 
@@ -101,6 +102,7 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
     let probe_seconds =
         probe.and_then(|seconds| problems.take(fields::bounded("probe.intervalSeconds", seconds, 0, 3600)));
     let probe_seconds = probe_seconds.filter(|seconds| *seconds > 0);
+    let session_timer = spec.session_timer.as_ref().and_then(|timer| problems.take(session_timer(timer)));
     let header = spec.caller_id.as_ref().map(|caller_id| caller_id.header);
     match host {
         Some(host) if problems.is_empty() => Ok(TrunkEntry {
@@ -125,6 +127,7 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
                 Some(CallerIdHeader::RPID) => CallerIdHeaderEntry::RPID,
                 Some(CallerIdHeader::From) => CallerIdHeaderEntry::From,
             },
+            session_timer: session_timer.unwrap_or_default(),
             allowed_namespaces: Vec::new(),
         }),
         _ => Err(problems),
@@ -144,6 +147,23 @@ fn refer(refer: &Refer, trunk: Option<&str>) -> Option<Result<ReferEntry, Proble
         let host = refer.host.as_deref().unwrap_or_default().escape_default();
         problem(reason::INVALID, format!("refer.host '{host}' is neither a host name nor an IP address."))
     }))
+}
+
+fn session_timer(timer: &SessionTimer) -> Result<SessionTimerEntry, Problems> {
+    let usual = SessionTimerEntry::default();
+    let mut problems = Problems::default();
+    let mut seconds = |field, value: Option<i32>, usual| match value {
+        Some(value) => problems.take(fields::bounded(field, value, 90, 86_400)).unwrap_or(usual),
+        None => usual,
+    };
+    let min_seconds = seconds("sessionTimer.minSeconds", timer.min_seconds, usual.min_seconds);
+    let asked = seconds("sessionTimer.seconds", timer.seconds, usual.seconds);
+    if problems.is_empty() && min_seconds > asked {
+        problems.invalid(format!(
+            "sessionTimer.minSeconds is {min_seconds}, more than the {asked} of sessionTimer.seconds; make it smaller."
+        ));
+    }
+    if problems.is_empty() { Ok(SessionTimerEntry { min_seconds, seconds: asked }) } else { Err(problems) }
 }
 
 fn limits(outbound: &Outbound, problems: &mut Problems) -> Limits {

@@ -41,6 +41,7 @@ fn trunk(host: &str, sources: &[&str], namespaces: &[&str]) -> TrunkEntry {
         limits: Limits::default(),
         probe_seconds: None,
         caller_id_header: CallerIdHeaderEntry::PAI,
+        session_timer: SessionTimerEntry::default(),
         allowed_namespaces: namespaces.iter().map(|&namespace| namespace.into()).collect(),
     }
 }
@@ -293,6 +294,7 @@ fn a_number_is_dialled_at_its_trunk_with_all_that_the_trunk_and_the_destination_
         caller_id_header: CallerIdHeaderEntry::PAI,
         headers: vec![("X-Reason".into(), "test".into())],
         ring_timeout_seconds: 20,
+        session_timer: SessionTimerEntry::default(),
     };
     assert_eq!(route, expected);
 }

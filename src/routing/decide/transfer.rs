@@ -334,6 +334,7 @@ fn route(label: String, (target, failover): Dialled, way: Option<Way<'_>>) -> Tr
         caller_id_header: way.map_or(CallerIdHeaderEntry::From, |way| way.entry.caller_id_header),
         headers: Vec::new(),
         ring_timeout_seconds: DEFAULT_RING_TIMEOUT_SECONDS,
+        session_timer: way.map(|way| way.entry.session_timer).unwrap_or_default(),
     }
 }
 

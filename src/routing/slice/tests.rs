@@ -8,7 +8,7 @@ use crate::routing::schedule::{Hours, Schedule};
 use crate::routing::table::{
     AgentEntry, AssistantEntry, BackupEntry, CallerIdEntry, CallerIdHeaderEntry, DestinationEntry,
     DestinationTarget, E164, FailoverEntry, Limits, NumberEntry, NumberFormatEntry, ObjectKey, ReferEntry,
-    SipTarget, TransportEntry, TrunkEntry,
+    SessionTimerEntry, SipTarget, TransportEntry, TrunkEntry,
 };
 
 fn number(index: usize) -> (E164, Arc<NumberEntry>) {
@@ -86,6 +86,7 @@ fn table(numbers: usize) -> Table {
             limits: Limits { calls: Some(50), calls_per_second: None },
             probe_seconds: None,
             caller_id_header: CallerIdHeaderEntry::PAI,
+            session_timer: SessionTimerEntry { min_seconds: 90, seconds: 600 },
             allowed_namespaces: vec!["shop".into()],
         }),
     );
@@ -231,7 +232,7 @@ fn names_and_hashes_of_slices_are_part_of_the_format() {
         "assistants 5d9d46f7f607aeb64dbb7f56621f80f7",
         "destinations 2b4a7886347497bb5d1a5b38a1cad41e",
         "numbers 2a4720a5219409e1e70fb578d76f56ac",
-        "trunks 1c52b758b007650c46a9efb86796fa0c",
+        "trunks 3c33287c7ba75e3f18333c8792cf52d8",
     ];
     assert_eq!(names, expected);
 }

@@ -4,10 +4,12 @@ use sipx_sip::{Method, Request};
 
 use super::client;
 use super::core::{Core, Inbound, Reply};
+use super::keeping;
 use super::leg::{Leg, PendingKind, Phase};
 use crate::sip::dialog::Dialog;
 use crate::sip::event::{Body, EndedBy, IncomingCall, LegEvent};
 use crate::sip::read;
+use crate::sip::session::{Asked, SessionPolicy, TooSmall};
 use crate::sip::slab::Slab;
 use crate::sip::time::Millis;
 use crate::sip::timer;
@@ -29,6 +31,10 @@ pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, inbound: &Inbound, now
     if core.live >= core.config.max_legs {
         return core.reply(inbound, 503, &[("Retry-After", "5".into())]);
     }
+    let asked = Asked::of(&inbound.request.headers);
+    if let Err(TooSmall(min)) = SessionPolicy::default().answer(asked) {
+        return core.reply(inbound, 422, &[("Min-SE", min.to_string())]);
+    }
     let head = ReplyHead::of(&inbound.request);
     let made = legs
         .insert_with(|id| Box::new(Leg::new(id, false, Phase::Ringing, dialog(core, inbound, &head, id))));
@@ -37,6 +43,7 @@ pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, inbound: &Inbound, now
     };
     core.live += 1;
     leg.invite = Some((inbound.key, inbound.id.cseq));
+    leg.session.met(asked, &inbound.request.headers);
     core.remember(leg.id, inbound, head, Some(merged), now);
     core.provisional(inbound.key, leg.id, &Reply::code(100, true));
     core.tell(leg, LegEvent::Incoming(Box::new(incoming_call(inbound))));
@@ -113,12 +120,27 @@ pub fn progress(leg: &mut Leg, core: &mut Core, code: u16, body: Option<&Body>) 
     }
 }
 
+/// Sets how long the session shall last, or refuses the call.
+pub fn keep_session(leg: &mut Leg, core: &mut Core, policy: SessionPolicy, now: Millis) -> bool {
+    leg.session.policy = policy;
+    match leg.session.judged() {
+        Ok(()) => true,
+        Err(TooSmall(min)) => {
+            refuse(leg, core, 422, &[("Min-SE", min.to_string())], now);
+            false
+        }
+    }
+}
+
 /// Accepts the call.
 pub fn answer(leg: &mut Leg, core: &mut Core, body: Option<&Body>, now: Millis) {
-    if leg.phase == Phase::Ringing
-        && let Some((key, _)) = leg.invite
-        && core.finish(key, leg.id, &Reply::code(200, true).body(body), now)
-    {
+    if leg.phase != Phase::Ringing {
+        return;
+    }
+    let Some((key, _)) = leg.invite else { return };
+    let headers = keeping::accept(leg, core, now);
+    if core.finish(key, leg.id, &Reply::code(200, true).with(&headers).body(body), now) {
+        leg.session.describe(body);
         leg.phase = Phase::Unacknowledged;
     }
 }

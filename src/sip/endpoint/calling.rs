@@ -5,6 +5,7 @@ use sipx_sip::{HeaderName, Response, Uri};
 
 use super::client::{self, acknowledge};
 use super::core::{Core, TimerId};
+use super::keeping;
 use super::leg::{Ack, Leg, Phase};
 use crate::sip::dialog::Dialog;
 use crate::sip::digest::Digest;
@@ -19,8 +20,18 @@ use crate::sip::wire::{Lines, escaped_user, quoted};
 /// Makes a leg and sends its INVITE.
 pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, invite: OutgoingInvite, now: Millis) -> LegId {
     let call_id = core.identity.unique();
-    let OutgoingInvite { flow, uri, route, from, headers, max_forwards, offer, credentials, patience } =
-        invite;
+    let OutgoingInvite {
+        flow,
+        uri,
+        route,
+        from,
+        headers,
+        max_forwards,
+        offer,
+        credentials,
+        patience,
+        session,
+    } = invite;
     let host = if from.host.is_empty() { core.local(flow.transport) } else { from.host };
     let at = if from.user.is_empty() { "" } else { "@" };
     let from = format!("{}<sip:{}{at}{host}>", quoted(&from.display), escaped_user(&from.user));
@@ -39,6 +50,7 @@ pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, invite: OutgoingInvite
         };
         let mut leg = Leg::new(id, true, Phase::Calling, dialog);
         leg.patience_ends = patience.map(|patience| now + patience);
+        leg.session.policy = session;
         leg.digest = credentials.map(|credentials| Box::new(Digest::new(credentials)));
         Box::new(leg)
     });
@@ -85,11 +97,18 @@ pub fn answered(leg: &mut Leg, core: &mut Core, client: &Client, response: &Resp
     }
     if offered {
         send_ack(leg, core, &client.authorization, None, now);
+        leg.session.describe(client.again.body.as_ref());
     }
+    keeping::adopt(leg, core, &response.headers, now);
     match client.purpose {
         Purpose::Invite => {
             leg.phase = if offered { Phase::Confirmed } else { Phase::Unacknowledged };
             core.tell(leg, LegEvent::Answered { body });
+        }
+        Purpose::Refresh => {
+            if let Some(body) = body {
+                core.tell(leg, LegEvent::Refreshed { body });
+            }
         }
         _ => {
             leg.glares = 0;
@@ -105,6 +124,7 @@ pub fn owed_ack(leg: &mut Leg, core: &mut Core, body: Option<Body>, now: Millis)
         return;
     }
     send_ack(leg, core, &Lines::default(), body.as_ref(), now);
+    leg.session.describe(body.as_ref());
     if leg.phase == Phase::Unacknowledged {
         leg.phase = Phase::Confirmed;
     }

@@ -7,6 +7,7 @@ use sipx_sip::{HeaderName, Response};
 
 use super::calling;
 use super::core::{Core, Reply, TimerId};
+use super::keeping;
 use super::leg::{Leg, PendingKind, Phase, Referral, Retry};
 use crate::sip::digest::Digest;
 use crate::sip::event::{Body, EndedBy, Flow, LegEvent, OutgoingRefer, RefusedBy, RequestId, Transport};
@@ -23,7 +24,8 @@ const REINVITE_PATIENCE: Duration = Duration::from_secs(64);
 /// How often in a row a re-INVITE is sent again after 491.
 const MOST_GLARES: u32 = 8;
 
-/// Most often a request is sent again with an answer to a challenge: once for each of two proxies, and a stale nonce.
+/// Most often a request is sent again because of how it was refused: once for each of two proxies that challenge it, a stale
+/// nonce, a session interval that is too small.
 const MOST_CHALLENGES: u8 = 4;
 
 /// Sends a request of a leg in a new client transaction.
@@ -44,8 +46,8 @@ pub fn send(leg: &mut Leg, core: &mut Core, purpose: Purpose, again: Again, now:
     if matches!(method, "INVITE" | "NOTIFY" | "REFER" | "UPDATE") {
         w.line("Contact", core.contact(leg.id, flow.transport));
     }
-    if purpose.is_invite() {
-        w.line("Allow", ALLOW).line("Supported", SUPPORTED);
+    if purpose.refreshes() {
+        w.line("Allow", ALLOW).line("Supported", SUPPORTED).lines(&leg.session.request());
     }
     if !core.config.user_agent.is_empty() {
         w.line("User-Agent", &core.config.user_agent);
@@ -312,7 +314,13 @@ fn acknowledge_refusal(
 
 fn succeeded(leg: &mut Leg, core: &mut Core, client: &Client, response: &Response, now: Millis) {
     match &client.purpose {
-        Purpose::Invite | Purpose::Reinvite => calling::answered(leg, core, client, response, now),
+        Purpose::Invite | Purpose::Reinvite | Purpose::Refresh => {
+            calling::answered(leg, core, client, response, now);
+        }
+        Purpose::Update if !leg.is_over() => {
+            leg.dialog.refresh_target(&response.headers);
+            keeping::adopt(leg, core, &response.headers, now);
+        }
         Purpose::Request(request, _) => {
             // RFC 4488: the peer did it without a subscription. Nobody will ever know.
             let silent = response.headers.value(&HeaderName::ReferSub);
@@ -323,7 +331,7 @@ fn succeeded(leg: &mut Leg, core: &mut Core, client: &Client, response: &Respons
                 core.tell(leg, event);
             }
         }
-        Purpose::Cancel | Purpose::Bye | Purpose::Notify(_) => {}
+        Purpose::Cancel | Purpose::Bye | Purpose::Notify(_) | Purpose::Update | Purpose::Probe => {}
     }
     if let Some(digest) = &mut leg.digest {
         digest.accepted();
@@ -362,14 +370,17 @@ fn failed(leg: &mut Leg, core: &mut Core, client: Client, outcome: &Outcome<'_>,
         let answered = client.challenges < MOST_CHALLENGES
             && leg.digest.as_mut().is_some_and(|digest| digest.take(&response.headers).is_ok());
         if answered {
-            let challenges = client.challenges + 1;
-            send(leg, core, client.purpose, client.again, now);
-            if let Some(again) = leg.clients.last_mut() {
-                again.challenges = challenges;
-            }
-            return;
+            return send_again(leg, core, client, now);
         }
         by = RefusedBy::Unauthorized;
+    }
+    if code == 422
+        && client.purpose.refreshes()
+        && client.challenges < MOST_CHALLENGES
+        && !leg.is_over()
+        && outcome.response.is_some_and(|response| leg.session.raise(&response.headers))
+    {
+        return send_again(leg, core, client, now);
     }
     match client.purpose {
         Purpose::Invite => {
@@ -390,13 +401,28 @@ fn failed(leg: &mut Leg, core: &mut Core, client: Client, outcome: &Outcome<'_>,
                 offer_next(leg, core, now);
             }
         },
-        Purpose::Request(..) if matches!(code, 481 | 408) => lost(leg, core, now),
+        Purpose::Request(..) | Purpose::Refresh | Purpose::Update | Purpose::Probe
+            if matches!(code, 481 | 408) =>
+        {
+            lost(leg, core, now);
+        }
         Purpose::Request(request, _) => {
             leg.referral.take_if(|referral| referral.request == request);
             core.tell(leg, LegEvent::Response { request, code });
         }
         Purpose::Notify(request) => leg.subscriptions.retain(|s| s.request != request),
-        Purpose::Cancel | Purpose::Bye => {}
+        // The session's timer tries again as long as there is time.
+        Purpose::Refresh => offer_next(leg, core, now),
+        Purpose::Cancel | Purpose::Bye | Purpose::Update | Purpose::Probe => {}
+    }
+}
+
+/// Sends a refused request again, as an answer to the refusal: with a higher CSeq number.
+fn send_again(leg: &mut Leg, core: &mut Core, client: Client, now: Millis) {
+    let challenges = client.challenges + 1;
+    send(leg, core, client.purpose, client.again, now);
+    if let Some(again) = leg.clients.last_mut() {
+        again.challenges = challenges;
     }
 }
 

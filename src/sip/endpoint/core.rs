@@ -35,6 +35,8 @@ pub enum TimerId {
     Retry(LegId),
     /// No copy of a 2xx can come any more: its ACK is forgotten.
     ForgetAck(LegId),
+    /// A session is to be refreshed, or ended.
+    Session(LegId),
 }
 
 /// See the module.
@@ -120,6 +122,7 @@ impl Core {
         self.live -= 1;
         leg.offers = VecDeque::new();
         leg.subscriptions = Vec::new();
+        self.wheel.cancel(&mut leg.session.timer);
         if let Some(mut retry) = leg.retry.take() {
             self.wheel.cancel(&mut retry.timer);
         }

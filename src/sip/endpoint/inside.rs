@@ -5,9 +5,11 @@ use sipx_sip::{HeaderName, Method};
 use super::called::ACCEPT;
 use super::client;
 use super::core::{Core, Inbound, Reply};
+use super::keeping;
 use super::leg::{Leg, Pending, PendingKind, Phase, Referral, Subscription};
 use crate::sip::event::{Body, EndedBy, LegEvent, RefusedBy, RequestId};
 use crate::sip::read;
+use crate::sip::session::TooSmall;
 use crate::sip::time::Millis;
 use crate::sip::transaction::ReplyHead;
 use crate::sip::wire::ALLOW;
@@ -115,6 +117,10 @@ fn reinvite(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
         let headers = retry_after(code);
         return core.reply_within(leg.id, inbound, &Reply::code(code, true).with(&headers), now);
     }
+    if let Err(TooSmall(min)) = leg.session.asks(&inbound.request.headers) {
+        let reply = &[("Min-SE", min.to_string())];
+        return core.reply_within(leg.id, inbound, &Reply::code(422, true).with(reply), now);
+    }
     leg.dialog.refresh_target(&inbound.request.headers);
     let request = wait(leg, core, inbound, PendingKind::Reinvite, now);
     leg.invite = Some((inbound.key, inbound.id.cseq));
@@ -122,11 +128,20 @@ fn reinvite(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
     core.tell(leg, LegEvent::Reoffer { request, body: read::request_body(&inbound.request) });
 }
 
-/// UPDATE (RFC 3311). Without a body it only refreshes the target: nobody else needs to know.
+/// UPDATE (RFC 3311). Without a body it only refreshes the target and the session: nobody else needs to know.
 fn update(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
-    let Some(body) = read::request_body(&inbound.request) else {
+    let body = read::request_body(&inbound.request);
+    if let Err(TooSmall(min)) = leg.session.asks(&inbound.request.headers) {
+        let reply = &[("Min-SE", min.to_string())];
+        return core.reply_within(leg.id, inbound, &Reply::code(422, false).with(reply), now);
+    }
+    let Some(body) = body else {
         leg.dialog.refresh_target(&inbound.request.headers);
-        return core.reply_within(leg.id, inbound, &Reply::code(200, false).target(), now);
+        // Before the answer there is no session yet.
+        let early = leg.phase == Phase::Ringing;
+        let headers = if early { Vec::new() } else { keeping::accept(leg, core, now) };
+        let reply = Reply::code(200, false).target().with(&headers);
+        return core.reply_within(leg.id, inbound, &reply, now);
     };
     if let Some(code) = in_the_way(leg, core) {
         let headers = retry_after(code);
@@ -192,6 +207,12 @@ pub fn respond(
     }
     leg.pending.swap_remove(index);
     let accepted = code < 300;
+    let refreshed = accepted && matches!(pending.kind, PendingKind::Reinvite | PendingKind::Update);
+    let agreed = if refreshed { keeping::accept(leg, core, now) } else { Vec::new() };
+    if refreshed {
+        leg.session.describe(body);
+        reply = reply.with(&agreed);
+    }
     let unsubscribed = [("Refer-Sub", "false".to_owned())];
     if let PendingKind::Refer { cseq, subscribed } = pending.kind
         && accepted

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::keeping::Session;
 use crate::sip::dialog::Dialog;
 use crate::sip::digest::Digest;
 use crate::sip::event::{Body, Flow, LegId, RequestId};
@@ -57,6 +58,8 @@ pub struct Leg {
     pub glares: u32,
     /// When a peer that hasn't answered our INVITE at all counts as gone.
     pub patience_ends: Option<Millis>,
+    /// Its session timer.
+    pub session: Session,
     /// Digest credentials and what they have been used for.
     pub digest: Option<Box<Digest>>,
     /// Our REFER whose outcome the peer is telling.
@@ -156,6 +159,7 @@ impl Leg {
             retry: None,
             glares: 0,
             patience_ends: None,
+            session: Session::default(),
             digest: None,
             referral: None,
             referred: false,

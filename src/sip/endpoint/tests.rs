@@ -6,5 +6,6 @@ mod ending;
 mod loss;
 pub(crate) mod net;
 mod refer;
+mod session_timers;
 mod setup;
 mod within;

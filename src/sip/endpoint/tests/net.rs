@@ -10,6 +10,7 @@ use crate::sip::endpoint::{Endpoint, EndpointConfig, LocalAddress, LocalAddresse
 use crate::sip::event::{Body, Flow, LegEvent, LegId, OutgoingInvite, Party, Transport};
 use crate::sip::front_door::{Verdict, admit, reply_stateless};
 use crate::sip::read;
+use crate::sip::session::SessionPolicy;
 use crate::sip::time::Millis;
 use crate::sip::wire::reason_phrase;
 
@@ -39,6 +40,7 @@ pub fn call_to(peer: &str) -> OutgoingInvite {
         offer: sdp("offer"),
         credentials: None,
         patience: None,
+        session: SessionPolicy::default(),
     }
 }
 

@@ -1,0 +1,115 @@
+//! What passes between joined legs: hold, new media, refreshes; and what ends with a leg that was lost.
+
+use std::sync::Arc;
+
+use super::world::*;
+use crate::call::Status;
+use crate::routing::table::{ObjectKey, SessionTimerEntry};
+use crate::sip::event::*;
+use crate::sip::session::SessionPolicy;
+
+fn accepted(name: &str) -> LegEvent {
+    LegEvent::ReofferAccepted { body: sdp(name) }
+}
+
+#[test]
+fn hold_by_the_caller_passes_to_the_agent_and_its_answer_back() {
+    let mut world = World::answered();
+    let request = world.request_id();
+    world.on(CALLER, LegEvent::Reoffer { request, body: sdp("caller on hold") });
+    assert_eq!(world.hears(AGENT), "caller on hold");
+    world.on(AGENT, accepted("agent holds"));
+    assert_eq!(world.responses.last(), Some(&(CALLER, request, 200)));
+    assert_eq!(world.hears(CALLER), "agent holds");
+}
+
+#[test]
+fn a_change_while_the_caller_moves_is_asked_to_come_again() {
+    let mut world = World::moving();
+    let request = world.request_id();
+    world.on(AGENT, LegEvent::Reoffer { request, body: sdp("agent elsewhere") });
+    assert_eq!(world.responses.last(), Some(&(AGENT, request, 491)));
+}
+
+#[test]
+fn a_human_who_changes_its_media_before_it_is_joined_is_asked_to_come_again() {
+    let mut world = World::moving();
+    let request = world.request_id();
+    world.on(HUMAN, LegEvent::Reoffer { request, body: sdp("human elsewhere") });
+    assert_eq!(world.responses.last(), Some(&(HUMAN, request, 491)), "481 would end its dialog");
+}
+
+#[test]
+fn a_refresh_that_changes_nothing_is_answered_without_asking_the_other_side() {
+    for (from, to, name, other) in [(CALLER, AGENT, "caller", "agent"), (AGENT, CALLER, "agent", "caller")] {
+        let mut world = World::answered();
+        let request = world.request_id();
+        world.on(from, LegEvent::Reoffer { request, body: sdp(name) });
+        assert_eq!(world.responses.last(), Some(&(from, request, 200)));
+        assert_eq!(world.hears(from), other);
+        assert!(world.leg(to).reoffers.is_empty());
+    }
+}
+
+#[test]
+fn a_refresh_during_a_transfer_is_answered_as_well() {
+    let mut world = World::moving();
+    let request = world.request_id();
+    world.on(AGENT, LegEvent::Reoffer { request, body: sdp("agent") });
+    assert_eq!(world.responses.last(), Some(&(AGENT, request, 200)));
+    world.on(CALLER, accepted("caller"));
+    assert_eq!(world.outcomes(), ["answered"]);
+}
+
+#[test]
+fn a_peer_that_answers_a_refresh_with_new_media_is_made_known_to_the_other_side() {
+    let mut world = World::answered();
+    world.on(CALLER, LegEvent::Refreshed { body: sdp("caller").unwrap() });
+    assert!(world.leg(AGENT).reoffers.is_empty(), "nothing is new");
+    world.on(CALLER, LegEvent::Refreshed { body: sdp("caller-elsewhere").unwrap() });
+    assert_eq!(world.hears(AGENT), "caller-elsewhere");
+    world.on(AGENT, accepted("agent-elsewhere"));
+    assert_eq!(world.hears(CALLER), "agent-elsewhere", "and so does it");
+    world.on(CALLER, accepted("caller-nowhere"));
+    assert_eq!(world.hears(AGENT), "caller-elsewhere", "but not for ever");
+    let request = world.request_id();
+    world.on(AGENT, LegEvent::Reoffer { request, body: sdp("agent on hold") });
+    assert_eq!(world.hears(CALLER), "agent on hold", "the exchange is over");
+}
+
+#[test]
+fn a_session_that_expires_ends_the_call_on_both_legs_and_says_why() {
+    for (lost, other, reason) in [(CALLER, AGENT, "caller-lost"), (AGENT, CALLER, "assistant-lost")] {
+        let mut world = World::answered();
+        world.on(lost, LegEvent::Ended(EndedBy::Expired));
+        assert_eq!((world.state(other), world.call.end_reason()), (State::HungUp, Some(reason)));
+        assert!(world.leg(other).farewell.is_some_and(|told| told.contains("cause=4")));
+        world.settle();
+        assert_eq!((world.call.is_gone(), world.call.status()), (true, Status::Ended));
+    }
+}
+
+#[test]
+fn an_agent_whose_session_expires_is_followed_by_the_fallback() {
+    let mut world = World::answered_with(table(true));
+    world.on(AGENT, LegEvent::Ended(EndedBy::Expired));
+    assert_ne!(world.state(CALLER), State::HungUp);
+    world.on(HUMAN, LegEvent::Answered { body: sdp("reception") });
+    world.on(CALLER, accepted("caller"));
+    assert_eq!(world.hears(CALLER), "reception");
+    world.on(HUMAN, LegEvent::Ended(EndedBy::Expired));
+    assert_eq!((world.state(CALLER), world.call.end_reason()), (State::HungUp, Some("human-lost")));
+}
+
+#[test]
+fn a_leg_has_the_session_timer_of_its_trunk() {
+    let mut table = table(false);
+    let timer = SessionTimerEntry { min_seconds: 120, seconds: 600 };
+    let carrier = table.trunks.get_mut(&ObjectKey::new("acme", "carrier")).unwrap();
+    Arc::make_mut(carrier).session_timer = timer;
+    let mut world = World::answered_with(table);
+    world.transfer("sales");
+    let session = |world: &mut World, leg| world.leg(leg).dial.clone().unwrap().session;
+    assert_eq!(session(&mut world, HUMAN), SessionPolicy { min: 120, ask: Some(600) });
+    assert_eq!(session(&mut world, AGENT), SessionPolicy { min: 90, ask: Some(1800) });
+}
