@@ -105,6 +105,8 @@ pub enum Effect {
     Ack(LegKey, Option<Body>),
     /// Sends a re-INVITE.
     Reoffer(LegKey, Option<Body>),
+    /// Sends a re-INVITE for one of the other side's: 491 is the other side's to deal with.
+    PassOn(LegKey, Option<Body>),
     /// Answers a request inside the leg.
     Respond(LegKey, RequestId, u16, Option<Body>),
     /// Refuses a request inside the leg, with a sentence for whoever sent it.

@@ -29,3 +29,4 @@ mod transfer;
 pub use input::{Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Refer, Timer};
 pub use machine::{Call, CallStart, Status};
 pub use outcome::{Outcome, TransferRecord, Try};
+pub use relay::passed_on;

@@ -7,6 +7,33 @@ use super::input::{Effect, LegKey};
 use super::machine::Call;
 use super::sdp::same_session;
 
+/// Seconds after which a request that came too early may be sent again.
+const SOON: u32 = 2;
+
+/// What a refusal of one side is for the other one: the same, unless it would be about that other side's own dialog, whose
+/// end many a code means (RFC 5057 §5.3), or about its credentials.
+pub fn passed_on(code: u16, otherwise: u16) -> u16 {
+    match code {
+        200..300
+        | 403
+        | 406
+        | 413
+        | 415
+        | 469
+        | 488
+        | 491
+        | 493
+        | 500
+        | 503
+        | 504
+        | 513
+        | 600
+        | 603
+        | 606 => code,
+        _ => otherwise,
+    }
+}
+
 /// A new offer of one side that waits for the other side's answer.
 #[derive(Debug)]
 pub struct Exchange {
@@ -91,7 +118,10 @@ impl Call {
     ) {
         let shown = self.show(to, offer.clone());
         self.exchange = Some(Exchange { from, cause, to, offer, awaits_ack: false, orphaned: None });
-        out.push(Effect::Reoffer(to, shown));
+        out.push(match cause {
+            Cause::Request(_) => Effect::PassOn(to, shown),
+            Cause::News | Cause::NewsOfNews => Effect::Reoffer(to, shown),
+        });
     }
 
     /// Whether a change of the session is under way.
@@ -111,7 +141,13 @@ impl Call {
     ) {
         match self.other_side(from) {
             Some(to) => out.push(Effect::Relay { from, request, to, method, body }),
-            None => out.push(Effect::Respond(from, request, 480, None)),
+            None => out.push(Effect::Decline {
+                leg: from,
+                request,
+                code: 500,
+                why: "nobody is joined with this leg yet".to_owned(),
+                retry_after: Some(SOON),
+            }),
         }
     }
 
@@ -153,7 +189,7 @@ impl Call {
                 }
             }
             LegEvent::ReofferRefused { code } => {
-                exchange.respond(code, None, out);
+                exchange.respond(passed_on(code, 488), None, out);
             }
             _ => self.exchange = Some(exchange),
         }
@@ -165,9 +201,11 @@ impl Call {
         else {
             return false;
         };
-        let shown = self.show(exchange.to, body.clone());
+        // Without an answer in it, what was said before still holds.
+        let answer = body.clone().or_else(|| self.said(leg).clone());
+        let shown = self.show(exchange.to, answer.clone());
         out.push(Effect::Ack(exchange.to, shown));
-        self.remember(leg, body.clone());
+        self.remember(leg, answer);
         true
     }
 

@@ -22,6 +22,7 @@ use super::snapshot::Snapshot;
 use super::view;
 use crate::call::{
     Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Refer, Timer,
+    passed_on,
 };
 use crate::routing::decide::AnswerRefusal;
 use crate::routing::table::CredentialId;
@@ -211,7 +212,7 @@ impl Shard {
                 Output::Leg(leg, LegEvent::Incoming(incoming)) => self.incoming(leg, *incoming),
                 Output::Leg(leg, LegEvent::Response { request, code }) => {
                     if let Some((origin, request)) = self.relayed.remove(&(leg, request)) {
-                        self.endpoint.respond(origin, request, code, None, self.now());
+                        self.endpoint.respond(origin, request, passed_on(code, 500), None, self.now());
                     } else if let Some(&(call, key)) = self.legs.get(&leg) {
                         self.step(call, Input::Leg(key, LegEvent::Response { request, code }), None);
                     }
@@ -325,6 +326,7 @@ impl Shard {
                 Effect::Refuse(leg, code, reason) => self.refuse(key, leg, code, reason),
                 Effect::Ack(leg, body) => self.on(key, leg, |e, leg| e.ack(leg, body, now)),
                 Effect::Reoffer(leg, body) => self.on(key, leg, |e, leg| e.reoffer(leg, body, now)),
+                Effect::PassOn(leg, body) => self.on(key, leg, |e, leg| e.pass_on(leg, body, now)),
                 Effect::Respond(leg, request, code, body) => {
                     self.on(key, leg, |e, leg| e.respond(leg, request, code, body, now));
                 }

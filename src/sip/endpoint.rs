@@ -32,7 +32,7 @@ use super::session::SessionPolicy;
 use super::slab::Slab;
 use super::time::Millis;
 use super::timer;
-use super::transaction::{ServerKey, ServerState};
+use super::transaction::{OnGlare, ServerKey, ServerState};
 use super::{via, wire};
 
 /// What a shard's endpoint produces.
@@ -217,14 +217,14 @@ impl Endpoint {
         self.with(leg, |leg, core| calling::owed_ack(leg, core, body, now));
     }
 
-    /// Sends a re-INVITE; one that meets another in flight waits its turn.
+    /// Sends a re-INVITE; one that meets another in flight waits its turn, also when the peer says so (491).
     pub fn reoffer(&mut self, leg: LegId, offer: Option<Body>, now: Millis) {
-        self.with(leg, |leg, core| {
-            if !leg.is_over() {
-                leg.offers.push_back(offer);
-                client::offer_next(leg, core, now);
-            }
-        });
+        self.with(leg, |leg, core| client::offer(leg, core, offer, OnGlare::Retry, now));
+    }
+
+    /// Sends a re-INVITE for somebody else's; it is refused when the peer refuses it with 491.
+    pub fn pass_on(&mut self, leg: LegId, offer: Option<Body>, now: Millis) {
+        self.with(leg, |leg, core| client::offer(leg, core, offer, OnGlare::Refuse, now));
     }
 
     /// Answers a request inside the leg.
@@ -309,7 +309,7 @@ impl Endpoint {
                 TimerId::Server(key) => self.on_server_timer(key, now),
                 TimerId::Retry(leg) => self.with(leg, |leg, core| {
                     if let Some(retry) = leg.retry.take() {
-                        leg.offers.push_front(retry.offer);
+                        leg.offers.push_front((retry.offer, OnGlare::Retry));
                         client::offer_next(leg, core, now);
                     }
                 }),

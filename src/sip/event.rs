@@ -211,7 +211,8 @@ pub enum LegEvent {
         /// The answer.
         body: Body,
     },
-    /// Our re-INVITE was refused for good (491 has been retried as RFC 3261 §14.1 says); the old session stands.
+    /// Our re-INVITE was refused for good; the old session stands. After 491 it was sent again as RFC 3261 §14.1 says, unless it
+    /// was somebody else's (`pass_on`).
     ReofferRefused {
         /// Status code; 408 for a time-out.
         code: u16,

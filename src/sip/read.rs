@@ -154,6 +154,11 @@ pub fn privacy(headers: &Headers) -> bool {
     })
 }
 
+/// Whether a message has a header that the library has no name for.
+pub fn has(headers: &Headers, name: &str) -> bool {
+    headers.iter().any(|header| header.name().canonical().eq_ignore_ascii_case(name.as_bytes()))
+}
+
 /// Whether the sender of a message knows an extension: its option tag is in Supported or Require (RFC 3261 §19.2).
 pub fn supports(headers: &Headers, tag: &str) -> bool {
     headers.typed_all::<Supported>().flatten().any(|tags| tags.contains(tag)) || requires(headers, tag)

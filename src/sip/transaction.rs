@@ -24,8 +24,8 @@ use super::wire::Lines;
 pub enum Purpose {
     /// The INVITE that makes the leg.
     Invite,
-    /// A re-INVITE.
-    Reinvite,
+    /// A re-INVITE with a new offer.
+    Reinvite(OnGlare),
     /// A re-INVITE that changes nothing but refreshes the session (RFC 4028).
     Refresh,
     /// UPDATE that does so.
@@ -42,11 +42,20 @@ pub enum Purpose {
     Request(RequestId, Box<str>),
 }
 
+/// What becomes of a re-INVITE of ours that meets one of the peer's (491).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnGlare {
+    /// It is sent again after a while (RFC 3261 §14.1).
+    Retry,
+    /// It is refused: whoever wanted it waits and tries again, or both sides would wait for each other.
+    Refuse,
+}
+
 impl Purpose {
     /// The method on the wire.
     pub fn method(&self) -> &str {
         match self {
-            Self::Invite | Self::Reinvite | Self::Refresh => "INVITE",
+            Self::Invite | Self::Reinvite(_) | Self::Refresh => "INVITE",
             Self::Update => "UPDATE",
             Self::Probe => "OPTIONS",
             Self::Cancel => "CANCEL",
@@ -58,7 +67,7 @@ impl Purpose {
 
     /// Whether the rules of INVITE client transactions hold.
     pub fn is_invite(&self) -> bool {
-        matches!(self, Self::Invite | Self::Reinvite | Self::Refresh)
+        matches!(self, Self::Invite | Self::Reinvite(_) | Self::Refresh)
     }
 
     /// Whether it makes or refreshes a session (RFC 4028 §3).

@@ -113,3 +113,89 @@ fn a_leg_has_the_session_timer_of_its_trunk() {
     assert_eq!(session(&mut world, HUMAN), SessionPolicy { min: 120, ask: Some(600) });
     assert_eq!(session(&mut world, AGENT), SessionPolicy { min: 90, ask: Some(1800) });
 }
+
+#[test]
+fn an_agent_changes_its_media_and_the_caller_follows() {
+    let mut world = World::answered();
+    let request = world.request_id();
+    world.on(AGENT, LegEvent::Reoffer { request, body: sdp("agent elsewhere") });
+    assert_eq!(world.hears(CALLER), "agent elsewhere");
+    world.on(CALLER, accepted("caller follows"));
+    assert_eq!(world.responses.last(), Some(&(AGENT, request, 200)));
+    assert_eq!(world.hears(AGENT), "caller follows");
+}
+
+#[test]
+fn a_side_that_asks_for_an_offer_gets_the_other_sides_and_its_answer_goes_back_in_the_ack() {
+    for (from, to) in [(CALLER, AGENT), (AGENT, CALLER)] {
+        let mut world = World::answered();
+        let request = world.request_id();
+        world.on(from, LegEvent::Reoffer { request, body: None });
+        assert_eq!(world.leg(to).reoffers, [None]);
+        world.on(to, accepted("offer"));
+        assert_eq!(
+            (world.hears(from), world.responses.last()),
+            ("offer".into(), Some(&(from, request, 200)))
+        );
+        world.on(from, LegEvent::Acked { body: sdp("answer") });
+        assert_eq!(world.hears(to), "answer");
+        let next = world.request_id();
+        world.on(to, LegEvent::Reoffer { request: next, body: sdp("next") });
+        assert_eq!(world.hears(from), "next", "the exchange is over");
+    }
+}
+
+#[test]
+fn a_side_that_forgets_its_answer_in_the_ack_keeps_the_one_it_gave_before() {
+    let mut world = World::answered();
+    let request = world.request_id();
+    world.on(CALLER, LegEvent::Reoffer { request, body: None });
+    world.on(AGENT, accepted("offer"));
+    world.on(CALLER, LegEvent::Acked { body: None });
+    assert_eq!(world.hears(AGENT), "caller");
+}
+
+#[test]
+fn changes_that_meet_are_refused_to_both_sides_who_wait_as_the_rfc_says() {
+    let mut world = World::answered();
+    let (first, second) = (world.request_id(), world.request_id());
+    world.on(CALLER, LegEvent::Reoffer { request: first, body: sdp("caller elsewhere") });
+    world.on(AGENT, LegEvent::ReofferRefused { code: 491 });
+    assert_eq!(world.responses.last(), Some(&(CALLER, first, 491)));
+    world.on(AGENT, LegEvent::Reoffer { request: second, body: sdp("agent elsewhere") });
+    assert_eq!(world.hears(CALLER), "agent elsewhere", "whoever comes first the next time");
+}
+
+#[test]
+fn a_refusal_is_passed_on_but_not_one_that_would_end_the_other_sides_dialog() {
+    for (code, passed_on) in
+        [(488, 488), (500, 500), (415, 415), (404, 488), (401, 488), (482, 488), (604, 488)]
+    {
+        let mut world = World::answered();
+        let request = world.request_id();
+        world.on(CALLER, LegEvent::Reoffer { request, body: sdp("caller elsewhere") });
+        world.on(AGENT, LegEvent::ReofferRefused { code });
+        assert_eq!(world.responses.last(), Some(&(CALLER, request, passed_on)), "{code}");
+        assert_eq!((world.state(CALLER), world.state(AGENT)), (State::Answered, State::Answered));
+    }
+}
+
+#[test]
+fn digits_and_messages_pass_to_whoever_is_joined_also_while_a_transfer_rings() {
+    let mut world = World::ringing();
+    for (from, method) in [(CALLER, "INFO"), (AGENT, "MESSAGE")] {
+        let request = world.request_id();
+        world.on(from, LegEvent::Request { request, method: method.into(), body: sdp("5") });
+        let to = if from == CALLER { AGENT } else { CALLER };
+        assert_eq!(world.relayed.pop(), Some((from, to, method.to_owned())));
+    }
+}
+
+#[test]
+fn digits_of_somebody_who_is_joined_with_nobody_yet_are_to_come_again() {
+    let mut world = World::moving();
+    let request = world.request_id();
+    world.on(HUMAN, LegEvent::Request { request, method: "INFO".into(), body: None });
+    assert_eq!(world.responses.last(), Some(&(HUMAN, request, 500)));
+    assert_eq!(world.declined.last().unwrap().1, Some(2));
+}

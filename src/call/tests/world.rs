@@ -75,6 +75,8 @@ pub(super) struct World {
     /// What is said to those whose request was declined: the sentence, and when it may be granted.
     pub(super) declined: Vec<(String, Option<u32>)>,
     pub(super) carried: Carried,
+    /// Requests that were passed on: from, to, method.
+    pub(super) relayed: Vec<(LegKey, LegKey, String)>,
     next_request: u64,
 }
 
@@ -266,6 +268,7 @@ impl World {
             responses: Vec::new(),
             declined: Vec::new(),
             carried: Carried::default(),
+            relayed: Vec::new(),
             next_request: 1,
         };
         world.carry_out(effects);
@@ -390,7 +393,7 @@ impl World {
                     self.leg(key).state = State::Over;
                 }
                 Effect::Ack(key, body) => self.leg(key).shown.push(body),
-                Effect::Reoffer(key, body) => {
+                Effect::Reoffer(key, body) | Effect::PassOn(key, body) => {
                     let leg = self.leg(key);
                     assert_eq!(leg.state, State::Answered, "re-INVITE on {key:?}");
                     leg.shown.push(body.clone());
@@ -419,8 +422,9 @@ impl World {
                     assert!(!notified.iter().any(|(_, last)| *last), "NOTIFY after the last one");
                     notified.push((code, last));
                 }
-                Effect::Relay { from, request, to, .. } => {
+                Effect::Relay { from, request, to, method, .. } => {
                     assert_eq!(self.leg(to).state, State::Answered);
+                    self.relayed.push((from, to, method));
                     assert!(self.leg(from).requests.remove(&request));
                 }
                 Effect::Refer(key, refer) => {

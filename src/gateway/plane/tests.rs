@@ -1,5 +1,8 @@
 //! The plane on real sockets, with peers that a test plays by hand.
 
+mod legs;
+mod side;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
@@ -102,7 +105,10 @@ fn peer_pod(instance: u32, draining: bool, trunks: TrunkReports) -> Peers {
 
 /// A plane whose one number is answered by `agent`; and the address at which it hears SIP.
 async fn plane(agent: &Peer) -> (Plane, SocketAddr) {
-    let carrier = json!({ "host": "127.0.0.1", "allowedSources": ["127.0.0.1/32"] });
+    let carrier = json!({
+        "host": "127.0.0.1", "allowedSources": ["127.0.0.1/32"],
+        "sessionTimer": { "minSeconds": 120, "seconds": 600 },
+    });
     let Stage { plane, address, .. } = stage(agent, carrier).await;
     (plane, address)
 }

@@ -14,7 +14,7 @@ use crate::sip::event::{Body, EndedBy, Flow, LegEvent, OutgoingRefer, RefusedBy,
 use crate::sip::read::{self, Identified};
 use crate::sip::time::Millis;
 use crate::sip::timer;
-use crate::sip::transaction::{Again, Cancel, Client, ClientState, Purpose};
+use crate::sip::transaction::{Again, Cancel, Client, ClientState, OnGlare, Purpose};
 use crate::sip::wire::{ALLOW, Lines, SUPPORTED, reason_phrase};
 
 /// A re-INVITE that has got a provisional response waits this long for the final one. (The INVITE that makes the leg waits
@@ -314,7 +314,7 @@ fn acknowledge_refusal(
 
 fn succeeded(leg: &mut Leg, core: &mut Core, client: &Client, response: &Response, now: Millis) {
     match &client.purpose {
-        Purpose::Invite | Purpose::Reinvite | Purpose::Refresh => {
+        Purpose::Invite | Purpose::Reinvite(_) | Purpose::Refresh => {
             calling::answered(leg, core, client, response, now);
         }
         Purpose::Update if !leg.is_over() => {
@@ -391,9 +391,11 @@ fn failed(leg: &mut Leg, core: &mut Core, client: Client, outcome: &Outcome<'_>,
             };
             core.end(leg, LegEvent::Refused { code, reason, by });
         }
-        Purpose::Reinvite if leg.is_over() => {}
-        Purpose::Reinvite => match code {
-            491 if leg.glares < MOST_GLARES => retry_later(leg, core, client.again.body, now),
+        Purpose::Reinvite(_) if leg.is_over() => {}
+        Purpose::Reinvite(on_glare) => match code {
+            491 if on_glare == OnGlare::Retry && leg.glares < MOST_GLARES => {
+                retry_later(leg, core, client.again.body, now)
+            }
             481 | 408 => lost(leg, core, now),
             _ => {
                 leg.glares = 0;
@@ -445,13 +447,21 @@ fn retry_later(leg: &mut Leg, core: &mut Core, offer: Option<Body>, now: Millis)
     leg.retry = Some(Retry { offer, timer: Some(timer) });
 }
 
+/// Sends a re-INVITE as soon as it may be sent.
+pub fn offer(leg: &mut Leg, core: &mut Core, offer: Option<Body>, on_glare: OnGlare, now: Millis) {
+    if !leg.is_over() {
+        leg.offers.push_back((offer, on_glare));
+        offer_next(leg, core, now);
+    }
+}
+
 /// Sends the next re-INVITE that waits, if it may be sent now.
 pub fn offer_next(leg: &mut Leg, core: &mut Core, now: Millis) {
     if leg.may_offer()
-        && let Some(body) = leg.offers.pop_front()
+        && let Some((body, on_glare)) = leg.offers.pop_front()
     {
         let again = Again { headers: Lines::default(), body, max_forwards: 70 };
-        send(leg, core, Purpose::Reinvite, again, now);
+        send(leg, core, Purpose::Reinvite(on_glare), again, now);
     }
 }
 

@@ -45,6 +45,11 @@ pub fn request(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
             core.reply_within(leg.id, inbound, &Reply::code(200, false).with(&headers).target(), now);
         }
         Method::Notify if leg.referred && is_about_refer(inbound) => referred(leg, core, inbound, now),
+        // We have offered no package (RFC 6086 §4.2.2).
+        Method::Info if read::has(&inbound.request.headers, "Info-Package") => {
+            let headers = [("Recv-Info", String::new())];
+            core.reply_within(leg.id, inbound, &Reply::code(469, false).with(&headers), now);
+        }
         Method::Info | Method::Message | Method::Notify => {
             let method = inbound.request.method.to_string();
             let request = wait(leg, core, inbound, PendingKind::Other, now);

@@ -9,7 +9,7 @@ use crate::sip::dialog::Dialog;
 use crate::sip::digest::Digest;
 use crate::sip::event::{Body, Flow, LegId, RequestId};
 use crate::sip::time::Millis;
-use crate::sip::transaction::{Client, ClientState, ServerKey};
+use crate::sip::transaction::{Client, ClientState, OnGlare, ServerKey};
 use crate::sip::wheel::Handle;
 
 /// How far a leg has come.
@@ -51,7 +51,7 @@ pub struct Leg {
     /// The ACK of the last 2xx that we received.
     pub ack: Option<Ack>,
     /// Re-INVITEs that wait for another to end.
-    pub offers: VecDeque<Option<Body>>,
+    pub offers: VecDeque<(Option<Body>, OnGlare)>,
     /// A re-INVITE that met 491 and is sent again later.
     pub retry: Option<Retry>,
     /// How often in a row it met 491.

@@ -309,3 +309,72 @@ fn requests_go_where_the_peer_moved_to() {
     net.act(B, |b, now| b.hang_up(callee, None, now));
     assert_eq!(net.request("BYE").uri.to_bytes(), format!("sip:moved@{P}").as_bytes());
 }
+
+#[test]
+fn a_reinvite_for_somebody_else_that_meets_the_peers_is_refused_at_once() {
+    let mut net = Net::new();
+    let (caller, callee) = net.connected();
+    net.act(A, |a, now| a.pass_on(caller, sdp("of a"), now));
+    net.act(B, |b, now| b.reoffer(callee, sdp("of b"), now));
+    net.run(2 * DELAY);
+    assert_eq!(net.event(A), (caller, LegEvent::ReofferRefused { code: 491 }));
+    net.run(2_050);
+    assert_eq!(reoffer(net.event(A)).1, sdp("of b"), "it is not sent again and stands in nobody's way");
+}
+
+#[test]
+fn a_change_before_the_ack_of_the_answer_is_asked_to_come_again() {
+    let mut net = Net::new();
+    net.inject(B, net.invite_from_p("p"));
+    let (callee, _) = net.event(B);
+    net.act(B, |b, now| b.answer(callee, sdp("answer"), now));
+    let answer = net.response_with(200);
+    let with_offer = |text: String| {
+        text.replace(
+            "Content-Length: 0\r\n\r\n",
+            "Content-Type: application/sdp\r\nContent-Length: 3\r\n\r\nnew",
+        )
+    };
+    for (cseq, method) in [(2, "INVITE"), (3, "UPDATE")] {
+        net.inject(B, with_offer(net.within_from_p(method, "p", cseq, &answer)));
+        net.response_with(491);
+    }
+    net.inject(B, net.ack_from_p("p", &answer));
+    assert_eq!(net.event(B), (callee, LegEvent::Acked { body: None }), "the call goes on");
+    net.inject(B, with_offer(net.within_from_p("INVITE", "p", 4, &answer)));
+    assert_eq!(reoffer(net.event(B)).1, sdp("new"));
+}
+
+#[test]
+fn a_reinvite_that_crosses_our_bye_meets_no_dialog() {
+    let mut net = Net::new();
+    let (callee, answer) = call_from_p(&mut net);
+    net.act(B, |b, now| b.hang_up(callee, None, now));
+    let bye = net.request("BYE");
+    net.inject(B, net.within_from_p("INVITE", "p", 2, &answer));
+    net.response_with(481);
+    net.reply_from(B, &bye, 200, "", &[], "");
+    assert_eq!(net.event(B), (callee, LegEvent::Ended(EndedBy::Us)));
+    net.assert_quiet();
+}
+
+#[test]
+fn a_refer_while_our_reinvite_is_under_way_is_heard_all_the_same() {
+    let mut net = Net::new();
+    let (callee, answer) = call_from_p(&mut net);
+    net.act(B, |b, now| b.reoffer(callee, sdp("new"), now));
+    net.request("INVITE");
+    let extra = "Refer-To: <sip:sales@gateway>\r\nContent-Length";
+    net.inject(B, net.within_from_p("REFER", "p", 2, &answer).replace("Content-Length", extra));
+    assert!(matches!(net.event(B), (_, LegEvent::Refer { .. })));
+}
+
+#[test]
+fn info_of_a_package_is_refused_because_none_was_offered() {
+    let mut net = Net::new();
+    let (_, answer) = call_from_p(&mut net);
+    let package = net.within_from_p("INFO", "p", 2, &answer);
+    net.inject(B, package.replace("Content-Length", "Info-Package: dtmf\r\nContent-Length"));
+    net.response_with(469);
+    assert!(net.events(B).is_empty());
+}
