@@ -11,6 +11,7 @@ use super::identity::Retarget;
 use super::input::{Context, Dial, Effect, LegKey, Record, Timer};
 use super::machine::{Call, CallerPhase, Peer, PeerKind, Status};
 use super::outcome::Outcome;
+use super::relay::same;
 use super::sdp::Origin;
 use super::transfer::Transfer;
 
@@ -221,7 +222,7 @@ impl Call {
                     }
                 }
                 if code >= 180 && self.caller.phase == CallerPhase::Calling {
-                    let shown = self.caller.origin.show(body);
+                    let shown = self.early_media(body);
                     out.push(Effect::Progress(LegKey::Caller, code, shown));
                 }
             }
@@ -266,6 +267,17 @@ impl Call {
         }
     }
 
+    /// What a caller is told of the media of a party that has not answered yet. A caller without an offer is told nothing: it
+    /// would be an offer, and the caller's answer would come before there is anybody to take it. Nor is one who was given an
+    /// answer before, perhaps another party's.
+    fn early_media(&mut self, body: Option<Body>) -> Option<Body> {
+        let body = body.filter(|_| self.caller.sdp.is_some() && self.caller.given.is_none())?;
+        if self.start.incoming.reliability.wants(true) {
+            self.caller.given = Some(body.clone());
+        }
+        self.caller.origin.show(Some(body))
+    }
+
     /// The caller hears the party that answered.
     fn answer_caller(&mut self, out: &mut Vec<Effect>) {
         let Some(attempt) = self.attempt.take() else { return };
@@ -273,8 +285,17 @@ impl Call {
             Purpose::Agent(_) => PeerKind::Agent,
             Purpose::Fallback(..) | Purpose::Transfer(_) => PeerKind::Human,
         };
-        let shown = self.caller.origin.show(attempt.answer.clone());
+        let answer = attempt.answer.clone();
+        let given = self.caller.given.take();
+        let moved = given.is_some() && answer.is_some() && !same(&given, &answer);
+        let shown = self.caller.origin.show(given.filter(|_| moved).or_else(|| answer.clone()));
         out.push(Effect::Answer(LegKey::Caller, shown));
+        if moved {
+            // It was given another party's answer, or an older one of this party's.
+            self.catching_up = true;
+            let shown = self.caller.origin.show(answer);
+            out.push(Effect::Reoffer(LegKey::Caller, shown));
+        }
         self.caller.phase = CallerPhase::Answered;
         self.status = Status::InProgress;
         self.peer = Some(Peer {

@@ -45,9 +45,13 @@ impl Call {
     /// The caller answered a re-INVITE of ours.
     pub(super) fn caller_moved(&mut self, event: LegEvent, context: Context<'_>, out: &mut Vec<Effect>) {
         if std::mem::take(&mut self.catching_up) {
-            if matches!(event, LegEvent::ReofferRefused { .. }) {
+            match event {
+                LegEvent::ReofferAccepted { body: Some(body) } => self.refreshed(LegKey::Caller, body, out),
                 // Its party has moved on already: from now on the caller would talk to nobody.
-                self.end("hand-over-failed", "SIP;cause=488;text=\"Caller could not follow\"", out);
+                LegEvent::ReofferRefused { .. } => {
+                    self.end("hand-over-failed", "SIP;cause=488;text=\"Caller could not follow\"", out);
+                }
+                _ => {}
             }
             return;
         }

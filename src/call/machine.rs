@@ -64,6 +64,9 @@ pub(super) struct CallerLeg {
     pub(super) sdp: Option<Body>,
     /// What the caller has been shown.
     pub(super) origin: Origin,
+    /// The answer that it was given before the call was answered, in a response that it acknowledges: it can't be taken back
+    /// until then (RFC 3262 §5).
+    pub(super) given: Option<Body>,
 }
 
 /// Who is joined with the caller.
@@ -125,6 +128,7 @@ impl Call {
             phase: CallerPhase::Calling,
             sdp: start.incoming.offer.clone(),
             origin: Origin::default(),
+            given: None,
         };
         let mut call = Self {
             start,

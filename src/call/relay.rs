@@ -70,7 +70,7 @@ impl Exchange {
 }
 
 /// Whether two descriptions are there and say the same.
-fn same(a: &Option<Body>, b: &Option<Body>) -> bool {
+pub(super) fn same(a: &Option<Body>, b: &Option<Body>) -> bool {
     a.as_ref().zip(b.as_ref()).is_some_and(|(a, b)| same_session(&a.bytes, &b.bytes))
 }
 

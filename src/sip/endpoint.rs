@@ -7,7 +7,8 @@
 //! - a repeated message does nothing twice; an unanswered one is repeated as RFC 3261 §17 says and given up after 32 s.
 //!
 //! Read on in `calling` (our INVITE), `called` (the peer's INVITE), `inside` (the peer's requests in a dialog),
-//! `client` (our requests in a dialog and what their responses mean), `keeping` (session timers).
+//! `client` (our requests in a dialog and what their responses mean), `keeping` (session timers),
+//! `reliable` (PRACK).
 
 mod called;
 mod calling;
@@ -16,6 +17,7 @@ mod core;
 mod inside;
 mod keeping;
 mod leg;
+mod reliable;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -196,10 +198,10 @@ impl Endpoint {
         kept
     }
 
-    /// Sends a provisional response (101–199) to the leg's INVITE.
+    /// Sends a provisional response (101–199) to the leg's INVITE, one that is acknowledged where
+    /// [`super::event::Reliability::wants`] says so.
     pub fn progress(&mut self, leg: LegId, code: u16, body: Option<Body>, now: Millis) {
-        let _ = now;
-        self.with(leg, |leg, core| called::progress(leg, core, code, body.as_ref()));
+        self.with(leg, |leg, core| called::progress(leg, core, code, body.as_ref(), now));
     }
 
     /// Sends 200 to the leg's INVITE and repeats it until it is acknowledged.
@@ -313,6 +315,7 @@ impl Endpoint {
                         client::offer_next(leg, core, now);
                     }
                 }),
+                TimerId::Provisional(leg) => self.with(leg, |leg, core| reliable::on_timer(leg, core, now)),
                 TimerId::Session(leg) => self.with(leg, |leg, core| keeping::on_timer(leg, core, now)),
                 TimerId::ForgetAck(leg) => self.with(leg, |leg, _| leg.ack = None),
             }

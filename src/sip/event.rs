@@ -83,6 +83,30 @@ pub struct Party {
     pub host: String,
 }
 
+/// Whether provisional responses to an INVITE are acknowledged (RFC 3262).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reliability {
+    /// The peer knows nothing of that.
+    #[default]
+    Unknown,
+    /// They may be: those are that describe our side.
+    Known,
+    /// All of them must be.
+    Demanded,
+}
+
+impl Reliability {
+    /// Whether a response is to be acknowledged; `described`: it has a description. Such a one is the answer to the INVITE's
+    /// offer, and no other can follow before the call is answered.
+    pub fn wants(self, described: bool) -> bool {
+        match self {
+            Self::Unknown => false,
+            Self::Known => described,
+            Self::Demanded => true,
+        }
+    }
+}
+
 /// A call that comes in: an INVITE outside of a dialog.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IncomingCall {
@@ -104,6 +128,8 @@ pub struct IncomingCall {
     pub call_id: String,
     /// Every `X-…` and `User-to-User` header.
     pub headers: Vec<(String, String)>,
+    /// Whether its provisional responses are acknowledged.
+    pub reliability: Reliability,
     /// The offer; absent when the answerer must offer (RFC 3264, offerless INVITE).
     pub offer: Option<Body>,
 }

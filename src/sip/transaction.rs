@@ -32,6 +32,8 @@ pub enum Purpose {
     Update,
     /// OPTIONS: is the peer still there?
     Probe,
+    /// PRACK in the early dialog with this remote tag.
+    Prack(Box<[u8]>),
     /// CANCEL of the INVITE.
     Cancel,
     /// BYE.
@@ -58,6 +60,7 @@ impl Purpose {
             Self::Invite | Self::Reinvite(_) | Self::Refresh => "INVITE",
             Self::Update => "UPDATE",
             Self::Probe => "OPTIONS",
+            Self::Prack(_) => "PRACK",
             Self::Cancel => "CANCEL",
             Self::Bye => "BYE",
             Self::Notify(_) => "NOTIFY",

@@ -5,10 +5,14 @@ use bytes::Bytes;
 use super::event::Body;
 
 /// Methods that we answer, for `Allow`.
-pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, INFO, MESSAGE, NOTIFY, REFER";
+pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, MESSAGE, NOTIFY, REFER";
 
-/// Option tags that we understand, for `Supported`: REFER without a subscription (RFC 4488), session timers (RFC 4028).
-pub const SUPPORTED: &str = "norefersub, timer";
+/// Option tags that we understand, for `Supported`: acknowledged provisional responses (RFC 3262), REFER without a
+/// subscription (RFC 4488), session timers (RFC 4028).
+pub const SUPPORTED: &str = "100rel, norefersub, timer";
+
+/// Those of a request whose provisional responses we don't acknowledge: they could hold an offer, or there are none.
+pub const SUPPORTED_UNACKNOWLEDGED: &str = "norefersub, timer";
 
 /// Whether we understand an option tag.
 pub fn understands(tag: &[u8]) -> bool {

@@ -1,5 +1,7 @@
-//! The call machine driven by hand (`flows`; `sessions`: what passes between joined legs) and at random (`properties`).
+//! The call machine driven by hand (`flows`; `early`: before the answer; `sessions`: what passes between
+//! joined legs) and at random (`properties`).
 
+mod early;
 mod flows;
 mod properties;
 mod sessions;

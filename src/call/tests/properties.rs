@@ -15,7 +15,7 @@ fn possible(world: &World) -> Vec<(LegKey, u8)> {
             (_, State::Over) => {}
             (LegKey::Caller, State::Calling) => add(&[0]),
             (LegKey::Caller, _) if !leg.acked && leg.state == State::Answered => add(&[1, 2, 4]),
-            (LegKey::Dialled(_), State::Calling | State::Ringing) => add(&[5, 6, 7, 8, 9, 10, 20]),
+            (LegKey::Dialled(_), State::Calling | State::Ringing) => add(&[5, 6, 7, 8, 9, 10, 20, 30]),
             (_, State::HungUp) => add(&[3]),
             (_, _) => add(&[2, 11, 12, 13, 14, 15, 19, 27, 28, 29]),
         }
@@ -46,6 +46,7 @@ fn happen(world: &mut World, leg: LegKey, kind: u8, step: usize) {
         3 => LegEvent::Ended(EndedBy::Us),
         4 | 15 => LegEvent::Ended(EndedBy::Timeout),
         5 => LegEvent::Progress { code: 180, body: None },
+        30 => LegEvent::Progress { code: 183, body: sdp(&name) },
         6 | 7 => LegEvent::Answered { body: sdp(&name) },
         8 => LegEvent::Refused { code: 486, reason: "Busy Here".into(), by: RefusedBy::Response },
         9 => LegEvent::Refused { code: 408, reason: String::new(), by: RefusedBy::Timeout },
@@ -143,14 +144,17 @@ proptest! {
 
     #[test]
     fn a_caller_always_hears_whoever_the_call_says_it_is_joined_with(
+        reliable in any::<bool>(),
         choices in prop::collection::vec(any::<u16>(), 0..60),
     ) {
-        let mut world = World::new();
+        let reliability = if reliable { Reliability::Known } else { Reliability::Unknown };
+        let mut world = World::called(table(false), |incoming| incoming.reliability = reliability);
         for (step, choice) in choices.into_iter().enumerate() {
             let events = possible(&world);
             let (leg, kind) = events[usize::from(choice) % events.len()];
             happen(&mut world, leg, kind, step);
-            let quiet = world.call.attempt.is_none() && world.call.exchange.is_none() && world.call.end_reason().is_none();
+            let changing = world.call.attempt.is_some() || world.call.exchange.is_some() || world.call.catching_up;
+            let quiet = !changing && world.call.end_reason().is_none();
             if let (true, Some(peer)) = (quiet, &world.call.peer) {
                 prop_assert_eq!(world.hears(LegKey::Caller), whose(&peer.sdp));
             }

@@ -37,6 +37,8 @@ pub(super) struct FakeLeg {
     pub(super) shown: Vec<Option<Body>>,
     pub(super) dial: Option<Dial>,
     pub(super) acked: bool,
+    /// Bodies of provisional responses to the leg's INVITE.
+    pub(super) early: Vec<Option<Body>>,
     /// The Reason that it was hung up with.
     pub(super) farewell: Option<&'static str>,
     /// Our REFERs, and whether the last one's outcome is awaited.
@@ -55,6 +57,7 @@ impl FakeLeg {
             shown: Vec::new(),
             dial,
             acked: false,
+            early: Vec::new(),
             farewell: None,
             referrals: Vec::new(),
             referred: false,
@@ -248,6 +251,7 @@ impl World {
             max_forwards: 70,
             call_id: "a".into(),
             headers: Vec::new(),
+            reliability: Reliability::Unknown,
             offer: sdp("caller"),
         };
         change(&mut incoming);
@@ -379,8 +383,9 @@ impl World {
                     leg.shown.push(dial.offer.clone());
                     assert!(self.legs.insert(key, leg).is_none(), "{key:?} is dialled twice");
                 }
-                Effect::Progress(key, ..) => {
-                    assert_eq!(self.leg(key).state, State::Calling, "progress on {key:?}")
+                Effect::Progress(key, _, body) => {
+                    assert_eq!(self.leg(key).state, State::Calling, "progress on {key:?}");
+                    self.leg(key).early.push(body);
                 }
                 Effect::Answer(key, body) => {
                     let leg = self.leg(key);

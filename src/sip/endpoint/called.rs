@@ -1,13 +1,14 @@
 //! A peer's INVITE outside of a dialog, from its arrival to the ACK of our answer; other requests outside of dialogs.
 
-use sipx_sip::{Method, Request};
+use sipx_sip::{Headers, Method, Request};
 
 use super::client;
 use super::core::{Core, Inbound, Reply};
 use super::keeping;
 use super::leg::{Leg, PendingKind, Phase};
+use super::reliable::{self, Reliable};
 use crate::sip::dialog::Dialog;
-use crate::sip::event::{Body, EndedBy, IncomingCall, LegEvent};
+use crate::sip::event::{Body, EndedBy, IncomingCall, LegEvent, Reliability};
 use crate::sip::read;
 use crate::sip::session::{Asked, SessionPolicy, TooSmall};
 use crate::sip::slab::Slab;
@@ -44,6 +45,7 @@ pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, inbound: &Inbound, now
     core.live += 1;
     leg.invite = Some((inbound.key, inbound.id.cseq));
     leg.session.met(asked, &inbound.request.headers);
+    leg.reliable = Reliable::new(reliability(&inbound.request.headers));
     core.remember(leg.id, inbound, head, Some(merged), now);
     core.provisional(inbound.key, leg.id, &Reply::code(100, true));
     core.tell(leg, LegEvent::Incoming(Box::new(incoming_call(inbound))));
@@ -87,7 +89,18 @@ fn incoming_call(inbound: &Inbound) -> IncomingCall {
         max_forwards,
         call_id: String::from_utf8_lossy(&id.call_id).into_owned(),
         headers: read::passed_headers(headers),
+        reliability: reliability(headers),
         offer: read::request_body(request),
+    }
+}
+
+fn reliability(headers: &Headers) -> Reliability {
+    if read::requires(headers, "100rel") {
+        Reliability::Demanded
+    } else if read::supports(headers, "100rel") {
+        Reliability::Known
+    } else {
+        Reliability::Unknown
     }
 }
 
@@ -111,11 +124,13 @@ pub fn outside(core: &mut Core, inbound: &Inbound) {
 }
 
 /// Sends a provisional response.
-pub fn progress(leg: &mut Leg, core: &mut Core, code: u16, body: Option<&Body>) {
-    if leg.phase == Phase::Ringing
-        && (101..200).contains(&code)
-        && let Some((key, _)) = leg.invite
-    {
+pub fn progress(leg: &mut Leg, core: &mut Core, code: u16, body: Option<&Body>, now: Millis) {
+    if leg.phase != Phase::Ringing || !(101..200).contains(&code) {
+        return;
+    }
+    if leg.reliable.as_ref().is_some_and(|reliable| reliable.takes(body)) {
+        reliable::send(leg, core, code, body, now);
+    } else if let Some((key, _)) = leg.invite {
         core.provisional(key, leg.id, &Reply::code(code, true).body(body));
     }
 }
@@ -132,9 +147,10 @@ pub fn keep_session(leg: &mut Leg, core: &mut Core, policy: SessionPolicy, now: 
     }
 }
 
-/// Accepts the call.
+/// Accepts the call, once the description that it was given before is acknowledged.
 pub fn answer(leg: &mut Leg, core: &mut Core, body: Option<&Body>, now: Millis) {
-    if leg.phase != Phase::Ringing {
+    let held = |reliable: &mut Box<Reliable>| reliable.hold(body);
+    if leg.phase != Phase::Ringing || leg.reliable.as_mut().is_some_and(held) {
         return;
     }
     let Some((key, _)) = leg.invite else { return };
@@ -142,6 +158,7 @@ pub fn answer(leg: &mut Leg, core: &mut Core, body: Option<&Body>, now: Millis) 
     if core.finish(key, leg.id, &Reply::code(200, true).with(&headers).body(body), now) {
         leg.session.describe(body);
         leg.phase = Phase::Unacknowledged;
+        reliable::settle(&mut leg.reliable, core);
     }
 }
 
@@ -174,6 +191,7 @@ pub fn acked(leg: &mut Leg, core: &mut Core, ack: &Request, now: Millis) {
     }
     if leg.phase == Phase::Unacknowledged {
         leg.phase = Phase::Confirmed;
+        leg.reliable = None;
     }
     core.tell(leg, LegEvent::Acked { body: read::request_body(ack) });
     client::offer_next(leg, core, now);

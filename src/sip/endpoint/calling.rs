@@ -7,6 +7,7 @@ use super::client::{self, acknowledge};
 use super::core::{Core, TimerId};
 use super::keeping;
 use super::leg::{Ack, Leg, Phase};
+use super::reliable;
 use crate::sip::dialog::Dialog;
 use crate::sip::digest::Digest;
 use crate::sip::event::{Body, Flow, LegEvent, LegId, OutgoingInvite, RefusedBy};
@@ -74,10 +75,14 @@ pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, invite: OutgoingInvite
 
 /// The first 2xx to our INVITE or re-INVITE.
 pub fn answered(leg: &mut Leg, core: &mut Core, client: &Client, response: &Response, now: Millis) {
-    let body = read::response_body(response);
+    let mut body = read::response_body(response);
     let offered = client.again.body.is_some();
     match client.purpose {
-        Purpose::Invite => leg.dialog.establish(&response.headers),
+        Purpose::Invite => {
+            leg.dialog.establish(&response.headers);
+            let before = reliable::answer(leg, &response.headers);
+            body = body.or(before);
+        }
         _ => leg.dialog.refresh_target(&response.headers),
     }
     if let Some(digest) = &mut leg.digest {

@@ -9,13 +9,15 @@ use super::calling;
 use super::core::{Core, Reply, TimerId};
 use super::keeping;
 use super::leg::{Leg, PendingKind, Phase, Referral, Retry};
+use super::reliable;
+use crate::sip::dialog::Dialog;
 use crate::sip::digest::Digest;
 use crate::sip::event::{Body, EndedBy, Flow, LegEvent, OutgoingRefer, RefusedBy, RequestId, Transport};
 use crate::sip::read::{self, Identified};
 use crate::sip::time::Millis;
 use crate::sip::timer;
 use crate::sip::transaction::{Again, Cancel, Client, ClientState, OnGlare, Purpose};
-use crate::sip::wire::{ALLOW, Lines, SUPPORTED, reason_phrase};
+use crate::sip::wire::{ALLOW, Lines, SUPPORTED, SUPPORTED_UNACKNOWLEDGED, reason_phrase};
 
 /// A re-INVITE that has got a provisional response waits this long for the final one. (The INVITE that makes the leg waits
 /// as long as the call machine likes.)
@@ -38,21 +40,25 @@ pub fn send(leg: &mut Leg, core: &mut Core, purpose: Purpose, again: Again, now:
         referral.sent.push(cseq);
     }
     let seq = next_seq(leg);
-    let flow = if purpose == Purpose::Invite { leg.dialog.flow } else { leg.dialog.next_hop() };
+    let dialog = dialog(leg, &purpose);
+    let flow = if purpose == Purpose::Invite { dialog.flow } else { dialog.next_hop() };
     let method = purpose.method();
     let via = core.via(flow.transport, &core.identity.branch(leg.id, seq));
-    let mut w = leg.dialog.request(method, cseq, &via, again.max_forwards, None);
+    let mut w = dialog.request(method, cseq, &via, again.max_forwards, None);
+    let uri = leg.digest.is_some().then(|| String::from_utf8_lossy(dialog.request_uri()).into_owned());
     // It names the target of a dialog; BYE, INFO and MESSAGE must not have it (RFC 3261 §20.10, RFC 3428 §4).
     if matches!(method, "INVITE" | "NOTIFY" | "REFER" | "UPDATE") {
         w.line("Contact", core.contact(leg.id, flow.transport));
     }
     if purpose.refreshes() {
-        w.line("Allow", ALLOW).line("Supported", SUPPORTED).lines(&leg.session.request());
+        let acknowledged = purpose == Purpose::Invite && again.body.is_some();
+        let supported = if acknowledged { SUPPORTED } else { SUPPORTED_UNACKNOWLEDGED };
+        w.line("Allow", ALLOW).line("Supported", supported).lines(&leg.session.request());
     }
     if !core.config.user_agent.is_empty() {
         w.line("User-Agent", &core.config.user_agent);
     }
-    let authorization = authorization(leg, core, method);
+    let authorization = authorization(leg, core, method, &uri.unwrap_or_default());
     w.lines(&authorization).lines(&again.headers);
     let bytes = w.finish(again.body.as_ref());
     core.transmit(flow, bytes.clone());
@@ -83,11 +89,17 @@ fn next_seq(leg: &mut Leg) -> u32 {
     seq
 }
 
-fn authorization(leg: &mut Leg, core: &mut Core, method: &str) -> Lines {
+/// The dialog that a request is sent in.
+fn dialog<'a>(leg: &'a Leg, purpose: &Purpose) -> &'a Dialog {
+    let Purpose::Prack(tag) = purpose else { return &leg.dialog };
+    let early = leg.early.iter().find(|early| early.dialog.remote_tag == *tag);
+    early.map_or(&leg.dialog, |early| &early.dialog)
+}
+
+fn authorization(leg: &mut Leg, core: &mut Core, method: &str, uri: &str) -> Lines {
     let Some(digest) = &mut leg.digest else { return Lines::default() };
-    let uri = String::from_utf8_lossy(leg.dialog.request_uri());
     let cnonce = core.identity.unique();
-    Lines::collect(digest.headers(method, &uri, &cnonce))
+    Lines::collect(digest.headers(method, uri, &cnonce))
 }
 
 /// Builds the ACK of a 2xx: a transaction of its own, but with the INVITE's CSeq number and authorisation.
@@ -264,9 +276,13 @@ fn provisional(leg: &mut Leg, core: &mut Core, index: usize, response: &Response
                 Some(core.wheel.set(end, TimerId::Client { leg: id, seq: client.seq, cancel: false }));
         }
     }
+    let (cseq, offered) = (client.cseq, client.again.body.is_some());
     if client.cancel.as_ref().is_some_and(|cancel| !cancel.sent) {
         send_cancel(leg, core, index, now);
-    } else if client.purpose == Purpose::Invite && response.status.code() > 100 {
+    } else if client.purpose == Purpose::Invite && response.status.code() > 100 && !leg.is_over() {
+        if offered && !reliable::received(leg, core, response, cseq, now) {
+            return;
+        }
         let progress =
             LegEvent::Progress { code: response.status.code(), body: read::response_body(response) };
         core.tell(leg, progress);
@@ -331,7 +347,12 @@ fn succeeded(leg: &mut Leg, core: &mut Core, client: &Client, response: &Respons
                 core.tell(leg, event);
             }
         }
-        Purpose::Cancel | Purpose::Bye | Purpose::Notify(_) | Purpose::Update | Purpose::Probe => {}
+        Purpose::Cancel
+        | Purpose::Bye
+        | Purpose::Notify(_)
+        | Purpose::Prack(_)
+        | Purpose::Update
+        | Purpose::Probe => {}
     }
     if let Some(digest) = &mut leg.digest {
         digest.accepted();
@@ -415,7 +436,7 @@ fn failed(leg: &mut Leg, core: &mut Core, client: Client, outcome: &Outcome<'_>,
         Purpose::Notify(request) => leg.subscriptions.retain(|s| s.request != request),
         // The session's timer tries again as long as there is time.
         Purpose::Refresh => offer_next(leg, core, now),
-        Purpose::Cancel | Purpose::Bye | Purpose::Update | Purpose::Probe => {}
+        Purpose::Cancel | Purpose::Bye | Purpose::Prack(_) | Purpose::Update | Purpose::Probe => {}
     }
 }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use sipx_sip::{HeaderName, Request};
 
 use super::leg::{Leg, Phase};
+use super::reliable;
 use super::{EndpointConfig, Output};
 use crate::sip::event::{Body, Flow, LegEvent, LegId, RequestId, Transport};
 use crate::sip::front_door::reply_stateless;
@@ -35,6 +36,8 @@ pub enum TimerId {
     Retry(LegId),
     /// No copy of a 2xx can come any more: its ACK is forgotten.
     ForgetAck(LegId),
+    /// A provisional response was not acknowledged.
+    Provisional(LegId),
     /// A session is to be refreshed, or ended.
     Session(LegId),
 }
@@ -123,6 +126,9 @@ impl Core {
         leg.offers = VecDeque::new();
         leg.subscriptions = Vec::new();
         self.wheel.cancel(&mut leg.session.timer);
+        reliable::settle(&mut leg.reliable, self);
+        leg.reliable = None;
+        leg.early = Vec::new();
         if let Some(mut retry) = leg.retry.take() {
             self.wheel.cancel(&mut retry.timer);
         }
@@ -214,16 +220,18 @@ impl Core {
         self.servers.insert(inbound.key, server);
     }
 
-    /// Sends a provisional response in a server transaction, and again whenever the request is repeated.
-    pub fn provisional(&mut self, key: ServerKey, leg: LegId, reply: &Reply<'_>) {
-        let Some(server) = self.servers.get_mut(key) else { return };
-        let ServerState::Waiting(head, _) = &server.state else { return };
+    /// Sends a provisional response in a server transaction, and again whenever the request is repeated. Returns what was
+    /// sent where.
+    pub fn provisional(&mut self, key: ServerKey, leg: LegId, reply: &Reply<'_>) -> Option<(Flow, Bytes)> {
+        let server = self.servers.get_mut(key)?;
+        let ServerState::Waiting(head, _) = &server.state else { return None };
         let (flow, head) = (server.flow, head.clone());
         let bytes = self.response(&head, leg, &Reply { transport: flow.transport, ..*reply });
         if let Some(Server { state: ServerState::Waiting(_, last), .. }) = self.servers.get_mut(key) {
             *last = Some(bytes.clone());
         }
-        self.transmit(flow, bytes);
+        self.transmit(flow, bytes.clone());
+        Some((flow, bytes))
     }
 
     /// Sends the final response in a server transaction. False if there was one already.

@@ -7,6 +7,7 @@ use super::client;
 use super::core::{Core, Inbound, Reply};
 use super::keeping;
 use super::leg::{Leg, Pending, PendingKind, Phase, Referral, Subscription};
+use super::reliable::{self, Reliable};
 use crate::sip::event::{Body, EndedBy, LegEvent, RefusedBy, RequestId};
 use crate::sip::read;
 use crate::sip::session::TooSmall;
@@ -23,7 +24,7 @@ pub fn request(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
         if bye && *leg.dialog.call_id == *id.call_id {
             return ended_before_answer(leg, core, inbound, now);
         }
-        return core.reply(inbound, 481, &[]);
+        return reliable::request(leg, core, inbound, now);
     }
     if !leg.dialog.is_with(&id.call_id, id.sender_tag()) || (leg.is_over() && !bye) {
         return core.reply(inbound, 481, &[]);
@@ -57,7 +58,7 @@ pub fn request(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
             core.tell(leg, LegEvent::Request { request, method, body });
         }
         Method::Subscribe => core.reply(inbound, 489, &[("Allow-Events", "refer".into())]),
-        Method::Prack => core.reply(inbound, 481, &[]),
+        Method::Prack => reliable::acknowledged(leg, core, inbound, now),
         _ => core.reply(inbound, 405, &[("Allow", ALLOW.to_owned())]),
     }
 }
@@ -136,30 +137,34 @@ fn reinvite(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
 /// UPDATE (RFC 3311). Without a body it only refreshes the target and the session: nobody else needs to know.
 fn update(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
     let body = read::request_body(&inbound.request);
-    if let Err(TooSmall(min)) = leg.session.asks(&inbound.request.headers) {
-        let reply = &[("Min-SE", min.to_string())];
-        return core.reply_within(leg.id, inbound, &Reply::code(422, false).with(reply), now);
-    }
-    let Some(body) = body else {
-        leg.dialog.refresh_target(&inbound.request.headers);
-        // Before the answer there is no session yet.
-        let early = leg.phase == Phase::Ringing;
-        let headers = if early { Vec::new() } else { keeping::accept(leg, core, now) };
-        let reply = Reply::code(200, false).target().with(&headers);
-        return core.reply_within(leg.id, inbound, &reply, now);
-    };
-    if let Some(code) = in_the_way(leg, core) {
+    if body.is_some()
+        && let Some(code) = in_the_way(leg, core)
+    {
         let headers = retry_after(code);
         return core.reply_within(leg.id, inbound, &Reply::code(code, false).with(&headers), now);
     }
+    let answered = leg.phase != Phase::Ringing;
+    if answered && let Err(TooSmall(min)) = leg.session.asks(&inbound.request.headers) {
+        let headers = [("Min-SE", min.to_string())];
+        return core.reply_within(leg.id, inbound, &Reply::code(422, false).with(&headers), now);
+    }
     leg.dialog.refresh_target(&inbound.request.headers);
-    let request = wait(leg, core, inbound, PendingKind::Update, now);
-    core.tell(leg, LegEvent::Reoffer { request, body: Some(body) });
+    if body.is_some() {
+        let request = wait(leg, core, inbound, PendingKind::Update, now);
+        return core.tell(leg, LegEvent::Reoffer { request, body });
+    }
+    // Before the answer there is no session yet that it could refresh.
+    let headers = if answered { keeping::accept(leg, core, now) } else { Vec::new() };
+    core.reply_within(leg.id, inbound, &Reply::code(200, false).target().with(&headers), now);
 }
 
 /// The code that an offer gets when another exchange is not over: 491 if it is ours or its ACK is outstanding, 500 if it
-/// is the peer's own (RFC 3261 §14.2, RFC 3311 §5.2).
+/// is the peer's own, or has its answer but nobody is there yet who could take another (RFC 3261 §14.2, RFC 3311 §5.2).
 fn in_the_way(leg: &Leg, core: &mut Core) -> Option<u16> {
+    let described = |reliable: &Box<Reliable>| reliable.described();
+    if leg.phase == Phase::Ringing && leg.reliable.as_ref().is_some_and(described) {
+        return Some(500);
+    }
     if leg.offers_itself() || !matches!(leg.phase, Phase::Confirmed) {
         return Some(491);
     }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use super::keeping::Session;
+use super::reliable::{Early, Reliable};
 use crate::sip::dialog::Dialog;
 use crate::sip::digest::Digest;
 use crate::sip::event::{Body, Flow, LegId, RequestId};
@@ -58,6 +59,10 @@ pub struct Leg {
     pub glares: u32,
     /// When a peer that hasn't answered our INVITE at all counts as gone.
     pub patience_ends: Option<Millis>,
+    /// Our provisional responses to the peer's INVITE, if it acknowledges them.
+    pub reliable: Option<Box<Reliable>>,
+    /// Dialogs that our INVITE has made before it is answered: those whose peer wants an acknowledgement.
+    pub early: Vec<Early>,
     /// Its session timer.
     pub session: Session,
     /// Digest credentials and what they have been used for.
@@ -159,6 +164,8 @@ impl Leg {
             retry: None,
             glares: 0,
             patience_ends: None,
+            reliable: None,
+            early: Vec::new(),
             session: Session::default(),
             digest: None,
             referral: None,

@@ -6,6 +6,7 @@ mod ending;
 mod loss;
 pub(crate) mod net;
 mod refer;
+mod reliable;
 mod session_timers;
 mod setup;
 mod within;

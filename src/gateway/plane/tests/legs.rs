@@ -100,3 +100,29 @@ async fn a_trunk_that_wants_a_shorter_interval_than_its_own_is_told_so_and_may_c
     agent.answer(&invite, 200, "Session-Expires: 300;refresher=uas\r\n", &sdp("agent", "sendrecv")).await;
     assert_eq!(caller.receive("SIP/2.0 200").await.value("Session-Expires"), "120;refresher=uas");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn early_media_is_acknowledged_on_both_legs_before_the_call_is_answered() {
+    let agent = Peer::new().await;
+    let (_plane, gateway) = plane(&agent).await;
+    let mut agent = Side::called(agent, gateway);
+    let mut caller = Side::caller(gateway).await;
+    caller.request("INVITE", "Require: 100rel\r\n", &sdp("caller", "sendrecv")).await;
+    let invite = agent.receive("INVITE").await;
+    agent.answer(&invite, 183, "Require: 100rel\r\nRSeq: 41\r\n", &sdp("agent", "sendrecv")).await;
+    let prack = agent.receive("PRACK").await;
+    assert_eq!(prack.value("RAck"), "41 1 INVITE");
+    agent.answer(&prack, 200, "", "").await;
+    // The early answer is the answer: it need not be repeated.
+    agent.answer(&invite, 200, "", "").await;
+    agent.receive("ACK").await;
+    let early = caller.receive("SIP/2.0 183").await;
+    assert_eq!(early.value("Require"), "100rel");
+    assert!(early.body().contains("o=agent "), "{}", early.body());
+    let rack = format!("RAck: {} 1 INVITE\r\n", early.value("RSeq"));
+    caller.request("PRACK", &rack, "").await;
+    let acknowledged = caller.receive("SIP/2.0 200").await;
+    assert_eq!(acknowledged.value("CSeq"), "2 PRACK");
+    let answer = caller.receive_of(1, "SIP/2.0 200").await;
+    assert!(answer.body().contains("o=agent "), "{}", answer.body());
+}

@@ -94,12 +94,17 @@ impl Side {
     /// The next message that starts so: a request that didn't come before, or a response to the last request. One that makes
     /// the dialog is read as such.
     pub(super) async fn receive(&mut self, start: &str) -> Seen {
+        self.receive_of(self.cseq, start).await
+    }
+
+    /// The same, with a response to the request of that number.
+    pub(super) async fn receive_of(&mut self, cseq: u32, start: &str) -> Seen {
         let seen = loop {
             let (text, from) = self.peer.receive(start).await;
             let seen = Seen { text, from };
             let response = seen.text.starts_with("SIP/2.0");
             let known = if response {
-                !seen.value("CSeq").starts_with(&format!("{} ", self.cseq))
+                !seen.value("CSeq").starts_with(&format!("{cseq} "))
             } else {
                 !self.known.insert(format!("{} {}", seen.value("CSeq"), seen.value("Via")))
             };

@@ -11,7 +11,7 @@ use crate::sip::event::{LegEvent, LegId, RequestId};
 #[derive(Clone, Debug)]
 enum Step {
     Invite { offer: bool },
-    Progress,
+    Progress { media: bool },
     Answer,
     Refuse,
     Reoffer { offer: bool },
@@ -26,7 +26,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         2 => any::<bool>().prop_map(|offer| Step::Invite { offer }),
-        2 => Just(Step::Progress),
+        2 => any::<bool>().prop_map(|media| Step::Progress { media }),
         4 => Just(Step::Answer),
         1 => Just(Step::Refuse),
         3 => any::<bool>().prop_map(|offer| Step::Reoffer { offer }),
@@ -101,7 +101,7 @@ proptest! {
                 let (side, leg) = book.legs[which.index(book.legs.len())];
                 let request = book.open.get(&(side, leg)).copied();
                 net.act(side, |e, now| match step {
-                    Step::Progress => e.progress(leg, 180, None, now),
+                    Step::Progress { media } => e.progress(leg, 183, sdp("early").filter(|_| media), now),
                     Step::Answer => e.answer(leg, sdp("answer"), now),
                     Step::Refuse => e.refuse(leg, 486, &[], now),
                     Step::Reoffer { offer } => e.reoffer(leg, sdp("new").filter(|_| offer), now),

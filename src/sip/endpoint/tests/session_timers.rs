@@ -255,3 +255,18 @@ fn a_peer_without_session_timers_is_asked_whether_it_is_still_there() {
     net.reply(&options, 481, "p", &[], "");
     assert_eq!(net.event(A), (leg, LegEvent::Ended(EndedBy::Timeout)));
 }
+
+#[test]
+fn an_update_before_the_answer_changes_nothing_of_what_the_invite_asked_for() {
+    let mut net = Net::new();
+    let lines = "Supported: timer\r\nSession-Expires: 300;refresher=uac\r\nContent-Type";
+    net.inject(B, net.invite_from_p("p").replace("Content-Type", lines));
+    let (leg, _) = net.event(B);
+    assert!(net.act(B, |b, now| b.keep_session(leg, asks(1800), now)));
+    net.act(B, |b, now| b.progress(leg, 180, None, now));
+    let ringing = net.response_with(180);
+    net.inject(B, net.within_from_p("UPDATE", "p", 2, &ringing));
+    assert_eq!(expires(&net.response_with(200).headers), "");
+    net.act(B, |b, now| b.answer(leg, sdp("answer"), now));
+    assert_eq!(expires(&net.response_with(200).headers), "300;refresher=uac");
+}
