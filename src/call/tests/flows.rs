@@ -442,6 +442,19 @@ fn a_caller_is_referred_by_its_trunk_and_the_call_is_over_once_that_has_been_pro
 }
 
 #[test]
+fn any_2xx_to_a_refer_means_that_it_tries_and_proves_nothing() {
+    for code in [200, 202, 204, 299] {
+        let mut world = World::answered();
+        world.refer(AGENT, "queue");
+        let request = world.request_id();
+        world.on(CALLER, LegEvent::Response { request, code });
+        assert!(world.outcomes().is_empty(), "{code}");
+        told_by_trunk(&mut world, Some(200), true);
+        assert_eq!(world.outcomes(), ["answered"], "{code}");
+    }
+}
+
+#[test]
 fn a_final_status_without_the_end_of_the_subscription_counts() {
     let mut world = referred();
     told_by_trunk(&mut world, Some(200), false);

@@ -149,8 +149,7 @@ pub fn keep_session(leg: &mut Leg, core: &mut Core, policy: SessionPolicy, now: 
 
 /// Accepts the call, once the description that it was given before is acknowledged.
 pub fn answer(leg: &mut Leg, core: &mut Core, body: Option<&Body>, now: Millis) {
-    let held = |reliable: &mut Box<Reliable>| reliable.hold(body);
-    if leg.phase != Phase::Ringing || leg.reliable.as_mut().is_some_and(held) {
+    if leg.phase != Phase::Ringing || leg.reliable.as_mut().is_some_and(|reliable| reliable.hold(body)) {
         return;
     }
     let Some((key, _)) = leg.invite else { return };

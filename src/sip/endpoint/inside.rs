@@ -7,7 +7,7 @@ use super::client;
 use super::core::{Core, Inbound, Reply};
 use super::keeping;
 use super::leg::{Leg, Pending, PendingKind, Phase, Referral, Subscription};
-use super::reliable::{self, Reliable};
+use super::reliable;
 use crate::sip::event::{Body, EndedBy, LegEvent, RefusedBy, RequestId};
 use crate::sip::read;
 use crate::sip::session::TooSmall;
@@ -161,8 +161,7 @@ fn update(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
 /// The code that an offer gets when another exchange is not over: 491 if it is ours or its ACK is outstanding, 500 if it
 /// is the peer's own, or has its answer but nobody is there yet who could take another (RFC 3261 §14.2, RFC 3311 §5.2).
 fn in_the_way(leg: &Leg, core: &mut Core) -> Option<u16> {
-    let described = |reliable: &Box<Reliable>| reliable.described();
-    if leg.phase == Phase::Ringing && leg.reliable.as_ref().is_some_and(described) {
+    if leg.phase == Phase::Ringing && leg.reliable.as_ref().is_some_and(|reliable| reliable.described()) {
         return Some(500);
     }
     if leg.offers_itself() || !matches!(leg.phase, Phase::Confirmed) {
@@ -213,7 +212,8 @@ pub fn respond(
     let mut reply = Reply::code(code, invite).with(headers).body(body);
     reply.target = pending.kind != PendingKind::Other;
     if code < 200 {
-        return core.provisional(pending.key, leg.id, &reply);
+        core.provisional(pending.key, leg.id, &reply);
+        return;
     }
     leg.pending.swap_remove(index);
     let accepted = code < 300;

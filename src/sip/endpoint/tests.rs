@@ -5,6 +5,7 @@ mod digest;
 mod ending;
 mod loss;
 pub(crate) mod net;
+mod races;
 mod refer;
 mod reliable;
 mod session_timers;

@@ -155,3 +155,11 @@ fn a_peer_that_refers_without_a_subscription_is_never_heard_of_again() {
     let told = LegEvent::Referred { request: sent, code: None, ended: true };
     assert_eq!(events, [LegEvent::Response { request: sent, code: 200 }, told]);
 }
+
+#[test]
+fn a_refer_names_its_target_in_brackets_and_whose_transfer_it_is() {
+    let mut net = Net::new();
+    let (_, _, _, refer) = referred_p(&mut net, None);
+    assert_eq!(header(&refer, &HeaderName::ReferTo), "<tel:+31612345678>");
+    assert_eq!(header(&refer, &HeaderName::ReferredBy), "<sip:+31201234567@192.0.2.2>");
+}

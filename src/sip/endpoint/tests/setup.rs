@@ -349,3 +349,31 @@ fn after_its_connection_was_lost_a_leg_is_reached_at_its_contact() {
     net.act(B, |b, now| b.hang_up(callee, None, now));
     assert_eq!(net.targets.last(), Some(&Flow { transport: Transport::Tcp, peer: P.parse().unwrap() }));
 }
+
+#[test]
+fn each_invite_has_a_call_id_and_a_tag_of_its_own() {
+    let mut net = Net::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..3 {
+        let leg = net.act(A, |a, now| a.invite(call_to(P), now));
+        let invite = net.request("INVITE");
+        let (call_id, from) = (header(&invite, &HeaderName::CallId), header(&invite, &HeaderName::From));
+        assert!(seen.insert(call_id) && seen.insert(from.rsplit(";tag=").next().unwrap().to_owned()));
+        net.act(A, |a, now| a.hang_up(leg, None, now));
+    }
+}
+
+#[test]
+fn ringing_after_the_answer_is_nothing() {
+    let mut net = Net::new();
+    net.inject(B, net.invite_from_p("p"));
+    let (callee, _) = net.event(B);
+    net.act(B, |b, now| {
+        b.answer(callee, sdp("answer"), now);
+        b.progress(callee, 180, None, now);
+    });
+    let answer = net.response_with(200);
+    net.inject(B, net.ack_from_p("p", &answer));
+    assert_eq!(net.event(B), (callee, LegEvent::Acked { body: None }));
+    assert_eq!(net.count("SIP/2.0 180"), 0);
+}

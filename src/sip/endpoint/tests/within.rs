@@ -13,7 +13,7 @@ fn reoffer(event: (LegId, LegEvent)) -> (RequestId, Option<crate::sip::event::Bo
 }
 
 /// A call from P to B, answered and acknowledged.
-fn call_from_p(net: &mut Net) -> (LegId, Response) {
+pub fn call_from_p(net: &mut Net) -> (LegId, Response) {
     net.inject(B, net.invite_from_p("p"));
     let (callee, _) = net.event(B);
     net.act(B, |b, now| b.answer(callee, sdp("answer"), now));
@@ -320,53 +320,6 @@ fn a_reinvite_for_somebody_else_that_meets_the_peers_is_refused_at_once() {
     assert_eq!(net.event(A), (caller, LegEvent::ReofferRefused { code: 491 }));
     net.run(2_050);
     assert_eq!(reoffer(net.event(A)).1, sdp("of b"), "it is not sent again and stands in nobody's way");
-}
-
-#[test]
-fn a_change_before_the_ack_of_the_answer_is_asked_to_come_again() {
-    let mut net = Net::new();
-    net.inject(B, net.invite_from_p("p"));
-    let (callee, _) = net.event(B);
-    net.act(B, |b, now| b.answer(callee, sdp("answer"), now));
-    let answer = net.response_with(200);
-    let with_offer = |text: String| {
-        text.replace(
-            "Content-Length: 0\r\n\r\n",
-            "Content-Type: application/sdp\r\nContent-Length: 3\r\n\r\nnew",
-        )
-    };
-    for (cseq, method) in [(2, "INVITE"), (3, "UPDATE")] {
-        net.inject(B, with_offer(net.within_from_p(method, "p", cseq, &answer)));
-        net.response_with(491);
-    }
-    net.inject(B, net.ack_from_p("p", &answer));
-    assert_eq!(net.event(B), (callee, LegEvent::Acked { body: None }), "the call goes on");
-    net.inject(B, with_offer(net.within_from_p("INVITE", "p", 4, &answer)));
-    assert_eq!(reoffer(net.event(B)).1, sdp("new"));
-}
-
-#[test]
-fn a_reinvite_that_crosses_our_bye_meets_no_dialog() {
-    let mut net = Net::new();
-    let (callee, answer) = call_from_p(&mut net);
-    net.act(B, |b, now| b.hang_up(callee, None, now));
-    let bye = net.request("BYE");
-    net.inject(B, net.within_from_p("INVITE", "p", 2, &answer));
-    net.response_with(481);
-    net.reply_from(B, &bye, 200, "", &[], "");
-    assert_eq!(net.event(B), (callee, LegEvent::Ended(EndedBy::Us)));
-    net.assert_quiet();
-}
-
-#[test]
-fn a_refer_while_our_reinvite_is_under_way_is_heard_all_the_same() {
-    let mut net = Net::new();
-    let (callee, answer) = call_from_p(&mut net);
-    net.act(B, |b, now| b.reoffer(callee, sdp("new"), now));
-    net.request("INVITE");
-    let extra = "Refer-To: <sip:sales@gateway>\r\nContent-Length";
-    net.inject(B, net.within_from_p("REFER", "p", 2, &answer).replace("Content-Length", extra));
-    assert!(matches!(net.event(B), (_, LegEvent::Refer { .. })));
 }
 
 #[test]

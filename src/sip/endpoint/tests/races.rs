@@ -1,0 +1,120 @@
+//! Messages that cross (RFC 5407), section by section, those that no other file has a test for: a copy of the INVITE (§3.1.1)
+//! is in `setup`, crossing BYEs (§3.2.1), an ACK after hanging up (§3.2.4) and a 2xx that crosses CANCEL in `ending`, crossing
+//! re-INVITEs (§3.3.1) in `within`.
+
+use sipx_sip::Response;
+
+use super::net::*;
+use super::within::call_from_p;
+use crate::sip::event::{EndedBy, LegEvent, LegId};
+
+fn with_offer(text: String) -> String {
+    text.replace("Content-Length: 0\r\n\r\n", "Content-Type: application/sdp\r\nContent-Length: 3\r\n\r\nnew")
+}
+
+/// A call from P to B, answered.
+fn answered_call_from_p(net: &mut Net) -> (LegId, Response) {
+    net.inject(B, net.invite_from_p("p"));
+    let (callee, _) = net.event(B);
+    net.act(B, |b, now| b.answer(callee, sdp("answer"), now));
+    (callee, net.response_with(200))
+}
+
+/// §3.1.2.
+#[test]
+fn a_cancel_that_crosses_our_answer_changes_nothing() {
+    let mut net = Net::new();
+    let (callee, answer) = answered_call_from_p(&mut net);
+    net.inject(B, request_from_p("CANCEL", "sip:+4930123@192.0.2.2", "p", 1, ""));
+    let cancelled = net.response_with(200);
+    assert!(cancelled.headers.value(&sipx_sip::HeaderName::CSeq).unwrap().ends_with(b"CANCEL"));
+    assert!(net.events(B).is_empty());
+    net.inject(B, net.ack_from_p("p", &answer));
+    assert_eq!(net.event(B), (callee, LegEvent::Acked { body: None }));
+}
+
+/// §3.1.3, §3.1.6.
+#[test]
+fn a_bye_before_the_ack_of_our_answer_ends_the_call_and_the_answer_is_not_repeated() {
+    let mut net = Net::new();
+    let (callee, answer) = answered_call_from_p(&mut net);
+    net.inject(B, net.within_from_p("BYE", "p", 2, &answer));
+    assert_eq!(net.event(B), (callee, LegEvent::Ended(EndedBy::Bye(None))));
+    let before = net.count("SIP/2.0 200");
+    net.inject(B, net.ack_from_p("p", &answer));
+    net.run(33_000);
+    assert_eq!((net.count("SIP/2.0 200"), net.count("BYE sip:p@")), (before, 0));
+    net.assert_quiet();
+}
+
+/// §3.2.3.
+#[test]
+fn an_answer_to_our_reinvite_that_crosses_our_bye_is_acknowledged() {
+    let mut net = Net::new();
+    let (callee, _) = call_from_p(&mut net);
+    net.act(B, |b, now| b.reoffer(callee, sdp("new"), now));
+    let reinvite = net.request("INVITE");
+    net.act(B, |b, now| b.hang_up(callee, None, now));
+    net.reply_from(B, &reinvite, 200, "", &[], "fine");
+    net.request("ACK");
+    let bye = net.request("BYE");
+    net.reply_from(B, &bye, 200, "", &[], "");
+    assert_eq!(net.event(B), (callee, LegEvent::Ended(EndedBy::Us)), "one BYE, one end");
+    assert_eq!(net.count("BYE"), 1);
+    net.run(40_000);
+    net.assert_quiet();
+}
+
+/// §3.3.2.
+#[test]
+fn an_update_that_crosses_our_reinvite_is_asked_to_come_again_and_ours_goes_on() {
+    let mut net = Net::new();
+    let (callee, answer) = call_from_p(&mut net);
+    net.act(B, |b, now| b.reoffer(callee, sdp("ours"), now));
+    let reinvite = net.request("INVITE");
+    net.inject(B, with_offer(net.within_from_p("UPDATE", "p", 2, &answer)));
+    net.response_with(491);
+    net.reply_from(B, &reinvite, 200, "", &[], "fine");
+    assert_eq!(net.event(B), (callee, LegEvent::ReofferAccepted { body: sdp("fine") }));
+}
+
+/// §3.1.4, §3.1.5.
+#[test]
+fn a_change_before_the_ack_of_the_answer_is_asked_to_come_again() {
+    let mut net = Net::new();
+    let (callee, answer) = answered_call_from_p(&mut net);
+    for (cseq, method) in [(2, "INVITE"), (3, "UPDATE")] {
+        net.inject(B, with_offer(net.within_from_p(method, "p", cseq, &answer)));
+        net.response_with(491);
+    }
+    net.inject(B, net.ack_from_p("p", &answer));
+    assert_eq!(net.event(B), (callee, LegEvent::Acked { body: None }), "the call goes on");
+    net.inject(B, with_offer(net.within_from_p("INVITE", "p", 4, &answer)));
+    assert!(matches!(net.event(B).1, LegEvent::Reoffer { body, .. } if body == sdp("new")));
+}
+
+/// §3.2.2.
+#[test]
+fn a_reinvite_that_crosses_our_bye_meets_no_dialog() {
+    let mut net = Net::new();
+    let (callee, answer) = call_from_p(&mut net);
+    net.act(B, |b, now| b.hang_up(callee, None, now));
+    let bye = net.request("BYE");
+    net.inject(B, net.within_from_p("INVITE", "p", 2, &answer));
+    net.response_with(481);
+    net.reply_from(B, &bye, 200, "", &[], "");
+    assert_eq!(net.event(B), (callee, LegEvent::Ended(EndedBy::Us)));
+    net.assert_quiet();
+}
+
+/// §3.3.3.
+#[test]
+fn a_refer_while_our_reinvite_is_under_way_is_heard_all_the_same() {
+    let mut net = Net::new();
+    let (callee, answer) = call_from_p(&mut net);
+    net.act(B, |b, now| b.reoffer(callee, sdp("new"), now));
+    net.request("INVITE");
+    let extra = "Refer-To: <sip:sales@gateway>\r\nContent-Length";
+    net.inject(B, net.within_from_p("REFER", "p", 2, &answer).replace("Content-Length", extra));
+    assert!(matches!(net.event(B), (_, LegEvent::Refer { .. })));
+}
