@@ -7,13 +7,14 @@
 //! - a repeated message does nothing twice; an unanswered one is repeated as RFC 3261 §17 says and given up after 32 s.
 //!
 //! Read on in `calling` (our INVITE), `called` (the peer's INVITE), `inside` (the peer's requests in a dialog),
-//! `client` (our requests in a dialog and what their responses mean), `keeping` (session timers),
-//! `reliable` (PRACK).
+//! `client` (our requests in a dialog and what their responses mean), `ending` (CANCEL and BYE),
+//! `keeping` (session timers), `reliable` (PRACK).
 
 mod called;
 mod calling;
 mod client;
 mod core;
+mod ending;
 mod inside;
 mod keeping;
 mod leg;
@@ -293,7 +294,7 @@ impl Endpoint {
     /// BYE (after the ACK), ACK + BYE for a 2xx that crosses. `reason` becomes the Reason header. The leg is over at once:
     /// `Refused` by `Cancelled` if it was our unanswered INVITE, else `Ended` by `Us`.
     pub fn hang_up(&mut self, leg: LegId, reason: Option<&str>, now: Millis) {
-        self.with(leg, |leg, core| client::hang_up(leg, core, reason, now));
+        self.with(leg, |leg, core| ending::hang_up(leg, core, reason, now));
     }
 
     /// When [`Self::handle_timeout`] must be called next.

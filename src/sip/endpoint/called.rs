@@ -4,6 +4,7 @@ use sipx_sip::{Headers, Method, Request};
 
 use super::client;
 use super::core::{Core, Inbound, Reply};
+use super::ending;
 use super::keeping;
 use super::leg::{Leg, PendingKind, Phase};
 use super::reliable::{self, Reliable};
@@ -172,7 +173,7 @@ pub fn refuse(leg: &mut Leg, core: &mut Core, code: u16, headers: &[(&str, Strin
         core.finish(key, leg.id, &Reply::code(code, true).with(headers), now);
     }
     core.end(leg, LegEvent::Ended(EndedBy::Us));
-    client::close_theirs(leg, core, now);
+    ending::close_theirs(leg, core, now);
 }
 
 /// The peer acknowledged our 2xx.
@@ -185,7 +186,7 @@ pub fn acked(leg: &mut Leg, core: &mut Core, ack: &Request, now: Millis) {
     leg.invite = None;
     core.acknowledged(key, timer::GIVE_UP, now);
     if let Some(reason) = leg.bye_after_ack.take() {
-        client::bye(leg, core, reason.as_deref(), now);
+        ending::bye(leg, core, reason.as_deref(), now);
         return;
     }
     if leg.phase == Phase::Unacknowledged {
@@ -204,9 +205,9 @@ pub fn never_acked(leg: &mut Leg, core: &mut Core, key: ServerKey, now: Millis) 
     leg.invite = None;
     let reason = leg.bye_after_ack.take().flatten();
     core.end(leg, LegEvent::Ended(EndedBy::Timeout));
-    client::close_theirs(leg, core, now);
-    client::close_ours(leg, core, now);
-    client::bye(leg, core, reason.as_deref(), now);
+    ending::close_theirs(leg, core, now);
+    ending::close_ours(leg, core, now);
+    ending::bye(leg, core, reason.as_deref(), now);
 }
 
 /// The peer cancelled its INVITE or re-INVITE before our final response.
@@ -218,7 +219,7 @@ pub fn cancelled(leg: &mut Leg, core: &mut Core, key: ServerKey, now: Millis) {
     core.finish(key, leg.id, &Reply::code(487, true), now);
     if leg.phase == Phase::Ringing {
         core.end(leg, LegEvent::Ended(EndedBy::Cancel));
-        client::close_theirs(leg, core, now);
+        ending::close_theirs(leg, core, now);
         return;
     }
     leg.pending.retain(|pending| pending.kind != PendingKind::Reinvite || pending.key != key);

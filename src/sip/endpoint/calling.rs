@@ -5,6 +5,7 @@ use sipx_sip::{HeaderName, Response, Uri};
 
 use super::client::{self, acknowledge};
 use super::core::{Core, TimerId};
+use super::ending;
 use super::keeping;
 use super::leg::{Ack, Leg, Phase};
 use super::reliable;
@@ -96,7 +97,7 @@ pub fn answered(leg: &mut Leg, core: &mut Core, client: &Client, response: &Resp
         // It crossed our CANCEL or BYE. After a BYE the peer knows already.
         send_ack(leg, core, &client.authorization, None, now);
         if client.purpose == Purpose::Invite {
-            client::bye(leg, core, None, now);
+            ending::bye(leg, core, None, now);
         }
         return;
     }
@@ -201,5 +202,5 @@ pub fn end_fork(
     let Some(leg) = made.and_then(|made| legs.get_mut(made)) else { return };
     core.forks.insert(key, leg.id);
     send_ack(leg, core, &Lines::default(), None, now);
-    client::bye(leg, core, None, now);
+    ending::bye(leg, core, None, now);
 }

@@ -1,4 +1,4 @@
-//! Our requests: sending, repeating, giving up; what a response means for the leg; how we hang up.
+//! Our requests: sending, repeating, giving up; what a response means for the leg.
 
 use std::time::Duration;
 
@@ -6,17 +6,18 @@ use bytes::Bytes;
 use sipx_sip::{HeaderName, Response};
 
 use super::calling;
-use super::core::{Core, Reply, TimerId};
+use super::core::{Core, TimerId};
+use super::ending;
 use super::keeping;
-use super::leg::{Leg, PendingKind, Phase, Referral, Retry};
+use super::leg::{Leg, Phase, Referral, Retry};
 use super::reliable;
 use crate::sip::dialog::Dialog;
 use crate::sip::digest::Digest;
-use crate::sip::event::{Body, EndedBy, Flow, LegEvent, OutgoingRefer, RefusedBy, RequestId, Transport};
+use crate::sip::event::{Body, Flow, LegEvent, OutgoingRefer, RefusedBy, RequestId, Transport};
 use crate::sip::read::{self, Identified};
 use crate::sip::time::Millis;
 use crate::sip::timer;
-use crate::sip::transaction::{Again, Cancel, Client, ClientState, OnGlare, Purpose};
+use crate::sip::transaction::{Again, Client, ClientState, OnGlare, Purpose};
 use crate::sip::wire::{ALLOW, Lines, SUPPORTED, SUPPORTED_UNACKNOWLEDGED, reason_phrase};
 
 /// A re-INVITE that has got a provisional response waits this long for the final one. (The INVITE that makes the leg waits
@@ -118,7 +119,7 @@ pub fn acknowledge(
 }
 
 /// Sends CANCEL for the INVITE at `index` in `leg.clients`.
-fn send_cancel(leg: &mut Leg, core: &mut Core, index: usize, now: Millis) {
+pub fn send_cancel(leg: &mut Leg, core: &mut Core, index: usize, now: Millis) {
     let Some(invite) = leg.clients.get_mut(index) else { return };
     let Some(cancel) = &mut invite.cancel else { return };
     cancel.sent = true;
@@ -175,7 +176,7 @@ pub fn on_timer(leg: &mut Leg, core: &mut Core, seq: u32, cancel: bool, now: Mil
             client.gives_up.map(|end| core.wheel.set(end, TimerId::Client { leg: leg.id, seq, cancel }));
         let reason = reason_phrase(408).to_owned();
         core.end(leg, LegEvent::Refused { code: 408, reason, by: RefusedBy::Timeout });
-        return self::cancel(leg, core, None, now);
+        return ending::cancel(leg, core, None, now);
     }
     let repeats = match client.state {
         ClientState::Trying => true,
@@ -417,7 +418,7 @@ fn failed(leg: &mut Leg, core: &mut Core, client: Client, outcome: &Outcome<'_>,
             491 if on_glare == OnGlare::Retry && leg.glares < MOST_GLARES => {
                 retry_later(leg, core, client.again.body, now)
             }
-            481 | 408 => lost(leg, core, now),
+            481 | 408 => ending::lost(leg, core, now),
             _ => {
                 leg.glares = 0;
                 core.tell(leg, LegEvent::ReofferRefused { code });
@@ -427,7 +428,7 @@ fn failed(leg: &mut Leg, core: &mut Core, client: Client, outcome: &Outcome<'_>,
         Purpose::Request(..) | Purpose::Refresh | Purpose::Update | Purpose::Probe
             if matches!(code, 481 | 408) =>
         {
-            lost(leg, core, now);
+            ending::lost(leg, core, now);
         }
         Purpose::Request(request, _) => {
             leg.referral.take_if(|referral| referral.request == request);
@@ -446,16 +447,6 @@ fn send_again(leg: &mut Leg, core: &mut Core, client: Client, now: Millis) {
     send(leg, core, client.purpose, client.again, now);
     if let Some(again) = leg.clients.last_mut() {
         again.challenges = challenges;
-    }
-}
-
-/// The peer has no such dialog, or is gone: so is the leg (RFC 3261 §12.2.1.2).
-fn lost(leg: &mut Leg, core: &mut Core, now: Millis) {
-    if !leg.is_over() {
-        core.end(leg, LegEvent::Ended(EndedBy::Timeout));
-        close_theirs(leg, core, now);
-        close_ours(leg, core, now);
-        bye(leg, core, None, now);
     }
 }
 
@@ -551,90 +542,4 @@ fn request_with(leg: &mut Leg, core: &mut Core, request: RequestId, method: &str
         return;
     }
     send(leg, core, Purpose::Request(request, method.into()), again, now);
-}
-
-/// Ends the leg.
-pub fn hang_up(leg: &mut Leg, core: &mut Core, reason: Option<&str>, now: Millis) {
-    let phase = leg.phase;
-    if phase == Phase::Calling {
-        let reason_text = reason_phrase(487).to_owned();
-        core.end(leg, LegEvent::Refused { code: 487, reason: reason_text, by: RefusedBy::Cancelled });
-        cancel(leg, core, reason, now);
-        return;
-    }
-    if phase == Phase::Over {
-        return;
-    }
-    core.end(leg, LegEvent::Ended(EndedBy::Us));
-    match phase {
-        Phase::Ringing => {
-            let headers: Vec<_> = reason.map(|reason| ("Reason", reason.to_owned())).into_iter().collect();
-            if let Some((key, _)) = leg.invite.take() {
-                core.finish(key, leg.id, &Reply::code(480, true).with(&headers), now);
-            }
-            close_theirs(leg, core, now);
-        }
-        // The peer's ACK is awaited: BYE comes after it (RFC 3261 §15).
-        Phase::Unacknowledged if leg.invite.is_some() => {
-            let awaited = leg.invite.take();
-            close_theirs(leg, core, now);
-            leg.invite = awaited;
-            leg.bye_after_ack = Some(reason.map(Into::into));
-        }
-        _ => {
-            if leg.owes_ack() {
-                calling::send_ack(leg, core, &Lines::default(), None, now);
-            }
-            close_theirs(leg, core, now);
-            bye(leg, core, reason, now);
-        }
-    }
-}
-
-/// Cancels our INVITE, now or when a provisional response comes.
-pub fn cancel(leg: &mut Leg, core: &mut Core, reason: Option<&str>, now: Millis) {
-    let unanswered = |c: &Client| c.purpose == Purpose::Invite && c.state != ClientState::Acknowledged;
-    let Some(index) = leg.clients.iter().position(unanswered) else { return };
-    let Some(client) = leg.clients.get_mut(index) else { return };
-    client.cancel = Some(Cancel { reason: reason.map(Into::into), sent: false });
-    if client.state == ClientState::Proceeding {
-        send_cancel(leg, core, index, now);
-    }
-}
-
-/// Sends BYE.
-pub fn bye(leg: &mut Leg, core: &mut Core, reason: Option<&str>, now: Millis) {
-    let headers = Lines::collect(reason.map(|reason| ("Reason", reason)));
-    send(leg, core, Purpose::Bye, Again { headers, body: None, max_forwards: 70 }, now);
-}
-
-/// The dialog is over: the peer's open requests get 487 (RFC 3261 §15.1.2), accepted INVITEs are not repeated any more.
-pub fn close_theirs(leg: &mut Leg, core: &mut Core, now: Millis) {
-    for pending in std::mem::take(&mut leg.pending) {
-        core.finish(pending.key, leg.id, &Reply::code(487, pending.kind == PendingKind::Reinvite), now);
-    }
-    if let Some((key, _)) = leg.invite.take() {
-        core.settle_invite(key, leg.id, now);
-    }
-}
-
-/// The peer has ended the dialog: our own requests are given up as well, but for an INVITE, whose final response must be
-/// acknowledged. (When we end it, what was sent before is still brought to its end: a NOTIFY tells the outcome of a REFER.)
-pub fn close_ours(leg: &mut Leg, core: &mut Core, now: Millis) {
-    let id = leg.id;
-    leg.clients.retain_mut(|client| {
-        let keep = client.purpose.is_invite();
-        if !keep {
-            core.wheel.cancel(&mut client.timer);
-        } else if client.state != ClientState::Acknowledged {
-            let end = now + timer::GIVE_UP;
-            if client.gives_up.is_none_or(|old| old > end) {
-                core.wheel.cancel(&mut client.timer);
-                client.gives_up = Some(end);
-                let timer = TimerId::Client { leg: id, seq: client.seq, cancel: false };
-                client.timer = Some(core.wheel.set(end, timer));
-            }
-        }
-        keep
-    });
 }

@@ -5,6 +5,7 @@ use sipx_sip::{HeaderName, Method};
 use super::called::ACCEPT;
 use super::client;
 use super::core::{Core, Inbound, Reply};
+use super::ending;
 use super::keeping;
 use super::leg::{Leg, Pending, PendingKind, Phase, Referral, Subscription};
 use super::reliable;
@@ -107,15 +108,15 @@ fn ended_by_peer(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis)
     }
     let reason = read::text(&inbound.request.headers, &HeaderName::Reason);
     core.end(leg, LegEvent::Ended(EndedBy::Bye(reason)));
-    client::close_theirs(leg, core, now);
-    client::close_ours(leg, core, now);
+    ending::close_theirs(leg, core, now);
+    ending::close_ours(leg, core, now);
 }
 
 fn ended_before_answer(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
     core.reply_within(leg.id, inbound, &Reply::code(200, false), now);
     let reason = "Ended by the callee before its answer came".to_owned();
     core.end(leg, LegEvent::Refused { code: 480, reason, by: RefusedBy::Response });
-    client::cancel(leg, core, None, now);
+    ending::cancel(leg, core, None, now);
 }
 
 fn reinvite(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {

@@ -10,6 +10,7 @@ use sipx_sip::Headers;
 
 use super::client;
 use super::core::{Core, TimerId};
+use super::ending;
 use super::leg::Leg;
 use crate::sip::event::{Body, EndedBy, LegEvent};
 use crate::sip::read;
@@ -140,9 +141,9 @@ pub fn on_timer(leg: &mut Leg, core: &mut Core, now: Millis) {
     }
     if leg.session.ends <= now {
         core.end(leg, LegEvent::Ended(EndedBy::Expired));
-        client::close_theirs(leg, core, now);
-        client::close_ours(leg, core, now);
-        return client::bye(leg, core, Some(EXPIRED), now);
+        ending::close_theirs(leg, core, now);
+        ending::close_ours(leg, core, now);
+        return ending::bye(leg, core, Some(EXPIRED), now);
     }
     refresh(leg, core, now);
     let next = (now + AGAIN).min(leg.session.ends);

@@ -14,6 +14,7 @@ use sipx_sip::{HeaderName, Headers, Response};
 use super::called;
 use super::client;
 use super::core::{Core, Inbound, Reply, TimerId};
+use super::ending;
 use super::leg::{Leg, Phase};
 use crate::sip::dialog::Dialog;
 use crate::sip::event::{Body, EndedBy, Flow, LegEvent, Reliability};
@@ -145,7 +146,7 @@ pub fn on_timer(leg: &mut Leg, core: &mut Core, now: Millis) {
         core.finish(key, leg.id, &Reply::code(504, true), now);
     }
     core.end(leg, LegEvent::Ended(EndedBy::Timeout));
-    client::close_theirs(leg, core, now);
+    ending::close_theirs(leg, core, now);
 }
 
 /// PRACK. An offer in it would need somebody who can answer it before the call is answered: there is nobody.
