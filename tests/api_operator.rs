@@ -2,6 +2,8 @@
 //! gateway pods whose control side is the real one.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that can't go on panics")]
 
+#[path = "operator/certificates.rs"]
+mod certificates;
 #[path = "operator/election.rs"]
 mod election;
 #[path = "operator/failover.rs"]

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use super::call_id::Instance;
-use crate::sip::event::Transport;
+use crate::sip::event::{TlsPeer, Transport};
 use crate::telemetry::LogArgs;
 
 /// The port of HTTP when nothing else is said.
@@ -69,6 +69,14 @@ pub struct Args {
         default_value = "/etc/voicedock/api-keys"
     )]
     pub api_keys: PathBuf,
+    /// Directory with the certificate of each TLS listener: <port>/tls.crt and <port>/tls.key, mounted Secrets
+    #[arg(
+        long,
+        env = "VOICEDOCK_CERTIFICATES",
+        value_name = "DIRECTORY",
+        default_value = "/etc/voicedock/certificates"
+    )]
+    pub certificates: PathBuf,
     /// Directory for the copy of the table that a restarted container starts from
     #[arg(long, env = "VOICEDOCK_STATE", value_name = "DIRECTORY", default_value = "/var/lib/voicedock")]
     pub state: PathBuf,
@@ -99,6 +107,8 @@ pub struct Config {
     pub http: SocketAddr,
     /// Directory of the bearer keys.
     pub api_keys: PathBuf,
+    /// Directory of the certificates of TLS listeners.
+    pub certificates: PathBuf,
     /// Directory of the disk copy.
     pub state: PathBuf,
     /// Shards, 1 to 256.
@@ -203,6 +213,7 @@ impl Config {
             drain: Duration::from_secs(args.drain_seconds.into()),
             http: args.http.unwrap_or_else(|| SocketAddr::new(every_address(args.pod_ip), HTTP_PORT)),
             api_keys: args.api_keys,
+            certificates: args.certificates,
             state: args.state,
             shards: args.shards.map_or(processors, usize::from).clamp(1, 256),
             max_calls: usize::try_from(args.max_calls).unwrap_or(usize::MAX),
@@ -298,7 +309,8 @@ fn transport_named(name: &str) -> Result<Transport, String> {
     match name {
         "udp" => Ok(Transport::Udp),
         "tcp" => Ok(Transport::Tcp),
-        other => Err(format!("'{other}' is no transport of this version; it has udp and tcp")),
+        "tls" => Ok(Transport::Tls(TlsPeer::ANYBODY)),
+        other => Err(format!("'{other}' is no transport of this version; it has udp, tcp and tls")),
     }
 }
 
@@ -306,6 +318,7 @@ fn name_of(transport: Transport) -> &'static str {
     match transport {
         Transport::Udp => "udp",
         Transport::Tcp => "tcp",
+        Transport::Tls(_) => "tls",
     }
 }
 
@@ -378,7 +391,7 @@ mod tests {
             ("--listeners=", "udp:5060,tcp:5060"),
             ("--listeners=udp", "such as udp:5060"),
             ("--listeners=udp:0", "such as udp:5060"),
-            ("--listeners=tls:5061", "it has udp and tcp"),
+            ("--listeners=sctp:5060", "it has udp, tcp and tls"),
             ("--listeners=udp:5060,udp:5060", "named twice"),
             ("--advertise=udp=2001:db8::1::5060", "not host:port"),
             ("--advertise=udp=[sip.example.com]:5060", "not host:port"),

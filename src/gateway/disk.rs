@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::snapshot::{Login, Parts, Piece};
+use super::snapshot::{Credential, Parts, Piece};
 use crate::routing::table::CredentialId;
 
 /// The layout above. A gateway that reads another one waits for the API server.
@@ -95,7 +95,7 @@ struct Head {
     generation: i64,
     hash: String,
     slices: Vec<HeadSlice>,
-    credentials: BTreeMap<CredentialId, Login>,
+    credentials: BTreeMap<CredentialId, Credential>,
 }
 
 #[derive(Serialize, Deserialize)]

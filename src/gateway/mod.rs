@@ -17,6 +17,7 @@ mod shard;
 pub mod snapshot;
 mod sockets;
 pub mod table;
+mod tls;
 mod trunks;
 mod view;
 

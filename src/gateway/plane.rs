@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -21,11 +22,13 @@ use super::resolve::Resolver;
 use super::shard::{Shard, ShardInput};
 use super::snapshot::Snapshot;
 use super::sockets::{self, PodAddress, SHARD_QUEUE, Sockets};
+use super::tls::{TlsError, TlsPeers};
 use super::trunks::{Keeper, KeeperConfig};
 use crate::metrics::Metrics;
 use crate::routing::ack::TrunkReports;
+use crate::routing::table::SipTarget;
 use crate::sip::endpoint::{Endpoint, EndpointConfig, LocalAddress, LocalAddresses};
-use crate::sip::event::Transport;
+use crate::sip::event::{Flow, TlsPeer, Transport};
 use crate::sip::outside::Outside;
 
 /// How often a drain looks whether the last call is gone.
@@ -40,6 +43,8 @@ const USER_AGENT: &str = concat!("VoiceDock/", env!("CARGO_PKG_VERSION"));
 pub struct PlaneConfig {
     /// Sockets to bind and what to say about them.
     pub listeners: Vec<Listener>,
+    /// Where the certificates of TLS listeners are.
+    pub certificates: PathBuf,
     /// What Contacts and call ids carry.
     pub instance: Instance,
     /// The pod's own address.
@@ -69,6 +74,7 @@ pub(super) struct Shared {
     pub(super) sockets: Arc<Sockets>,
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(super) resolver: Resolver,
+    pub(super) tls: Arc<TlsPeers>,
     pub(super) calls: Arc<Calls>,
     pub(super) lines: Arc<Lines>,
     pub(super) metrics: PlaneMetrics,
@@ -84,12 +90,20 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// A way to a target, with who it leads to if it does so over TLS.
+    pub(super) fn secured(&self, way: Flow, target: &SipTarget) -> Result<Flow, TlsError> {
+        match way.transport {
+            Transport::Tls(_) => {
+                let peer = self.tls.of(target, &self.snapshot.load())?;
+                Ok(Flow { transport: Transport::Tls(peer), ..way })
+            }
+            Transport::Udp | Transport::Tcp => Ok(way),
+        }
+    }
+
     /// The host that identities in headers name for calls over `transport`.
     pub(super) fn advertised_host(&self, transport: Transport) -> String {
-        let address = match transport {
-            Transport::Udp => &self.addresses.udp,
-            Transport::Tcp => &self.addresses.tcp,
-        };
+        let address = self.addresses.of(transport);
         if address.host.contains(':') { format!("[{}]", address.host) } else { address.host.clone() }
     }
 }
@@ -105,26 +119,30 @@ pub struct Plane {
 pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
     let metrics = PlaneMetrics::new(&config.metrics);
     let closing = CancellationToken::new();
-    let bound = sockets::bind(&config.listeners).await?;
+    let bound = sockets::bind(&config.listeners, &config.certificates).await?;
     let inputs: Vec<_> = config.control.iter().map(|_| mpsc::channel::<ShardInput>(SHARD_QUEUE)).collect();
     let senders: Vec<_> = inputs.iter().map(|(sender, _)| sender.clone()).collect();
     let (keeper, kept) = mpsc::channel(SHARD_QUEUE);
-    let pod = PodAddress { ip: config.ip, instance: config.instance, peers: Arc::clone(&config.peers) };
+    let tls = Arc::new(TlsPeers::default());
+    let (peers, instance) = (Arc::clone(&config.peers), config.instance);
+    let pod = PodAddress { ip: config.ip, instance, peers, tls: Arc::clone(&tls) };
     let sockets = Sockets::start(bound, senders.clone(), keeper, metrics.clone(), pod, closing.clone());
     let address = |transport| {
         let listener = config.listeners.iter().find(|listener| listener.transport == transport)?;
         Some(LocalAddress { host: listener.advertise.host.clone(), port: listener.advertise.port })
     };
     // A pod that doesn't listen on a transport still dials over it: peers answer on the connection that it opened.
-    let own = || LocalAddress { host: config.ip.to_string(), port: 5060 };
+    let own = |port| LocalAddress { host: config.ip.to_string(), port };
     let addresses = LocalAddresses {
-        udp: address(Transport::Udp).unwrap_or_else(own),
-        tcp: address(Transport::Tcp).unwrap_or_else(own),
+        udp: address(Transport::Udp).unwrap_or_else(|| own(5060)),
+        tcp: address(Transport::Tcp).unwrap_or_else(|| own(5060)),
+        tls: address(Transport::Tls(TlsPeer::ANYBODY)).unwrap_or_else(|| own(5061)),
     };
     let shared = Arc::new(Shared {
         sockets,
         snapshot: config.snapshot,
         resolver: config.resolver,
+        tls,
         calls: config.calls,
         lines: Arc::default(),
         metrics,

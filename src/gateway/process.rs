@@ -146,6 +146,7 @@ pub async fn run(args: Args) -> Result<(), GatewayError> {
         plane: PlaneConfig {
             ip: config.pod.ip,
             listeners: config.listeners.clone(),
+            certificates: config.certificates.clone(),
             instance: config.pod.instance,
             max_calls: config.max_calls,
             snapshot,

@@ -16,7 +16,7 @@ use hickory_resolver::{ConnectionProvider, ResolverBuilder, TokioResolver};
 
 use crate::routing::locate::{self, Naptr, Srv};
 use crate::routing::table::{SipTarget, TransportEntry};
-use crate::sip::event::{Flow, Transport};
+use crate::sip::event::{Flow, TlsPeer, Transport};
 
 /// A caller is waiting: a name server that is slower than this counts as gone.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(4);
@@ -52,6 +52,8 @@ impl From<TransportEntry> for Transport {
         match entry {
             TransportEntry::Udp => Self::Udp,
             TransportEntry::Tcp => Self::Tcp,
+            // To whom is known when the connection is made.
+            TransportEntry::Tls => Self::Tls(TlsPeer::ANYBODY),
         }
     }
 }

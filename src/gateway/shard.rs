@@ -18,7 +18,7 @@ use super::control::{ControlError, ControlRequest};
 use super::lines::{Lines, Taken};
 use super::plane::Shared;
 use super::resolve::{ResolveError, literal};
-use super::snapshot::Snapshot;
+use super::snapshot::{Credential, Snapshot};
 use super::view;
 use crate::call::{
     Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Refer, Timer,
@@ -446,6 +446,10 @@ impl Shard {
         let Some(flow) = ways.pop_front() else {
             return self.can_not_dial(key, leg, RefusedBy::Transport, "there is no way to it".to_owned());
         };
+        let flow = match self.shared.secured(flow, &dial.target) {
+            Ok(flow) => flow,
+            Err(error) => return self.can_not_dial(key, leg, RefusedBy::Transport, error.to_string()),
+        };
         let Some(credentials) = credentials(&self.shared, dial.credential.clone()) else {
             let reason = "credentials are gone".to_owned();
             return self.can_not_dial(key, leg, RefusedBy::Unauthorized, reason);
@@ -595,8 +599,12 @@ fn credentials(
 ) -> Option<Option<Credentials>> {
     let Some((id, realm)) = credential else { return Some(None) };
     let snapshot = shared.snapshot.load();
-    let login = snapshot.credentials.get(&id)?;
-    Some(Some(Credentials { username: login.username.clone(), password: login.password.clone(), realm }))
+    match snapshot.credentials.get(&id)? {
+        Credential::Login { username, password } => {
+            Some(Some(Credentials { username: username.clone(), password: password.clone(), realm }))
+        }
+        Credential::Certificate { .. } | Credential::Authorities { .. } => None,
+    }
 }
 
 /// What a step may look at: now.

@@ -24,16 +24,32 @@ pub struct Snapshot {
     /// The table.
     pub index: Index,
     /// Every credential that a trunk of the table names.
-    pub credentials: HashMap<CredentialId, Login>,
+    pub credentials: HashMap<CredentialId, Credential>,
 }
 
-/// User name and password of a trunk. `Debug` shows neither.
+/// One value of the credentials Secret. `Debug` shows nothing of it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Login {
-    /// User name.
-    pub username: String,
-    /// Password.
-    pub password: String,
+#[serde(untagged)]
+pub enum Credential {
+    /// For digest authentication.
+    Login {
+        /// User name.
+        username: String,
+        /// Password.
+        password: String,
+    },
+    /// What is shown over TLS.
+    Certificate {
+        /// The certificate and those between it and its authority, PEM.
+        certificate: String,
+        /// Its private key, PEM.
+        key: String,
+    },
+    /// Who is trusted over TLS.
+    Authorities {
+        /// Their certificates, PEM.
+        authorities: String,
+    },
 }
 
 /// One generation as it was fetched: not verified yet.
@@ -46,7 +62,7 @@ pub struct Parts {
     /// The slices in the head's order.
     pub slices: Vec<Piece>,
     /// Credentials; those that the table doesn't name are left out of the snapshot.
-    pub credentials: BTreeMap<CredentialId, Login>,
+    pub credentials: BTreeMap<CredentialId, Credential>,
 }
 
 /// One slice as text: a tenth of the memory that it takes as a tree.
@@ -126,12 +142,12 @@ impl Parts {
     pub fn keep_named(&mut self, table: &Table) -> Result<(), SnapshotError> {
         let mut named = BTreeMap::new();
         for (trunk, entry) in &table.trunks {
-            let Some(id) = &entry.credential else { continue };
-            let login = self.credentials.get(id).ok_or_else(|| SnapshotError::MissingCredential {
-                credential: id.0.clone(),
-                trunk: trunk.clone(),
-            })?;
-            named.insert(id.clone(), login.clone());
+            for id in entry.credentials() {
+                let credential = self.credentials.get(id).ok_or_else(|| {
+                    SnapshotError::MissingCredential { credential: id.0.clone(), trunk: trunk.clone() }
+                })?;
+                named.insert(id.clone(), credential.clone());
+            }
         }
         self.credentials = named;
         Ok(())
@@ -143,7 +159,11 @@ impl Parts {
             generation: self.generation,
             hash: self.hash.clone(),
             index: before.index.follow(Arc::new(table)),
-            credentials: self.credentials.iter().map(|(id, login)| (id.clone(), login.clone())).collect(),
+            credentials: self
+                .credentials
+                .iter()
+                .map(|(id, credential)| (id.clone(), credential.clone()))
+                .collect(),
         }
     }
 
@@ -165,9 +185,9 @@ impl fmt::Debug for Snapshot {
     }
 }
 
-impl fmt::Debug for Login {
+impl fmt::Debug for Credential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Login(…)")
+        f.write_str("Credential(…)")
     }
 }
 
@@ -192,7 +212,7 @@ pub(crate) mod tests {
         let trunk: TrunkEntry = serde_json::from_value(trunk).unwrap();
         table.trunks.insert(ObjectKey::new("acme", "office-pbx"), Arc::new(trunk));
         let mut parts = of_table(generation, &table);
-        let login = Login { username: "acme".to_owned(), password: password.to_owned() };
+        let login = Credential::Login { username: "acme".to_owned(), password: password.to_owned() };
         parts.credentials.insert(id, login);
         parts
     }
@@ -285,7 +305,7 @@ pub(crate) mod tests {
     #[test]
     fn credentials_that_the_table_does_not_name_are_dropped() {
         let mut parts = parts_with_login(1, "v2", "secret");
-        let revoked = Login { username: "acme".to_owned(), password: "revoked".to_owned() };
+        let revoked = Credential::Login { username: "acme".to_owned(), password: "revoked".to_owned() };
         parts.credentials.insert(CredentialId("v1".to_owned()), revoked);
         let (parts, snapshot) = parts.assemble().unwrap();
         assert_eq!(parts.credentials.len(), 1);

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::hash::Hasher;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,9 +14,10 @@ use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
 use siphasher::sip::SipHasher24;
 use sipx_sip::{HeaderName, Limits, Message, Request};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 
 use super::call_id::Instance;
@@ -23,7 +25,8 @@ use super::config::Listener;
 use super::peers::Peers;
 use super::plane_metrics::PlaneMetrics;
 use super::shard::ShardInput;
-use crate::sip::event::{Flow, Transport};
+use super::tls::{ListenerCertificate, TlsPeers};
+use crate::sip::event::{Flow, TlsPeer, Transport};
 use crate::sip::front_door::{self, Stream, Verdict};
 use crate::sip::{identity, proxy};
 
@@ -31,7 +34,7 @@ use crate::sip::{identity, proxy};
 pub(super) const SHARD_QUEUE: usize = 4096;
 /// Messages that may wait for one stream's peer to read.
 const STREAM_QUEUE: usize = 256;
-/// A peer that doesn't accept a connection within this time counts as unreachable.
+/// A peer that doesn't accept a connection within this time, TLS included, counts as unreachable.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// A stream on which nothing was read for this long is closed; peers keep theirs open with CRLF (RFC 5626) or requests.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(900);
@@ -49,7 +52,8 @@ struct Datagrams {
 /// The sockets of the process.
 pub(super) struct Sockets {
     udp: Vec<Datagrams>,
-    streams: Mutex<HashMap<SocketAddr, mpsc::Sender<Bytes>>>,
+    streams: Mutex<HashMap<Flow, mpsc::Sender<Bytes>>>,
+    tls: Arc<TlsPeers>,
     shards: Vec<mpsc::Sender<ShardInput>>,
     /// Who sends requests outside of dialogs and waits for their responses.
     keeper: mpsc::Sender<ShardInput>,
@@ -69,7 +73,8 @@ pub(super) struct Sockets {
 /// Sockets that are bound but not yet read from.
 pub(super) struct Bound {
     udp: Vec<Datagrams>,
-    tcp: Vec<TcpListener>,
+    /// With how they are secured, if they are.
+    tcp: Vec<(TcpListener, Option<TlsAcceptor>)>,
 }
 
 /// Who this pod is, and who its neighbours are.
@@ -78,10 +83,18 @@ pub(super) struct PodAddress {
     pub(super) ip: std::net::IpAddr,
     pub(super) instance: Instance,
     pub(super) peers: Arc<ArcSwap<Peers>>,
+    /// To whom connections over TLS are made.
+    pub(super) tls: Arc<TlsPeers>,
 }
 
-/// Binds every listener.
-pub(super) async fn bind(listeners: &[Listener]) -> io::Result<Bound> {
+/// A connection that was made.
+enum Connected {
+    Plain(TcpStream),
+    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+/// Binds every listener. The certificate of a TLS listener is in the directory of `certificates` that is named after its port.
+pub(super) async fn bind(listeners: &[Listener], certificates: &Path) -> io::Result<Bound> {
     let mut bound = Bound { udp: Vec::new(), tcp: Vec::new() };
     for listener in listeners {
         match listener.transport {
@@ -97,7 +110,12 @@ pub(super) async fn bind(listeners: &[Listener]) -> io::Result<Bound> {
                 let udp = Arc::new(UdpSocket::from_std(socket.into())?);
                 bound.udp.push(Datagrams { udp, v6: listener.bind.is_ipv6() });
             }
-            Transport::Tcp => bound.tcp.push(TcpListener::bind(listener.bind).await?),
+            Transport::Tcp => bound.tcp.push((TcpListener::bind(listener.bind).await?, None)),
+            Transport::Tls(_) => {
+                let directory = certificates.join(listener.bind.port().to_string());
+                let config = ListenerCertificate::follow(directory).map_err(io::Error::other)?;
+                bound.tcp.push((TcpListener::bind(listener.bind).await?, Some(TlsAcceptor::from(config))));
+            }
         }
     }
     Ok(bound)
@@ -119,6 +137,7 @@ impl Sockets {
         let sockets = Arc::new_cyclic(|this| Self {
             udp: bound.udp,
             streams: Mutex::default(),
+            tls: pod.tls,
             shards,
             keeper,
             metrics,
@@ -132,13 +151,13 @@ impl Sockets {
         for socket in &sockets.udp {
             tokio::spawn(Arc::clone(&sockets).read_datagrams(Arc::clone(&socket.udp)));
         }
-        for listener in bound.tcp {
-            tokio::spawn(Arc::clone(&sockets).accept(listener));
+        for (listener, tls) in bound.tcp {
+            tokio::spawn(Arc::clone(&sockets).accept(listener, tls));
         }
         sockets
     }
 
-    /// Sends one message; over TCP on the peer's connection, which is opened if there is none.
+    /// Sends one message; over streams on the peer's connection, which is opened if there is none.
     pub(super) fn send(&self, flow: Flow, bytes: Bytes) {
         match flow.transport {
             Transport::Udp => {
@@ -154,9 +173,9 @@ impl Sockets {
                     Some(Err(_)) | None => self.failed(flow),
                 }
             }
-            Transport::Tcp => {
+            Transport::Tcp | Transport::Tls(_) => {
                 let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-                let sender = streams.entry(flow.peer).or_insert_with(|| {
+                let sender = streams.entry(flow).or_insert_with(|| {
                     let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
                     if let Some(sockets) = self.this.upgrade() {
                         tokio::spawn(sockets.connect(flow, sender.clone(), receiver));
@@ -202,7 +221,7 @@ impl Sockets {
         }
     }
 
-    async fn accept(self: Arc<Self>, listener: TcpListener) {
+    async fn accept(self: Arc<Self>, listener: TcpListener, tls: Option<TlsAcceptor>) {
         loop {
             let accepted = tokio::select! {
                 () = self.closing.cancelled() => return,
@@ -211,9 +230,11 @@ impl Sockets {
             match accepted {
                 Ok((stream, peer)) => {
                     let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
-                    self.streams.lock().unwrap_or_else(PoisonError::into_inner).insert(peer, sender.clone());
-                    let flow = Flow { transport: Transport::Tcp, peer };
-                    tokio::spawn(Arc::clone(&self).run_stream(stream, flow, sender, receiver));
+                    let transport =
+                        if tls.is_some() { Transport::Tls(TlsPeer::ANYBODY) } else { Transport::Tcp };
+                    let flow = Flow { transport, peer };
+                    self.streams.lock().unwrap_or_else(PoisonError::into_inner).insert(flow, sender.clone());
+                    tokio::spawn(Arc::clone(&self).accepted(stream, tls.clone(), flow, sender, receiver));
                 }
                 Err(error) => {
                     tracing::warn!(
@@ -225,30 +246,60 @@ impl Sockets {
         }
     }
 
+    async fn accepted(
+        self: Arc<Self>,
+        stream: TcpStream,
+        tls: Option<TlsAcceptor>,
+        flow: Flow,
+        sender: mpsc::Sender<Bytes>,
+        receiver: mpsc::Receiver<Bytes>,
+    ) {
+        let _ = stream.set_nodelay(true);
+        let Some(tls) = tls else { return self.run_stream(stream, flow, sender, receiver).await };
+        match tokio::time::timeout(CONNECT_TIMEOUT, tls.accept(stream)).await {
+            Ok(Ok(stream)) => self.run_stream(stream, flow, sender, receiver).await,
+            Ok(Err(_)) | Err(_) => {
+                self.metrics.drop("tls-handshake");
+                self.forget_stream(flow, &sender);
+            }
+        }
+    }
+
     async fn connect(
         self: Arc<Self>,
         flow: Flow,
         sender: mpsc::Sender<Bytes>,
         receiver: mpsc::Receiver<Bytes>,
     ) {
-        match tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(flow.peer)).await {
-            Ok(Ok(stream)) => self.run_stream(stream, flow, sender, receiver).await,
-            Ok(Err(_)) | Err(_) => {
-                self.forget_stream(flow, &sender);
-                self.failed(flow);
-            }
-        }
+        let connecting = async {
+            let stream = TcpStream::connect(flow.peer).await?;
+            let _ = stream.set_nodelay(true);
+            let Transport::Tls(peer) = flow.transport else { return Ok(Connected::Plain(stream)) };
+            // Whoever connected to us is gone: we know no name by which to find them.
+            let client = self.tls.client(peer).ok_or_else(|| io::Error::other("the connection is gone"))?;
+            let secured = TlsConnector::from(client.config).connect(client.name, stream).await?;
+            Ok::<_, io::Error>(Connected::Tls(Box::new(secured)))
+        };
+        let failed = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+            Ok(Ok(Connected::Plain(stream))) => return self.run_stream(stream, flow, sender, receiver).await,
+            Ok(Ok(Connected::Tls(stream))) => return self.run_stream(stream, flow, sender, receiver).await,
+            Ok(Err(error)) => error,
+            Err(_) => io::Error::new(io::ErrorKind::TimedOut, "nobody accepted in time"),
+        };
+        let transport = flow.transport.name();
+        tracing::warn!("no connection to {} over {transport}: {failed}", flow.peer);
+        self.forget_stream(flow, &sender);
+        self.failed(flow);
     }
 
     async fn run_stream(
         self: Arc<Self>,
-        stream: TcpStream,
+        stream: impl AsyncRead + AsyncWrite + Unpin,
         flow: Flow,
         sender: mpsc::Sender<Bytes>,
         mut receiver: mpsc::Receiver<Bytes>,
     ) {
-        let _ = stream.set_nodelay(true);
-        let (mut reader, mut writer) = stream.into_split();
+        let (mut reader, mut writer) = tokio::io::split(stream);
         let reading = async {
             let mut door = Stream::new(Limits::stream());
             let mut buffer = vec![0; 16 * 1024];
@@ -268,7 +319,7 @@ impl Sockets {
         };
         let writing = async {
             while let Some(bytes) = receiver.recv().await {
-                if writer.write_all(&bytes).await.is_err() {
+                if writer.write_all(&bytes).await.is_err() || writer.flush().await.is_err() {
                     break;
                 }
             }
@@ -284,8 +335,8 @@ impl Sockets {
 
     fn forget_stream(&self, flow: Flow, sender: &mpsc::Sender<Bytes>) {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-        if streams.get(&flow.peer).is_some_and(|current| current.same_channel(sender)) {
-            streams.remove(&flow.peer);
+        if streams.get(&flow).is_some_and(|current| current.same_channel(sender)) {
+            streams.remove(&flow);
         }
     }
 

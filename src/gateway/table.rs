@@ -29,7 +29,7 @@ use tokio::time::Instant;
 
 use super::disk::{Disk, DiskError, Unsynced};
 use super::metrics::GatewayMetrics;
-use super::snapshot::{Login, Parts, Piece, Snapshot, SnapshotError};
+use super::snapshot::{Credential, Parts, Piece, Snapshot, SnapshotError};
 use crate::resources::routing_table::Amendment;
 use crate::resources::{RoutingSlice, RoutingTable};
 use crate::routing::ack::{Held, Rejection};
@@ -91,7 +91,7 @@ pub enum FollowError {
     NoSecretNamed,
     /// A value of the credentials Secret can't be read.
     #[error(
-        "key {key} of Secret {secret} is not JSON with username and password; is the gateway older than the operator?"
+        "key {key} of Secret {secret} is not JSON with credentials as this version knows them; is the gateway older than the operator?"
     )]
     UnreadableCredential {
         /// The Secret.
@@ -422,8 +422,8 @@ async fn fetch(
         .await?
     };
     let table = table?;
-    let mut named = table.trunks.values().filter_map(|trunk| trunk.credential.as_ref());
-    if named.any(|id| !parts.credentials.contains_key(id)) {
+    let lacks = |id: &CredentialId| !parts.credentials.contains_key(id);
+    if table.trunks.values().any(|trunk| trunk.credentials().any(lacks)) {
         parts.credentials = credentials(source, head.spec.credentials_secret.as_deref()).await?;
     }
     parts.keep_named(&table)?;
@@ -487,7 +487,7 @@ async fn piece(
 async fn credentials(
     source: &Source,
     secret: Option<&str>,
-) -> Result<BTreeMap<CredentialId, Login>, FollowError> {
+) -> Result<BTreeMap<CredentialId, Credential>, FollowError> {
     let name = secret.ok_or(FollowError::NoSecretNamed)?;
     let secrets: Api<Secret> = Api::namespaced(source.client.clone(), &source.namespace);
     let secret = bounded(format!("Secret {name}"), secrets.get_opt(name))
@@ -495,7 +495,7 @@ async fn credentials(
         .ok_or_else(|| FollowError::SecretMissing(name.to_owned()))?;
     (secret.data.unwrap_or_default().into_iter())
         .map(|(key, value)| match serde_json::from_slice(&value.0) {
-            Ok(login) => Ok((CredentialId(key), login)),
+            Ok(credential) => Ok((CredentialId(key), credential)),
             // What serde says of it could hold a piece of the password.
             Err(_) => Err(FollowError::UnreadableCredential { secret: name.to_owned(), key }),
         })

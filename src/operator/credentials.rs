@@ -1,4 +1,5 @@
-//! The Secret with the credentials of a gateway's table: one key a version, `{"username": …, "password": …}`.
+//! The Secret with the credentials of a gateway's table: one key a version, `{"username": …, "password": …}`, or
+//! `{"certificate": …, "key": …}`, or `{"authorities": …}`.
 //!
 //! A table names versions, never values, so that credentials switch with the routes. What goes in and out is decided in
 //! `routing::protocol`: the versions of the head and of the table before it are kept, so that a gateway that is about to
@@ -15,7 +16,9 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use tracing::warn;
 
-use crate::routing::compile::{CredentialSource, credential_id};
+use crate::routing::compile::{
+    AUTHORITIES_KEY, CERTIFICATE_KEY, CredentialKeys, CredentialSource, PRIVATE_KEY_KEY, credential_id,
+};
 use crate::routing::protocol::publisher::VaultWrite;
 use crate::routing::protocol::{Vault, Version, Written};
 use crate::routing::table::CredentialId;
@@ -125,9 +128,17 @@ pub(super) async fn fetch(
             if credential_id(&source, &content.facts) != id {
                 return Err(changed());
             }
-            let username = content.value(&source.username_key).ok_or_else(changed)?;
-            let password = content.value(&source.password_key).ok_or_else(changed)?;
-            let value = json!({ "username": username.reveal(), "password": password.reveal() });
+            let value = |key: &str| content.value(key).map(|value| value.reveal()).ok_or_else(changed);
+            let document = |key: &str| content.document(key).map(|value| value.reveal()).ok_or_else(changed);
+            let value = match &source.keys {
+                CredentialKeys::Login { username, password } => {
+                    json!({ "username": value(username)?, "password": value(password)? })
+                }
+                CredentialKeys::Certificate => {
+                    json!({ "certificate": document(CERTIFICATE_KEY)?, "key": document(PRIVATE_KEY_KEY)? })
+                }
+                CredentialKeys::Authorities => json!({ "authorities": document(AUTHORITIES_KEY)? }),
+            };
             Ok((id, ByteString(value.to_string().into_bytes())))
         }
     };

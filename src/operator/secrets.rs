@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::routing::compile::SecretFacts;
 use crate::routing::index::Index;
@@ -20,12 +22,18 @@ pub struct Content {
     /// What the compiler may know.
     pub facts: SecretFacts,
     values: BTreeMap<String, String>,
+    documents: BTreeMap<String, String>,
 }
 
 impl Content {
     /// The value of a key.
     pub fn value(&self, key: &str) -> Option<Value<'_>> {
         self.values.get(key).map(|value| Value(value))
+    }
+
+    /// The PEM document under a key.
+    pub fn document(&self, key: &str) -> Option<Value<'_>> {
+        self.documents.get(key).map(|document| Value(document))
     }
 }
 
@@ -50,13 +58,35 @@ fn content(secret: Secret) -> Content {
     let usable = |bytes: &[u8]| usable(bytes).map(str::to_owned);
     let data = secret.data.unwrap_or_default();
     let values: BTreeMap<_, _> =
-        data.into_iter().filter_map(|(key, value)| Some((key, usable(&value.0)?))).collect();
+        data.iter().filter_map(|(key, value)| Some((key.clone(), usable(&value.0)?))).collect();
+    let documents: BTreeMap<_, _> =
+        data.iter().filter_map(|(key, value)| Some((key.clone(), pem(&value.0)?.to_owned()))).collect();
+    let keys_with = |holds: fn(&str) -> bool| {
+        documents.iter().filter(|(_, document)| holds(document)).map(|(key, _)| key.clone()).collect()
+    };
     let facts = SecretFacts {
         uid: secret.metadata.uid.unwrap_or_default(),
         resource_version: secret.metadata.resource_version.unwrap_or_default(),
         keys: values.keys().cloned().collect(),
+        certificates: keys_with(has_certificate),
+        private_keys: keys_with(has_private_key),
     };
-    Content { facts, values }
+    Content { facts, values, documents }
+}
+
+/// A document in PEM (RFC 7468).
+fn pem(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok().filter(|text| text.contains("-----BEGIN "))
+}
+
+/// Whether there are certificates, all of them readable.
+fn has_certificate(document: &str) -> bool {
+    let mut certificates = CertificateDer::pem_slice_iter(document.as_bytes()).peekable();
+    certificates.peek().is_some() && certificates.all(|certificate| certificate.is_ok())
+}
+
+fn has_private_key(document: &str) -> bool {
+    PrivateKeyDer::from_pem_slice(document.as_bytes()).is_ok()
 }
 
 /// A value that can stand in a SIP header: text that isn't empty, without control characters. The newline that

@@ -41,7 +41,7 @@ pub struct State {
 pub struct Touched {
     /// The objects mean something else now, or what is made for a gateway may be another.
     pub compile: bool,
-    /// Trunks changed, which name Secrets.
+    /// Trunks or gateways changed, which name Secrets.
     pub names_secrets: bool,
     /// Secrets whose version changed, or that are gone.
     pub secrets: BTreeSet<ObjectKey>,
@@ -127,7 +127,8 @@ impl State {
                 touched.compile |= news
                     .into_iter()
                     .any(|(key, new)| known.get(key).is_some_and(|old| !is_made_alike(old, new)));
-                self.custom(delta, touched);
+                let changed = self.custom(delta, touched);
+                touched.names_secrets |= changed;
             }
             Change::Tables(delta) => absorb(&mut self.tables, delta, |key, old, new| {
                 touched.published.insert(key.clone());

@@ -279,10 +279,10 @@ pub struct TrunkTls {
     #[schemars(length(min = 1, max = 255))]
     #[x_kube(validation = rules::host())]
     pub server_name: Option<String>,
-    /// Secret or ConfigMap key `ca.crt` with the authorities that are trusted.
+    /// Secret whose key `ca.crt` holds the authorities that are trusted, in PEM; the public ones when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_bundle_ref: Option<LocalReference>,
-    /// `kubernetes.io/tls` Secret that is shown to the trunk.
+    /// `kubernetes.io/tls` Secret whose certificate is shown to the trunk; none when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub client_certificate_ref: Option<LocalReference>,
 }

@@ -34,6 +34,7 @@ pub struct Srv {
 pub fn default_port(transport: TransportEntry) -> u16 {
     match transport {
         TransportEntry::Udp | TransportEntry::Tcp => 5060,
+        TransportEntry::Tls => 5061,
     }
 }
 
@@ -42,6 +43,7 @@ pub fn service_name(transport: TransportEntry, host: &str) -> String {
     match transport {
         TransportEntry::Udp => format!("_sip._udp.{host}"),
         TransportEntry::Tcp => format!("_sip._tcp.{host}"),
+        TransportEntry::Tls => format!("_sips._tcp.{host}"),
     }
 }
 
@@ -52,6 +54,7 @@ pub fn services(mut records: Vec<Naptr>) -> Vec<(TransportEntry, String)> {
         let transport = match record.service.to_ascii_uppercase().as_str() {
             "SIP+D2U" => TransportEntry::Udp,
             "SIP+D2T" => TransportEntry::Tcp,
+            "SIPS+D2T" => TransportEntry::Tls,
             _ => return None,
         };
         record.flags.eq_ignore_ascii_case("s").then_some((transport, record.replacement))

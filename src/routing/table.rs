@@ -240,6 +240,25 @@ pub struct SipTarget {
     /// The value of Route with which it goes through a proxy; host, port and transport are then the proxy's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
+    /// How the peer is checked over TLS, and what it is shown; the host's name and the public authorities, and nothing, when
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsEntry>,
+}
+
+/// TLS towards a trunk.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsEntry {
+    /// The name that the peer's certificate must carry; that of the host when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_name: Option<String>,
+    /// The authorities that are trusted, in the gateway's credentials Secret; the public ones when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authorities: Option<CredentialId>,
+    /// The certificate that is shown, in the gateway's credentials Secret.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CredentialId>,
 }
 
 /// A SIP transport.
@@ -249,6 +268,7 @@ pub struct SipTarget {
 pub enum TransportEntry {
     Udp,
     Tcp,
+    Tls,
 }
 
 /// A person, queue or number that calls may be handed to.
@@ -331,6 +351,9 @@ pub struct TrunkEntry {
     /// The version of the credentials in the gateway's credentials Secret; holds nothing of their value.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credential: Option<CredentialId>,
+    /// TLS towards it; absent over other transports, and when there is nothing to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsEntry>,
     /// The trunk names credentials that are not there (no such Secret, or a key is missing). It still recognises calls
     /// that come in, but carries none out: never with old credentials, and never without any.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -472,14 +495,22 @@ pub enum CallerIdHeaderEntry {
 }
 
 impl TrunkEntry {
+    /// Everything of the gateway's credentials Secret that it names.
+    pub fn credentials(&self) -> impl Iterator<Item = &CredentialId> {
+        let tls = self.tls.iter().flat_map(|tls| [&tls.authorities, &tls.certificate]).flatten();
+        self.credential.iter().chain(tls)
+    }
+
     /// Where a request with this Request-URI goes that is for one of the trunk's hosts.
     pub fn target(&self, uri: String, host: &str, port: Option<u16>) -> SipTarget {
         let any_transport = self.any_transport && port.is_none() && !is_address(host);
         let (host, transport) = (host.to_owned(), self.transport);
-        let here = SipTarget { uri, host, port, transport, any_transport, route: None };
+        let here =
+            SipTarget { uri, host, port, transport, any_transport, route: None, tls: self.tls.clone() };
         match &self.proxy {
             Some(proxy) => {
-                SipTarget { uri: here.uri, route: Some(format!("<{}>", proxy.uri)), ..proxy.clone() }
+                let route = Some(format!("<{}>", proxy.uri));
+                SipTarget { uri: here.uri, route, tls: here.tls, ..proxy.clone() }
             }
             None => here,
         }

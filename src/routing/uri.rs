@@ -1,6 +1,6 @@
 //! SIP URIs of specs and of transfer requests → [`SipTarget`]: small and strict.
 //!
-//! Only `sip:[user@]host[:port][;transport=udp|tcp][;user=phone]`: a URI that is dialled must not carry headers or
+//! Only `sip:[user@]host[:port][;transport=udp|tcp|tls][;user=phone]`: a URI that is dialled must not carry headers or
 //! parameters that change where or how it is sent (RFC 3261 §19.1.5). Equal targets have equal text: scheme, host and
 //! parameters are lower case.
 
@@ -20,11 +20,11 @@ pub enum TargetError {
     /// Not `sip:[user@]host[:port]` at all.
     #[error("'{0}' is not a SIP URI such as sip:sales@pbx.example.com:5060")]
     NotSip(String),
-    /// `sips:` or `transport=tls`.
+    /// `sips:` promises TLS on every hop to the end, which nobody can keep for a call that comes in otherwise.
     #[error(
-        "'{0}' asks for TLS, which this version does not have; use sip: with transport=udp or transport=tcp"
+        "'{0}' has scheme sips; use sip: with transport=tls, which says the same of the way to that host"
     )]
-    Tls(String),
+    Sips(String),
     /// A password, headers, or a parameter that is not known.
     #[error("'{uri}' carries {what}, which a dialled URI may not; remove it")]
     NotAllowed {
@@ -66,7 +66,7 @@ fn read(text: &str, transport: Option<TransportEntry>, mut lr: bool) -> Result<S
     let uri = Uri::parse(Bytes::copy_from_slice(text.as_bytes())).map_err(|_| not_sip())?;
     match uri.scheme() {
         Scheme::Sip => {}
-        Scheme::Sips => return Err(TargetError::Tls(text.to_owned())),
+        Scheme::Sips => return Err(TargetError::Sips(text.to_owned())),
         _ => return Err(not_sip()),
     }
     let not_allowed = |what: String| TargetError::NotAllowed { uri: text.to_owned(), what };
@@ -85,7 +85,7 @@ fn read(text: &str, transport: Option<TransportEntry>, mut lr: bool) -> Result<S
         match (name.as_str(), value.as_deref()) {
             ("transport", Some("udp")) if said.is_none() => said = Some(TransportEntry::Udp),
             ("transport", Some("tcp")) if said.is_none() => said = Some(TransportEntry::Tcp),
-            ("transport", Some("tls")) => return Err(TargetError::Tls(text.to_owned())),
+            ("transport", Some("tls")) if said.is_none() => said = Some(TransportEntry::Tls),
             ("user", Some("phone")) => user_phone = true,
             ("lr", _) if lr => lr = false,
             _ => return Err(not_allowed(format!("parameter '{name}'"))),
@@ -117,6 +117,7 @@ fn read(text: &str, transport: Option<TransportEntry>, mut lr: bool) -> Result<S
         any_transport: named && said.or(transport).is_none(),
         transport: said.or(transport).unwrap_or(TransportEntry::Udp),
         route: None,
+        tls: None,
     })
 }
 
@@ -161,6 +162,7 @@ impl fmt::Display for TransportEntry {
         f.write_str(match self {
             Self::Udp => "UDP",
             Self::Tcp => "TCP",
+            Self::Tls => "TLS",
         })
     }
 }
@@ -224,10 +226,9 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_named_as_what_is_missing() {
-        for text in ["sips:a@b", "sip:a@b;transport=tls"] {
-            assert!(matches!(parse(text), Err(TargetError::Tls(_))), "{text}");
-        }
+    fn tls_is_a_transport_and_no_scheme() {
+        assert_eq!(parse("sip:a@b;transport=tls").unwrap().transport, TransportEntry::Tls);
+        assert!(matches!(parse("sips:a@b"), Err(TargetError::Sips(_))));
     }
 
     #[test]

@@ -81,7 +81,7 @@ impl<T> Phone<T> {
             instance: rand::random(),
             shard: 0,
             seed: rand::random(),
-            local: LocalAddresses { udp: local.clone(), tcp: local.clone() },
+            local: LocalAddresses { udp: local.clone(), tcp: local.clone(), tls: local.clone() },
             user_agent: concat!("VoiceDock-simulate/", env!("CARGO_PKG_VERSION")).into(),
             max_legs: 100_000,
         });
@@ -234,7 +234,8 @@ impl<T> Phone<T> {
         match flow.transport {
             // A datagram that can't be sent is a lost one: SIP repeats it.
             Transport::Udp => drop(self.socket.try_send_to(&bytes, flow.peer)),
-            Transport::Tcp => self.streams.send(flow, bytes),
+            // Phones of a simulation speak no TLS, and are asked for none.
+            Transport::Tcp | Transport::Tls(_) => self.streams.send(flow, bytes),
         }
     }
 }

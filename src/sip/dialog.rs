@@ -7,7 +7,7 @@ use sipx_sip::{HeaderName, Headers, Uri};
 
 use super::event::{Flow, Transport};
 use super::read;
-use super::via::DEFAULT_PORT;
+use super::via::{DEFAULT_PORT, DEFAULT_TLS_PORT};
 use super::wire::Writer;
 
 /// See the module. Values are kept as they are written on the wire.
@@ -95,7 +95,7 @@ impl Dialog {
 
     /// Where the next request goes: to the first route or the remote target if that is an IP literal, else where the
     /// dialog's last message came from. There too if the literal is a private address and the peer was seen from a public
-    /// one, or if a TCP connection to that very host is already there.
+    /// one, or if a connection to that very host is already there.
     pub fn next_hop(&self) -> Flow {
         let uri = self.routes.first().map_or(&*self.target, |route| unbracketed(route));
         let Ok(uri) = Uri::parse(Bytes::copy_from_slice(uri)) else { return self.flow };
@@ -106,19 +106,21 @@ impl Dialog {
         }
         let transport = match uri.transport().map(<[u8]>::to_ascii_lowercase).as_deref() {
             Some(b"tcp") => Transport::Tcp,
+            // To whom it was proven that we are we, and who has proven to be they, is for the whole dialog.
+            Some(b"tls") => match self.flow.transport {
+                Transport::Tls(_) => self.flow.transport,
+                Transport::Udp | Transport::Tcp => return self.flow,
+            },
             Some(b"udp") => Transport::Udp,
             // Peers on TCP that leave `transport=tcp` out of their Contact are common; those that mean UDP are not.
             _ if ip == seen => self.flow.transport,
             _ => Transport::Udp,
         };
-        if transport == Transport::Tcp
-            && self.flow.transport == Transport::Tcp
-            && ip == seen
-            && !self.flow_lost
-        {
+        if transport.is_reliable() && transport == self.flow.transport && ip == seen && !self.flow_lost {
             return self.flow;
         }
-        Flow { transport, peer: SocketAddr::new(ip, uri.port().unwrap_or(DEFAULT_PORT)) }
+        let default = if matches!(transport, Transport::Tls(_)) { DEFAULT_TLS_PORT } else { DEFAULT_PORT };
+        Flow { transport, peer: SocketAddr::new(ip, uri.port().unwrap_or(default)) }
     }
 }
 
@@ -143,6 +145,7 @@ fn is_private(ip: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sip::event::TlsPeer;
 
     fn dialog(target: &str, routes: &[&str], flow: &str, transport: Transport) -> Dialog {
         let boxed = |text: &str| text.as_bytes().to_vec().into_boxed_slice();
@@ -180,6 +183,18 @@ mod tests {
         assert_eq!(hop("sip:a@10.0.0.1", &[], flow, Udp), "Udp 192.0.2.1:5060", "behind a NAT");
         assert_eq!(hop("sip:a@10.0.0.1", &[], "10.0.0.9:5060", Udp), "Udp 10.0.0.1:5060");
         assert_eq!(hop("sip:a@192.0.2.1:5060", &[], "192.0.2.1:49152", Tcp), "Tcp 192.0.2.1:49152");
+        let tls = Transport::Tls(TlsPeer(3));
+        let same = "Tls(TlsPeer(3)) 192.0.2.1:49152";
+        assert_eq!(hop("sip:a@192.0.2.1;transport=tls", &[], "192.0.2.1:49152", tls), same);
+        assert_eq!(
+            hop("sip:a@[2001:db8::1];transport=tls", &[], flow, tls),
+            "Tls(TlsPeer(3)) [2001:db8::1]:5061"
+        );
+        assert_eq!(
+            hop("sip:a@198.51.100.7;transport=tls", &[], flow, Udp),
+            "Udp 192.0.2.1:5060",
+            "to nobody known"
+        );
         let mut lost = dialog("sip:a@192.0.2.1:5060", &[], "192.0.2.1:49152", Tcp);
         lost.flow_lost = true;
         assert_eq!(lost.next_hop().peer.port(), 5060);

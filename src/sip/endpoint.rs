@@ -84,6 +84,8 @@ pub struct LocalAddresses {
     pub udp: LocalAddress,
     /// For TCP.
     pub tcp: LocalAddress,
+    /// For TLS.
+    pub tls: LocalAddress,
 }
 
 /// An advertised address.
@@ -101,6 +103,7 @@ impl LocalAddresses {
         match transport {
             Transport::Udp => &self.udp,
             Transport::Tcp => &self.tcp,
+            Transport::Tls(_) => &self.tls,
         }
     }
 

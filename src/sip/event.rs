@@ -22,6 +22,18 @@ pub enum Transport {
     Udp,
     /// RFC 3261 §18, streams.
     Tcp,
+    /// RFC 3261 §26.2, streams over TLS; to or from whom.
+    Tls(TlsPeer),
+}
+
+/// What the two ends of a TLS connection have proven to each other. Connections with different ones are never mistaken for
+/// each other, though they lead to the same address: one may carry another tenant's certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TlsPeer(pub u32);
+
+impl TlsPeer {
+    /// Whoever connected to a listener: our certificate was shown, and nothing asked for.
+    pub const ANYBODY: Self = Self(0);
 }
 
 impl Transport {
@@ -30,6 +42,7 @@ impl Transport {
         match self {
             Self::Udp => "UDP",
             Self::Tcp => "TCP",
+            Self::Tls(_) => "TLS",
         }
     }
 
@@ -38,6 +51,7 @@ impl Transport {
         match self {
             Self::Udp => "",
             Self::Tcp => ";transport=tcp",
+            Self::Tls(_) => ";transport=tls",
         }
     }
 

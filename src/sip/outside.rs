@@ -307,7 +307,7 @@ mod tests {
 
     fn outside() -> Outside {
         let local = LocalAddress { host: "192.0.2.1".into(), port: 5060 };
-        let local = LocalAddresses { udp: local.clone(), tcp: local };
+        let local = LocalAddresses { udp: local.clone(), tcp: local.clone(), tls: local };
         Outside::new(7, [1; 16], local, "test".into())
     }
 

@@ -14,7 +14,7 @@ use siphasher::sip::SipHasher24;
 use sipx_sip::headers::{MaxForwards, first_hop_end};
 use sipx_sip::{Header, HeaderName, Message, Request, Response, Via};
 
-use super::event::{Flow, Transport};
+use super::event::{Flow, TlsPeer, Transport};
 use super::read;
 use super::via;
 
@@ -60,10 +60,7 @@ pub fn forward_request(request: &Request, source: Flow, our: &OurVia) -> Option<
     };
     let source = text(source);
     let branch = branch(&our.key, &below, &source);
-    let transport = match our.transport {
-        Transport::Udp => "UDP",
-        Transport::Tcp => "TCP",
-    };
+    let transport = our.transport.name();
     let via = format!("SIP/2.0/{transport} {};branch={branch};rport;vd-from=\"{source}\"", our.sent_by);
     let mut forwarded = request.clone();
     forwarded.headers.remove_all(&HeaderName::MaxForwards);
@@ -104,15 +101,17 @@ fn branch(key: &[u8; 16], below: &Via, source: &str) -> String {
 }
 
 fn text(flow: Flow) -> String {
-    match flow.transport {
-        Transport::Udp => format!("udp {}", flow.peer),
-        Transport::Tcp => format!("tcp {}", flow.peer),
-    }
+    format!("{} {}", flow.transport.name().to_ascii_lowercase(), flow.peer)
 }
 
 fn flow(text: &str) -> Option<Flow> {
     let (transport, peer) = text.split_once(' ')?;
-    let transport = if transport == "tcp" { Transport::Tcp } else { Transport::Udp };
+    let transport = match transport {
+        "tcp" => Transport::Tcp,
+        // Whose certificate it carried is not told: nobody else can answer on it anyway.
+        "tls" => Transport::Tls(TlsPeer::ANYBODY),
+        _ => Transport::Udp,
+    };
     Some(Flow { transport, peer: peer.parse::<SocketAddr>().ok()? })
 }
 

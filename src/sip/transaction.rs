@@ -12,7 +12,7 @@ use bytes::Bytes;
 use sipx_sip::Method;
 use sipx_sip::headers::BRANCH_MAGIC_COOKIE;
 
-use super::event::{Body, Flow, LegId, RequestId, Transport};
+use super::event::{Body, Flow, LegId, RequestId};
 use super::identity::Identity;
 use super::read::Identified;
 use super::time::Millis;
@@ -231,9 +231,9 @@ pub struct Server {
 }
 
 impl Server {
-    /// Whether responses go over TCP.
+    /// Whether responses go over a stream.
     pub fn reliable(&self) -> bool {
-        self.flow.transport == Transport::Tcp
+        self.flow.transport.is_reliable()
     }
 
     /// Whether no final response was sent.

@@ -11,6 +11,8 @@ use super::read;
 
 /// The default port of UDP and TCP.
 pub const DEFAULT_PORT: u16 = 5060;
+/// The default port of TLS.
+pub const DEFAULT_TLS_PORT: u16 = 5061;
 
 /// Writes the source of a request into its topmost Via: `received` when the sent-by differs from the source address or
 /// `rport` was asked for, and the port as `rport`'s value. Values that the sender wrote there itself are overwritten.
@@ -82,7 +84,7 @@ pub fn split_outside_quotes(value: &[u8], separator: u8) -> Vec<&[u8]> {
 /// `maddr` is not honoured: it would let anybody aim our responses at somebody else.
 pub fn response_flow(via: &Via, source: Flow) -> Flow {
     match source.transport {
-        Transport::Tcp => source,
+        Transport::Tcp | Transport::Tls(_) => source,
         Transport::Udp if via.rport().is_some() => source,
         Transport::Udp => {
             let port = via.port.unwrap_or(DEFAULT_PORT);

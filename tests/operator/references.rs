@@ -181,8 +181,8 @@ async fn an_object_that_nothing_leads_to_is_ready_to_be_used() {
 #[tokio::test]
 async fn a_field_without_behaviour_is_not_silently_ignored() {
     let (stage, _operator, _pod) = Stage::set("later-issue").await;
-    let spec = json!({ "host": "line.example.com", "register": { "expiresSeconds": 300 } });
-    stage.apply("SipTrunk", "line", spec).await;
-    let message = stage.says("SipTrunk", "line", "Accepted", "False", "NotImplemented").await;
-    assert!(message.contains("register"), "{message}");
+    let spec = json!({ "exposure": "HostNetwork" });
+    stage.apply("SipGateway", "on-host", spec).await;
+    let message = stage.says("SipGateway", "on-host", "Accepted", "False", "NotImplemented").await;
+    assert!(message.contains("HostNetwork"), "{message}");
 }

@@ -114,6 +114,7 @@ fn target(host: &str) -> SipTarget {
         transport: TransportEntry::Udp,
         any_transport: false,
         route: None,
+        tls: None,
     }
 }
 
@@ -146,6 +147,7 @@ pub(super) fn table(fallback: bool) -> Table {
             refer: Some(ReferEntry::Sip { host: "carrier.example".into() }),
             failover: None,
             credential: None,
+            tls: None,
             credentials_missing: false,
             realm: None,
             allowed_sources: vec!["203.0.113.0/24".parse().unwrap()],

@@ -14,9 +14,12 @@ use crate::gateway::config::HostPort;
 use crate::gateway::control::CallControl;
 use crate::gateway::peers;
 use crate::gateway::resolve::tests::{NameServer, address, srv};
+use crate::gateway::snapshot::Credential;
 use crate::routing::ack::TrunkReport;
 use crate::routing::decide::Index;
-use crate::routing::table::{ObjectKey, Table};
+use crate::routing::table::{CredentialId, ObjectKey, Table};
+
+mod secured;
 
 /// Longer than anything here takes.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -85,6 +88,7 @@ struct Stage {
     trunks: watch::Receiver<TrunkReports>,
     draining: watch::Sender<bool>,
     peers: Arc<ArcSwap<Peers>>,
+    snapshot: Arc<ArcSwap<Snapshot>>,
 }
 
 impl Stage {
@@ -115,14 +119,41 @@ async fn plane(agent: &Peer) -> (Plane, SocketAddr) {
 
 /// The same with this trunk, as far as the fields are given.
 async fn stage(agent: &Peer, trunk: Value) -> Stage {
-    let uri = format!("sip:agent@{}", agent.address());
-    let target =
-        json!({ "uri": uri, "host": "127.0.0.1", "port": agent.address().port(), "transport": "UDP" });
-    stage_with(target, trunk, Resolver::from_system([127, 0, 0, 1].into())).await
+    Given { trunk, ..Given::new(agent) }.stage().await
 }
 
-/// The same with an agent at this target.
-async fn stage_with(target: Value, trunk: Value, resolver: Resolver) -> Stage {
+/// What a stage is made of.
+struct Given {
+    /// The agent's target.
+    target: Value,
+    trunk: Value,
+    resolver: Resolver,
+    credentials: HashMap<CredentialId, Credential>,
+    /// With a TLS listener, whose certificates are here.
+    certificates: Option<PathBuf>,
+}
+
+impl Given {
+    fn new(agent: &Peer) -> Self {
+        let uri = format!("sip:agent@{}", agent.address());
+        let target =
+            json!({ "uri": uri, "host": "127.0.0.1", "port": agent.address().port(), "transport": "UDP" });
+        Self {
+            target,
+            trunk: json!({ "host": "127.0.0.1" }),
+            resolver: Resolver::from_system([127, 0, 0, 1].into()),
+            credentials: HashMap::new(),
+            certificates: None,
+        }
+    }
+
+    async fn stage(self) -> Stage {
+        stage_of(self).await
+    }
+}
+
+async fn stage_of(given: Given) -> Stage {
+    let Given { target, trunk, resolver, credentials, certificates } = given;
     let mut carrier = json!({
         "transport": "UDP", "numberFormat": "e164", "callerIdHeader": "From", "allowedNamespaces": ["acme"],
     });
@@ -136,12 +167,9 @@ async fn stage_with(target: Value, trunk: Value, resolver: Resolver) -> Stage {
         "trunks": { "acme/carrier": carrier },
     }))
     .unwrap();
-    let snapshot = Snapshot {
-        generation: 1,
-        hash: String::new(),
-        index: Index::new(Arc::new(table)),
-        credentials: HashMap::new(),
-    };
+    let snapshot =
+        Snapshot { generation: 1, hash: String::new(), index: Index::new(Arc::new(table)), credentials };
+    let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
     // A port that was free a moment ago: a plane is told its address before it binds.
     let bind = Peer::new().await.address();
     let instance = Instance(7);
@@ -152,11 +180,16 @@ async fn stage_with(target: Value, trunk: Value, resolver: Resolver) -> Stage {
     let (found, trunks) = watch::channel(TrunkReports::new());
     let peers = Arc::new(ArcSwap::default());
     let config = PlaneConfig {
-        listeners: vec![Listener { transport: Transport::Udp, bind, advertise }],
+        listeners: [Transport::Udp]
+            .into_iter()
+            .chain(certificates.iter().map(|_| Transport::Tls(TlsPeer::ANYBODY)))
+            .map(|transport| Listener { transport, bind, advertise: advertise.clone() })
+            .collect(),
+        certificates: certificates.unwrap_or_default(),
         instance,
         ip: bind.ip(),
         max_calls: 10,
-        snapshot: Arc::new(ArcSwap::from_pointee(snapshot)),
+        snapshot: Arc::clone(&snapshot),
         resolver,
         peers: Arc::clone(&peers),
         calls,
@@ -165,7 +198,7 @@ async fn stage_with(target: Value, trunk: Value, resolver: Resolver) -> Stage {
         trunks: found,
         metrics: Metrics::new(),
     };
-    Stage { plane: start(config).await.unwrap(), address: bind, trunks, draining, peers }
+    Stage { plane: start(config).await.unwrap(), address: bind, trunks, draining, peers, snapshot }
 }
 
 /// A request of the caller's.
@@ -274,7 +307,7 @@ async fn an_invite_goes_the_next_way_when_a_host_is_silent_or_answers_503() {
     let dns = NameServer::start(records).await;
     let target = json!({ "uri": "sip:agent@agent.example", "host": "agent.example", "transport": "UDP" });
     let trunk = json!({ "host": "127.0.0.1", "allowedSources": ["127.0.0.1/32"] });
-    let stage = stage_with(target, trunk, dns.resolver).await;
+    let stage = Given { target, trunk, resolver: dns.resolver, ..Given::new(&agent) }.stage().await;
     caller.send(stage.address, &request(&caller, stage.address, "INVITE", "", "i", 1)).await;
     silent.receive("INVITE sip:agent@agent.example").await;
     let (invite, from) = busy.receive("INVITE").await;

@@ -262,16 +262,19 @@ impl Keeper {
     fn ask(&mut self, trunk: ObjectKey, mut ways: VecDeque<Flow>) {
         let now = self.now();
         let Some(kept) = self.kept.get_mut(&trunk) else { return };
-        let options = ways.pop_front().map(|flow| options(&target(&kept.entry), flow, &self.outside));
-        match options.and_then(|options| self.outside.send(options, now)) {
-            Some(id) => {
+        let target = target(&kept.entry);
+        let way = ways.pop_front().ok_or_else(|| "there is no way to it".to_owned());
+        let way = way.and_then(|way| self.shared.secured(way, &target).map_err(|error| error.to_string()));
+        let sent = way.and_then(|way| {
+            let sent = self.outside.send(options(&target, way, &self.outside), now);
+            sent.ok_or_else(|| "too many requests are under way".to_owned())
+        });
+        match sent {
+            Ok(id) => {
                 kept.under_way = UnderWay::Request(id, ways);
                 self.requests.insert(id, trunk);
             }
-            None => {
-                let said = "too many requests are under way".to_owned();
-                self.found(&trunk, ProbeResult { reached: false, said });
-            }
+            Err(said) => self.found(&trunk, ProbeResult { reached: false, said }),
         }
     }
 

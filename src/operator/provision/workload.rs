@@ -28,6 +28,8 @@ const AFTER_DRAIN_SECONDS: i64 = 15;
 const USER: i64 = 65532;
 /// Where the table's copy lies: it outlives a restart of the container, and no more than that.
 const STATE_DIRECTORY: &str = "/var/lib/voicedock";
+/// Where the certificates of TLS listeners are mounted, each in a directory named after its port.
+const CERTIFICATES_DIRECTORY: &str = "/etc/voicedock/certificates";
 /// Where call control's keys are mounted.
 const API_KEYS_DIRECTORY: &str = "/etc/voicedock/api-keys";
 
@@ -157,6 +159,12 @@ fn container(gateway: &SipGateway, image: &Image, advertise: String) -> Containe
             ..VolumeMount::default()
         });
     }
+    mounts.extend(certificates(gateway).map(|(port, _)| VolumeMount {
+        name: certificate_volume(port),
+        mount_path: format!("{CERTIFICATES_DIRECTORY}/{port}"),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    }));
     Container {
         name: "gateway".to_owned(),
         image: Some(image.name.clone()),
@@ -210,7 +218,27 @@ fn volumes(gateway: &SipGateway) -> Vec<Volume> {
         }),
         ..Volume::default()
     });
-    [Some(state), api_keys].into_iter().flatten().collect()
+    // Optional: a certificate that comes later is found then, and one that is missing holds up no other listener.
+    let certificates = certificates(gateway).map(|(port, secret)| Volume {
+        name: certificate_volume(port),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(secret),
+            optional: Some(true),
+            ..SecretVolumeSource::default()
+        }),
+        ..Volume::default()
+    });
+    [Some(state), api_keys].into_iter().flatten().chain(certificates).collect()
+}
+
+/// The ports of TLS listeners and the Secrets with their certificates.
+fn certificates(gateway: &SipGateway) -> impl Iterator<Item = (i32, String)> {
+    let listeners = listeners(gateway).into_iter();
+    listeners.filter_map(|listener| Some((listener.port, listener.certificate_ref?.name)))
+}
+
+fn certificate_volume(port: i32) -> String {
+    format!("certificate-{port}")
 }
 
 fn env(name: &str, value: String) -> EnvVar {
@@ -234,5 +262,27 @@ fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
         failure_threshold: Some(failure_threshold),
         timeout_seconds: Some(2),
         ..Probe::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_certificate_of_a_listener_is_mounted_where_the_gateway_looks_for_it() {
+        let listeners =
+            json!([{ "transport": "TLS", "port": 5061, "certificateRef": { "name": "sip-tls" } }]);
+        let spec = serde_json::from_value(json!({ "listeners": listeners })).unwrap();
+        let gateway = SipGateway::new("default", spec);
+        let mounts = container(&gateway, &Image { name: String::new(), pull_policy: None }, String::new());
+        let mounts = mounts.volume_mounts.unwrap();
+        let mount =
+            mounts.iter().find(|mount| mount.mount_path == "/etc/voicedock/certificates/5061").unwrap();
+        let volumes = volumes(&gateway);
+        let volume = volumes.iter().find(|volume| volume.name == mount.name).unwrap();
+        let secret = volume.secret.as_ref().unwrap();
+        assert_eq!((secret.secret_name.as_deref(), secret.optional), (Some("sip-tls"), Some(true)));
     }
 }

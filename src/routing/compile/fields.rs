@@ -23,7 +23,7 @@ pub(super) fn number(field: &str, text: &str) -> Result<E164, Problems> {
 
 /// A SIP URI, with the transport that a field beside it says.
 pub(super) fn target(field: &str, text: &str, transport: Option<Transport>) -> Result<SipTarget, Problems> {
-    parse_target(text, transport.and_then(entry)).map_err(|error| wrong_target(field, &error))
+    parse_target(text, transport.map(entry)).map_err(|error| wrong_target(field, &error))
 }
 
 /// The URI of a proxy; `transport` is what it is reached over when the URI doesn't say.
@@ -41,16 +41,15 @@ pub(super) fn proxy(
 }
 
 fn wrong_target(field: &str, error: &TargetError) -> Problems {
-    let reason = if matches!(error, TargetError::Tls(_)) { reason::NOT_IMPLEMENTED } else { reason::INVALID };
-    problem(reason, format!("{field}: {error}."))
+    problem(reason::INVALID, format!("{field}: {error}."))
 }
 
-/// The transport as the table knows it; `None` for TLS, which `not_implemented` names.
-pub(super) fn entry(transport: Transport) -> Option<TransportEntry> {
+/// The transport as the table knows it.
+pub(super) fn entry(transport: Transport) -> TransportEntry {
     match transport {
-        Transport::Udp => Some(TransportEntry::Udp),
-        Transport::Tcp => Some(TransportEntry::Tcp),
-        Transport::Tls => None,
+        Transport::Udp => TransportEntry::Udp,
+        Transport::Tcp => TransportEntry::Tcp,
+        Transport::Tls => TransportEntry::Tls,
     }
 }
 

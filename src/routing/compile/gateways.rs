@@ -1,12 +1,12 @@
 //! SipGateways.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::resources::sip_gateway::SipGatewaySpec;
 use crate::routing::table::{AgentEntry, ObjectKey};
 
 use super::verdict::{Checked, Problems};
-use super::{Kind, Objects, fields, not_implemented};
+use super::{Kind, Objects, fields, not_implemented, secrets};
 
 /// A gateway that numbers can attach to.
 #[derive(PartialEq)]
@@ -17,14 +17,33 @@ pub(in crate::routing) struct Gateway {
 
 /// Checks every SipGateway.
 pub(in crate::routing) fn check(objects: &Objects) -> BTreeMap<ObjectKey, Checked<Gateway>> {
-    objects.gateways.iter().map(|(key, gateway)| (key.clone(), check_one(key, &gateway.spec))).collect()
+    let gateways = objects.gateways.iter();
+    gateways.map(|(key, gateway)| (key.clone(), check_one(objects, key, &gateway.spec))).collect()
 }
 
-/// Checks one SipGateway.
-pub(in crate::routing) fn check_one(key: &ObjectKey, spec: &SipGatewaySpec) -> Checked<Gateway> {
+/// Checks one SipGateway. A listener whose certificate is missing keeps nothing else of the gateway from working.
+pub(in crate::routing) fn check_one(
+    objects: &Objects,
+    key: &ObjectKey,
+    spec: &SipGatewaySpec,
+) -> Checked<Gateway> {
     let mut accepted = not_implemented::check(not_implemented::SIP_GATEWAY, Kind::SipGateway, key, spec);
     let default_agent = spec.default_agent.as_ref();
     let default_agent = default_agent.and_then(|agent| accepted.take(fields::agent("defaultAgent", agent)));
+    let mut resolved = Problems::default();
+    for listener in &spec.listeners {
+        let Some(named) = &listener.certificate_ref else { continue };
+        let secret = ObjectKey::new(&key.namespace, &named.name);
+        let effect = format!("Until then nobody can connect to port {} over TLS.", listener.port);
+        let found = secrets::certificate(objects, "listeners[].certificateRef", &secret, &effect);
+        let _ = resolved.take(found);
+    }
     let usable = accepted.is_empty().then_some(Gateway { default_agent });
-    Checked { accepted, resolved: Problems::default(), usable }
+    Checked { accepted, resolved, usable }
+}
+
+/// The Secrets that a gateway names for its listeners, in its own namespace; each once.
+pub(in crate::routing) fn secrets(key: &ObjectKey, spec: &SipGatewaySpec) -> BTreeSet<ObjectKey> {
+    let named = spec.listeners.iter().filter_map(|listener| listener.certificate_ref.as_ref());
+    named.map(|named| ObjectKey::new(&key.namespace, &named.name)).collect()
 }

@@ -15,6 +15,7 @@ pub(super) mod gateways;
 pub(super) mod grants;
 mod not_implemented;
 pub(super) mod numbers;
+mod secrets;
 pub(super) mod tables;
 pub(super) mod trunks;
 pub(super) mod verdict;
@@ -28,7 +29,7 @@ use crate::resources::{Assistant, PhoneNumber, SipGateway, SipTrunk, TransferDes
 
 use super::table::{CredentialId, ObjectKey, Table};
 
-pub use trunks::credential_id;
+pub use secrets::credential_id;
 
 /// Everything that the compiler looks at.
 #[derive(Clone, Debug, Default)]
@@ -58,8 +59,12 @@ pub struct SecretFacts {
     pub uid: String,
     /// `metadata.resourceVersion`: a new one is a new version of the credentials.
     pub resource_version: String,
-    /// The keys that hold a value that is not empty.
+    /// The keys that hold one line of text that is not empty.
     pub keys: BTreeSet<String>,
+    /// The keys that hold certificates (PEM).
+    pub certificates: BTreeSet<String>,
+    /// The keys that hold a private key (PEM).
+    pub private_keys: BTreeSet<String>,
 }
 
 /// What the objects mean.
@@ -73,16 +78,37 @@ pub struct Compiled {
     pub verdicts: BTreeMap<ObjectRef, Verdict>,
 }
 
-/// Where the values of a credential are.
+/// Where the values of a credential are, and which of them it is made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialSource {
     /// The Secret.
     pub secret: ObjectKey,
-    /// Key of the user name.
-    pub username_key: String,
-    /// Key of the password.
-    pub password_key: String,
+    /// What is read.
+    pub keys: CredentialKeys,
 }
+
+/// What is read from a Secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CredentialKeys {
+    /// User name and password for digest authentication.
+    Login {
+        /// Key of the user name.
+        username: String,
+        /// Key of the password.
+        password: String,
+    },
+    /// `tls.crt` and `tls.key`: a certificate with its key, as `kubernetes.io/tls` has them.
+    Certificate,
+    /// `ca.crt`: authorities.
+    Authorities,
+}
+
+/// Key of a certificate in a `kubernetes.io/tls` Secret.
+pub const CERTIFICATE_KEY: &str = "tls.crt";
+/// Key of its private key.
+pub const PRIVATE_KEY_KEY: &str = "tls.key";
+/// Key of authorities, as cert-manager writes them.
+pub const AUTHORITIES_KEY: &str = "ca.crt";
 
 /// Kind and key of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -154,13 +180,11 @@ pub enum Effective {
     },
 }
 
-/// The Secrets that SipTrunks name for their credentials: the operator reads these and no others.
+/// The Secrets that SipTrunks and SipGateways name for credentials and certificates: the operator reads these and no others.
 pub fn secrets_needed(objects: &Objects) -> BTreeSet<ObjectKey> {
-    let named = objects
-        .trunks
-        .iter()
-        .filter_map(|(key, trunk)| Some((key, trunk.spec.credentials_secret_ref.as_ref()?)));
-    named.map(|(key, named)| trunks::secret(key, named)).collect()
+    let trunks = objects.trunks.iter().flat_map(|(key, trunk)| trunks::secrets(key, &trunk.spec));
+    let gateways = objects.gateways.iter().flat_map(|(key, gateway)| gateways::secrets(key, &gateway.spec));
+    trunks.chain(gateways).collect()
 }
 
 /// Compiles everything.

@@ -6,7 +6,7 @@
 use crate::resources::assistant::AssistantSpec;
 use crate::resources::conditions::reason;
 use crate::resources::sip_gateway::{Exposure, SipGatewaySpec};
-use crate::resources::sip_trunk::{SipTrunkSpec, Transport};
+use crate::resources::sip_trunk::SipTrunkSpec;
 use crate::resources::transfer_destination::TransferDestinationSpec;
 
 use super::Kind;
@@ -24,8 +24,6 @@ pub(super) struct Gap<S> {
 
 #[rustfmt::skip]
 pub(super) const SIP_TRUNK: &[Gap<SipTrunkSpec>] = &[
-    Gap { field: "transport: TLS", remedy: "use UDP or TCP", is_set: |spec| spec.transport == Some(Transport::Tls) },
-    Gap { field: "tls", remedy: "remove it", is_set: |spec| spec.tls.is_some() },
     Gap { field: "register", remedy: "remove it and have the peer send calls to the gateway's address", is_set: |spec| spec.register.is_some() },
 ];
 
@@ -41,21 +39,14 @@ pub(super) const ASSISTANT: &[Gap<AssistantSpec>] = &[
         tools.flat_map(|tool| &tool.destinations).any(|destination| destination.message.is_some())
     } },
     Gap { field: "agent.openai", remedy: "use agent.sip", is_set: |spec| spec.agent.as_ref().is_some_and(|agent| agent.openai.is_some()) },
-    Gap { field: "agent.sip.transport: TLS", remedy: "use UDP or TCP", is_set: |spec| {
-        spec.agent.iter().filter_map(|agent| agent.sip.as_ref()).any(|sip| sip.transport == Some(Transport::Tls))
-    } },
     Gap { field: "events", remedy: "remove it", is_set: |spec| spec.events.is_some() },
 ];
 
 #[rustfmt::skip]
 pub(super) const SIP_GATEWAY: &[Gap<SipGatewaySpec>] = &[
     Gap { field: "autoscaling", remedy: "use replicas", is_set: |spec| spec.autoscaling.is_some() },
-    Gap { field: "listeners[].transport: TLS", remedy: "use UDP and TCP", is_set: |spec| spec.listeners.iter().any(|listener| listener.transport == Transport::Tls) },
     Gap { field: "exposure: HostNetwork", remedy: "use LoadBalancer, NodePort or ClusterIP", is_set: |spec| spec.exposure == Some(Exposure::HostNetwork) },
     Gap { field: "defaultAgent.openai", remedy: "use defaultAgent.sip", is_set: |spec| spec.default_agent.as_ref().is_some_and(|agent| agent.openai.is_some()) },
-    Gap { field: "defaultAgent.sip.transport: TLS", remedy: "use UDP or TCP", is_set: |spec| {
-        spec.default_agent.iter().filter_map(|agent| agent.sip.as_ref()).any(|sip| sip.transport == Some(Transport::Tls))
-    } },
 ];
 
 /// Names every field of `gaps` that the spec sets, in one sentence.

@@ -196,7 +196,7 @@ fn add_trunks(
         let wanted = wanted.by(key);
         if let Some(entry) = trunk_entry(parts.objects, gateway, key, trunk, namespaces, wanted) {
             table.trunks.insert(key.clone(), Arc::new(entry));
-            credentials.extend(trunk.credential.clone());
+            credentials.extend(trunk.credentials.iter().cloned());
         }
     }
     credentials

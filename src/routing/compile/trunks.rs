@@ -1,38 +1,39 @@
 //! SipTrunks and their credentials.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use sha2::{Digest, Sha256};
 
 use crate::resources::conditions::reason;
-use crate::resources::references::CredentialsReference;
 use crate::resources::sip_trunk::{
     Backup, CallerIdHeader, Inbound, NumberFormat, Outbound, Refer, ReferTarget, SessionTimer, SipTrunkSpec,
     Transport,
 };
 use crate::routing::table::{
     BackupEntry, CallerIdHeaderEntry, CredentialId, FailoverEntry, Limits, NumberFormatEntry, ObjectKey,
-    ReferEntry, SessionTimerEntry, TransportEntry, TrunkEntry,
+    ReferEntry, SessionTimerEntry, TlsEntry, TransportEntry, TrunkEntry,
 };
 use crate::routing::uri::parse_host;
 
 use super::verdict::{Checked, Problems, problem};
-use super::{CredentialSource, Effective, Kind, Objects, SecretFacts, fields, not_implemented};
+use super::{CredentialSource, Effective, Kind, Objects, fields, not_implemented, secrets};
 
 /// Answers after which no backup is tried: busy and declined, by whoever was called.
 const DEFAULT_FINAL_CODES: [i32; 3] = [486, 600, 603];
 /// Priority and weight of a backup.
 const DEFAULT_SHARE: i32 = 10;
 
+/// What a trunk doesn't do whose credentials are missing.
+const NO_CALLS: &str = "Until then no call goes out through this trunk.";
+
 /// A trunk that can be used.
 #[derive(PartialEq)]
 pub(in crate::routing) struct Trunk {
     /// The entry, without the namespaces: they depend on the table.
     pub entry: TrunkEntry,
-    /// Where the credentials are.
-    pub credential: Option<(CredentialId, CredentialSource)>,
+    /// Where the credentials and certificates are that the entry names.
+    pub credentials: Vec<(CredentialId, CredentialSource)>,
 }
 
 /// Checks every SipTrunk.
@@ -52,14 +53,51 @@ pub(in crate::routing) fn check_one(
     let mut accepted = not_implemented::check(not_implemented::SIP_TRUNK, Kind::SipTrunk, key, spec);
     let entry = accepted.take(entry(spec));
     let mut resolved = Problems::default();
-    let named = spec.credentials_secret_ref.as_ref();
-    let credential = named.and_then(|named| resolved.take(credential(objects, key, named)));
-    let usable = entry.filter(|_| accepted.is_empty()).map(|entry| {
-        let id = credential.as_ref().map(|(id, _)| id.clone());
-        let credentials_missing = named.is_some() && id.is_none();
-        Trunk { entry: TrunkEntry { credential: id, credentials_missing, ..entry }, credential }
+    let mut missing = false;
+    let mut credentials = Vec::new();
+    let mut take = |found: Result<(CredentialId, CredentialSource), Problems>| {
+        let found = resolved.take(found);
+        missing |= found.is_none();
+        let id = found.as_ref().map(|(id, _)| id.clone());
+        credentials.extend(found);
+        id
+    };
+    let own = |name: &str| ObjectKey::new(&key.namespace, name);
+    let login = spec.credentials_secret_ref.as_ref().map(|named| {
+        let username = named.username_key.as_deref().unwrap_or("username");
+        let password = named.password_key.as_deref().unwrap_or("password");
+        secrets::login(objects, "credentialsSecretRef", &own(&named.name), (username, password), NO_CALLS)
+    });
+    let credential = login.and_then(&mut take);
+    let tls = spec.tls.as_ref().map(|tls| {
+        let authorities = tls.ca_bundle_ref.as_ref();
+        let authorities = authorities
+            .map(|named| secrets::authorities(objects, "tls.caBundleRef", &own(&named.name), NO_CALLS));
+        let certificate = tls.client_certificate_ref.as_ref();
+        let certificate = certificate.map(|named| {
+            secrets::certificate(objects, "tls.clientCertificateRef", &own(&named.name), NO_CALLS)
+        });
+        TlsEntry {
+            server_name: tls.server_name.as_deref().and_then(parse_host),
+            authorities: authorities.and_then(&mut take),
+            certificate: certificate.and_then(&mut take),
+        }
+    });
+    let usable = entry.filter(|_| accepted.is_empty()).map(|entry| Trunk {
+        entry: TrunkEntry { credential, credentials_missing: missing, tls, ..entry },
+        credentials,
     });
     Checked { accepted, resolved, usable }
+}
+
+/// The Secrets that a trunk names, in its own namespace; each once.
+pub(in crate::routing) fn secrets(key: &ObjectKey, spec: &SipTrunkSpec) -> BTreeSet<ObjectKey> {
+    let login = spec.credentials_secret_ref.as_ref().map(|named| &named.name);
+    let tls = spec.tls.as_ref();
+    let authorities = tls.and_then(|tls| tls.ca_bundle_ref.as_ref()).map(|named| &named.name);
+    let certificate = tls.and_then(|tls| tls.client_certificate_ref.as_ref()).map(|named| &named.name);
+    let names = login.into_iter().chain(authorities).chain(certificate);
+    names.map(|name| ObjectKey::new(&key.namespace, name)).collect()
 }
 
 /// Values that the status shows for what the spec leaves out.
@@ -68,11 +106,6 @@ pub(in crate::routing) fn effective(spec: &SipTrunkSpec) -> Effective {
     let is_address = parse_host(&spec.host).is_some_and(|host| host.parse::<IpAddr>().is_ok());
     let default_port = if transport == Transport::Tls { 5061 } else { 5060 };
     Effective::SipTrunk { transport, port: spec.port.or(is_address.then_some(default_port)) }
-}
-
-/// The Secret that a trunk names for its credentials.
-pub(in crate::routing) fn secret(trunk: &ObjectKey, named: &CredentialsReference) -> ObjectKey {
-    ObjectKey::new(&trunk.namespace, &named.name)
 }
 
 fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
@@ -95,7 +128,7 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
     let limits = outbound.map(|outbound| limits(outbound, &mut problems)).unwrap_or_default();
     let refer = spec.refer.as_ref().and_then(|refer| problems.take(self::refer(refer, host.as_deref())?));
     let proxy = spec.outbound_proxy.as_deref().and_then(|proxy| {
-        problems.take(fields::proxy("outboundProxy", proxy, spec.transport.and_then(fields::entry)))
+        problems.take(fields::proxy("outboundProxy", proxy, spec.transport.map(fields::entry)))
     });
     let failover = failover(spec, &mut problems);
     let probe = spec.probe.as_ref().map(|probe| probe.interval_seconds);
@@ -108,12 +141,13 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
         Some(host) if problems.is_empty() => Ok(TrunkEntry {
             host,
             port,
-            transport: spec.transport.and_then(fields::entry).unwrap_or(TransportEntry::Udp),
+            transport: spec.transport.map_or(TransportEntry::Udp, fields::entry),
             any_transport: spec.transport.is_none(),
             proxy,
             refer,
             failover,
             credential: None,
+            tls: None,
             credentials_missing: false,
             realm: spec.realm.clone(),
             allowed_sources,
@@ -285,51 +319,4 @@ fn sorted(prefixes: Option<&Vec<String>>) -> Vec<String> {
     prefixes.sort_unstable();
     prefixes.dedup();
     prefixes
-}
-
-fn credential(
-    objects: &Objects,
-    trunk: &ObjectKey,
-    named: &CredentialsReference,
-) -> Result<(CredentialId, CredentialSource), Problems> {
-    let secret = secret(trunk, named);
-    let source = CredentialSource {
-        username_key: named.username_key.clone().unwrap_or_else(|| "username".to_owned()),
-        password_key: named.password_key.clone().unwrap_or_else(|| "password".to_owned()),
-        secret,
-    };
-    let secret = &source.secret;
-    let Some(facts) = objects.secrets.get(secret) else {
-        return Err(problem(
-            reason::REF_NOT_FOUND,
-            format!(
-                "credentialsSecretRef names Secret {secret}, which does not exist; create it with type \
-                 kubernetes.io/basic-auth. Until then no call goes out through this trunk."
-            ),
-        ));
-    };
-    let keys = [("usernameKey", &source.username_key), ("passwordKey", &source.password_key)];
-    let mut problems = Problems::default();
-    for (field, key) in keys.into_iter().filter(|(_, key)| !facts.keys.contains(*key)) {
-        problems.add(
-            reason::SECRET_KEY_MISSING,
-            format!(
-                "Secret {secret} has no value under key '{key}'; add it, or name another key in \
-                 credentialsSecretRef.{field}. Until then no call goes out through this trunk."
-            ),
-        );
-    }
-    if problems.is_empty() { Ok((credential_id(&source, facts), source)) } else { Err(problems) }
-}
-
-/// A name for this version of the credentials: over the Secret's identity and version and the keys that are read, never
-/// over a value, so that the name gives nothing away and a rotated Secret has another one.
-pub fn credential_id(source: &CredentialSource, facts: &SecretFacts) -> CredentialId {
-    let mut digest = Sha256::new();
-    let secret = source.secret.to_string();
-    for part in [&secret, &facts.uid, &facts.resource_version, &source.username_key, &source.password_key] {
-        digest.update((part.len() as u64).to_be_bytes());
-        digest.update(part.as_bytes());
-    }
-    CredentialId(digest.finalize().iter().take(10).map(|byte| format!("{byte:02x}")).collect())
 }

@@ -32,6 +32,7 @@ fn trunk(host: &str, sources: &[&str], namespaces: &[&str]) -> TrunkEntry {
         refer: None,
         failover: None,
         credential: Some(CredentialId(format!("cred-{host}"))),
+        tls: None,
         credentials_missing: false,
         realm: Some(host.into()),
         allowed_sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
@@ -278,6 +279,7 @@ fn a_number_is_dialled_at_its_trunk_with_all_that_the_trunk_and_the_destination_
         transport: TransportEntry::Tcp,
         any_transport: false,
         route: None,
+        tls: None,
     };
     let expected = TransferRoute {
         destination: Some(key("shop/front")),

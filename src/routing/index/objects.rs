@@ -8,7 +8,7 @@ use kube::Resource;
 
 use crate::resources::references::AllowedNamespaces;
 use crate::resources::{Assistant, PhoneNumber, SipGateway, SipTrunk, TransferDestination};
-use crate::routing::compile::{Kind, Objects, assistants, chains, grants, numbers, trunks};
+use crate::routing::compile::{Kind, Objects, assistants, chains, gateways, grants, numbers, trunks};
 use crate::routing::table::ObjectKey;
 
 use super::dependants::Node;
@@ -76,8 +76,8 @@ macro_rules! indexed {
 
 indexed! {
     SipGateway, gateways, crate::resources::sip_gateway::SipGatewaySpec,
-    fn references(&self, _: &ObjectKey, _: &Objects) -> Vec<Node> {
-        Vec::new()
+    fn references(&self, key: &ObjectKey, _: &Objects) -> Vec<Node> {
+        gateways::secrets(key, &self.spec).into_iter().map(Node::Secret).collect()
     }
     fn grant(&self) -> Option<&AllowedNamespaces> {
         self.spec.allowed_namespaces.as_ref()
@@ -87,8 +87,7 @@ indexed! {
 indexed! {
     SipTrunk, trunks, crate::resources::sip_trunk::SipTrunkSpec,
     fn references(&self, key: &ObjectKey, _: &Objects) -> Vec<Node> {
-        let named = self.spec.credentials_secret_ref.as_ref();
-        named.map(|named| Node::Secret(trunks::secret(key, named))).into_iter().collect()
+        trunks::secrets(key, &self.spec).into_iter().map(Node::Secret).collect()
     }
     fn grant(&self) -> Option<&AllowedNamespaces> {
         self.spec.allowed_namespaces.as_ref()

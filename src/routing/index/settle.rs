@@ -37,7 +37,7 @@ impl Index {
     fn settle_gateways(&mut self, delta: &mut Delta) {
         for key in std::mem::take(&mut self.dirty.gateways) {
             let object = self.objects.gateways.get(&key);
-            let after = object.map(|object| gateways::check_one(&key, &object.spec));
+            let after = object.map(|object| gateways::check_one(&self.objects, &key, &object.spec));
             let agent = |checked: Option<&Checked<gateways::Gateway>>| {
                 checked.and_then(|checked| checked.usable.as_ref()?.default_agent.clone())
             };

@@ -24,7 +24,7 @@ pub struct GatewayTable {
     sliced: Sliced,
     credentials: BTreeMap<CredentialId, CredentialSource>,
     /// The credentials of each trunk of the table.
-    by_trunk: BTreeMap<ObjectKey, (CredentialId, CredentialSource)>,
+    by_trunk: BTreeMap<ObjectKey, Vec<(CredentialId, CredentialSource)>>,
     /// How many numbers name each assistant.
     assistants: Counts<ObjectKey>,
     /// How many numbers and assistants of the table name each destination.
@@ -288,12 +288,13 @@ impl GatewayTable {
                 let wanted = self.wanted.by(&key);
                 trunk_entry(means.objects, &self.gateway, &key, trunk, &self.namespaces, wanted)
             });
-            let credential = trunk.filter(|_| entry.is_some()).and_then(|trunk| trunk.credential.clone());
-            if self.by_trunk.get(&key) != credential.as_ref() {
+            let named = trunk.filter(|_| entry.is_some()).map(|trunk| trunk.credentials.as_slice());
+            let named = named.unwrap_or_default();
+            if self.by_trunk.get(&key).map_or(&[][..], Vec::as_slice) != named {
                 others = true;
-                match credential {
-                    Some(credential) => self.by_trunk.insert(key.clone(), credential),
-                    None => self.by_trunk.remove(&key),
+                match named {
+                    [] => self.by_trunk.remove(&key),
+                    named => self.by_trunk.insert(key.clone(), named.to_vec()),
                 };
             }
             let held = entry.is_some();
@@ -306,7 +307,7 @@ impl GatewayTable {
         if !others {
             return false;
         }
-        let credentials: BTreeMap<_, _> = self.by_trunk.values().cloned().collect();
+        let credentials: BTreeMap<_, _> = self.by_trunk.values().flatten().cloned().collect();
         let changed = credentials != self.credentials;
         self.credentials = credentials;
         changed

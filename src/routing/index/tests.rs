@@ -106,6 +106,8 @@ impl Pair {
                         .skip(usize::from(!whole))
                         .map(str::to_owned)
                         .collect(),
+                    certificates: BTreeSet::new(),
+                    private_keys: BTreeSet::new(),
                 });
                 match facts.clone() {
                     Some(facts) => self.objects.secrets.insert(key.clone(), facts),

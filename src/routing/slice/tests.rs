@@ -30,6 +30,7 @@ fn target() -> SipTarget {
         transport: TransportEntry::Tcp,
         any_transport: false,
         route: None,
+        tls: None,
     }
 }
 
@@ -77,6 +78,7 @@ fn table(numbers: usize) -> Table {
                 final_codes: vec![486],
             }),
             credential: None,
+            tls: None,
             credentials_missing: true,
             realm: Some("pbx".into()),
             allowed_sources: vec!["203.0.113.0/24".parse().unwrap()],

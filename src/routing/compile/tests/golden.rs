@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::world::World;
-use crate::routing::compile::{Compiled, Effective, Finding, Verdict, compile};
+use crate::routing::compile::{Compiled, CredentialKeys, Effective, Finding, Verdict, compile};
 
 /// One pair of files.
 pub(super) struct Case(PathBuf);
@@ -80,7 +80,12 @@ fn text(compiled: &Compiled) -> String {
             let credentials: serde_json::Map<String, Value> = credentials
                 .iter()
                 .map(|(id, source)| {
-                    let keys = format!("{} {} {}", source.secret, source.username_key, source.password_key);
+                    let keys = match &source.keys {
+                        CredentialKeys::Login { username, password } => format!("{username} {password}"),
+                        CredentialKeys::Certificate => "certificate".to_owned(),
+                        CredentialKeys::Authorities => "authorities".to_owned(),
+                    };
+                    let keys = format!("{} {keys}", source.secret);
                     (id.0.clone(), keys.into())
                 })
                 .collect();

@@ -334,7 +334,7 @@ proptest! {
             let slices = cut(table);
             let parts = slices.iter().map(|slice| (slice.part.as_str(), slice.hash.as_str(), &slice.content));
             prop_assert_eq!(&join(parts).unwrap(), table);
-            let named: BTreeSet<_> = table.trunks.values().filter_map(|trunk| trunk.credential.as_ref()).collect();
+            let named: BTreeSet<_> = table.trunks.values().flat_map(|trunk| trunk.credentials()).collect();
             prop_assert_eq!(named, compiled.credentials[gateway].keys().collect::<BTreeSet<_>>());
         }
     }

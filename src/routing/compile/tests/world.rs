@@ -48,7 +48,12 @@ pub(in crate::routing) struct Facts {
 struct Secret {
     uid: String,
     resource_version: String,
+    #[serde(default)]
     keys: BTreeSet<String>,
+    #[serde(default)]
+    certificates: BTreeSet<String>,
+    #[serde(default)]
+    private_keys: BTreeSet<String>,
 }
 
 impl World {
@@ -82,8 +87,8 @@ impl World {
                     objects.default_gateway = facts.default_gateway.or(objects.default_gateway);
                     objects.namespaces.extend(facts.namespaces);
                     objects.secrets.extend(facts.secrets.into_iter().map(|(key, secret)| {
-                        let Secret { uid, resource_version, keys } = secret;
-                        (key, SecretFacts { uid, resource_version, keys })
+                        let Secret { uid, resource_version, keys, certificates, private_keys } = secret;
+                        (key, SecretFacts { uid, resource_version, keys, certificates, private_keys })
                     }));
                 }
             }

@@ -51,7 +51,7 @@ pub fn config(address: &str, instance: u32) -> EndpointConfig {
         instance,
         shard: 0,
         seed: [instance as u8; 16],
-        local: LocalAddresses { udp: local.clone(), tcp: local },
+        local: LocalAddresses { udp: local.clone(), tcp: local.clone(), tls: local },
         user_agent: "voicedock".into(),
         max_legs: 100,
     }
