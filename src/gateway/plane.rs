@@ -87,6 +87,8 @@ pub(super) struct Shared {
     /// The end of the plane.
     pub(super) closing: CancellationToken,
     addresses: LocalAddresses,
+    /// The pod's own address.
+    ip: IpAddr,
 }
 
 impl Shared {
@@ -99,6 +101,11 @@ impl Shared {
             }
             Transport::Udp | Transport::Tcp => Ok(way),
         }
+    }
+
+    /// Whether no other pod is reached at the address that this one tells peers for a transport: its own.
+    pub(super) fn is_alone_at_its_address(&self, transport: Transport) -> bool {
+        self.addresses.of(transport).host.parse::<IpAddr>().is_ok_and(|host| host == self.ip)
     }
 
     /// The host that identities in headers name for calls over `transport`.
@@ -153,6 +160,7 @@ pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
         owing: config.control.iter().map(|_| AtomicBool::new(false)).collect(),
         closing: closing.clone(),
         addresses: addresses.clone(),
+        ip: config.ip,
     });
     let seed = rand::random();
     for (number, (input, control)) in inputs.into_iter().zip(config.control).enumerate() {

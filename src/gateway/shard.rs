@@ -242,7 +242,15 @@ impl Shard {
             return self.endpoint.refuse(leg, 503, &[("Retry-After", RETRY_AFTER.into())], now);
         }
         let source = incoming.flow.peer.ip();
-        let answer = match snapshot.index.who_answers(source, &incoming.called) {
+        let found = snapshot.index.who_answers(source, &incoming.called).or_else(|refusal| match refusal {
+            // A registrar sends a call to the Contact that we registered, whose user is that of the registration: what was
+            // dialled stands in To.
+            AnswerRefusal::UnknownNumber(_) if incoming.to.user != incoming.called => {
+                snapshot.index.who_answers(source, &incoming.to.user).map_err(|_| refusal)
+            }
+            refusal => Err(refusal),
+        });
+        let answer = match found {
             Ok(answer) => answer,
             Err(refusal) => {
                 let (code, label) = match &refusal {

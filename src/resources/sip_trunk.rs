@@ -62,7 +62,8 @@ pub struct SipTrunkSpec {
     #[x_kube(validation = Rule::new(r#"self.matches('^[^\"\\\\\\x00-\\x1f\\x7f]+$')"#)
         .message("write the realm as it stands between the quotes of the trunk's challenge, such as pbx.example.com"))]
     pub realm: Option<String>,
-    /// Outbound REGISTER; none when left out.
+    /// Outbound REGISTER, by one pod of each gateway, of the user of `credentialsSecretRef`; none when left out. Calls come
+    /// in as `inbound` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub register: Option<Register>,
     /// A SIP URI through which every request goes.

@@ -141,7 +141,7 @@ impl Index {
     pub fn asked(&self, object: &ObjectRef) -> Option<String> {
         let checked = self.trunks.get(&object.key).filter(|_| object.kind == Kind::SipTrunk)?;
         let entry = &checked.usable.as_ref()?.entry;
-        entry.probe_seconds.map(|_| entry.address())
+        entry.is_kept().then(|| entry.address())
     }
 
     /// What is known of a Secret; returns whether that is new.

@@ -378,6 +378,9 @@ pub struct TrunkEntry {
     /// Seconds between two OPTIONS that it is sent; absent when it isn't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe_seconds: Option<u32>,
+    /// Seconds of the registration that is held at it; absent when none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub register_seconds: Option<u32>,
     /// The header that carries the caller's number.
     pub caller_id_header: CallerIdHeaderEntry,
     /// Session timers of its calls.
@@ -495,6 +498,28 @@ pub enum CallerIdHeaderEntry {
 }
 
 impl TrunkEntry {
+    /// Whether a pod keeps it: probes it or registers at it.
+    pub fn is_kept(&self) -> bool {
+        self.probe_seconds.is_some() || self.register_seconds.is_some()
+    }
+
+    /// Whether whoever keeps it does the same for the other.
+    pub fn is_kept_like(&self, other: &Self) -> bool {
+        let what = |entry: &Self| {
+            let hosts = entry.failover.as_ref().map(|failover| failover.hosts.clone());
+            let credentials = (entry.credential.clone(), entry.credentials_missing, entry.realm.clone());
+            (
+                entry.address(),
+                entry.tls.clone(),
+                entry.probe_seconds,
+                entry.register_seconds,
+                hosts,
+                credentials,
+            )
+        };
+        what(self) == what(other)
+    }
+
     /// Everything of the gateway's credentials Secret that it names.
     pub fn credentials(&self) -> impl Iterator<Item = &CredentialId> {
         let tls = self.tls.iter().flat_map(|tls| [&tls.authorities, &tls.certificate]).flatten();

@@ -86,6 +86,33 @@ pub fn reason(response: &Response) -> String {
     lossy(&response.reason)
 }
 
+/// For how many seconds a 200 to our REGISTER holds the binding of `user` at `host` (with its port): what its Contact says,
+/// else Expires. Bindings of others of the same address of record stand beside it.
+pub fn granted(headers: &Headers, user: &str, host: &str) -> Option<u32> {
+    let rows = headers.get_all(&HeaderName::Contact).map(|row| row.value().into_owned());
+    let contacts: Vec<Address> =
+        rows.flat_map(|row| Address::parse_list(&row, "Contact").unwrap_or_default()).collect();
+    let is_ours = |contact: &&Address| user_of(&contact.uri) == user && host_of(&contact.uri) == host;
+    let ours = contacts.iter().find(is_ours).or(contacts.first().filter(|_| contacts.len() == 1));
+    let said = ours.and_then(|ours| seconds(ours.param("expires")?));
+    said.or_else(|| seconds(&headers.value(&HeaderName::Expires)?))
+}
+
+/// Min-Expires of a 423.
+pub fn min_expires(headers: &Headers) -> Option<u32> {
+    seconds(&headers.value(&HeaderName::MinExpires)?)
+}
+
+/// Retry-After, without what may stand behind the number.
+pub fn retry_after(headers: &Headers) -> Option<u32> {
+    seconds(&headers.value(&HeaderName::RetryAfter)?)
+}
+
+fn seconds(value: &[u8]) -> Option<u32> {
+    let digits = value.trim_ascii_start().split(|b| !b.is_ascii_digit()).next()?;
+    std::str::from_utf8(digits).ok()?.parse().ok()
+}
+
 /// A response's body.
 pub fn response_body(response: &Response) -> Option<Body> {
     body(&response.headers, response.body())

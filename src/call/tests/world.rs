@@ -156,6 +156,7 @@ pub(super) fn table(fallback: bool) -> Table {
             denied_prefixes: vec!["+3190".into()],
             limits: Limits::default(),
             probe_seconds: None,
+            register_seconds: None,
             caller_id_header: CallerIdHeaderEntry::PAI,
             session_timer: SessionTimerEntry::default(),
             allowed_namespaces: vec!["acme".into()],

@@ -19,6 +19,7 @@ use crate::routing::ack::TrunkReport;
 use crate::routing::decide::Index;
 use crate::routing::table::{CredentialId, ObjectKey, Table};
 
+mod registered;
 mod secured;
 
 /// Longer than anything here takes.
@@ -62,13 +63,18 @@ impl Peer {
 
     /// Answers a request.
     async fn answer(&self, request: &str, status: &str, to: SocketAddr) {
+        self.answer_with(request, status, "", to).await;
+    }
+
+    /// Answers a request with more headers, each with its line end.
+    async fn answer_with(&self, request: &str, status: &str, more: &str, to: SocketAddr) {
         let header = |name: &str| {
             let found = request.lines().filter(|line| line.starts_with(name));
             found.map(|line| format!("{line}\r\n")).collect::<String>()
         };
         let tag = if request.starts_with("INVITE") { ";tag=agent" } else { "" };
         let answer = format!(
-            "SIP/2.0 {status}\r\n{}{}{}{tag}\r\n{}{}Contact: <sip:agent@{}>\r\nContent-Length: 0\r\n\r\n",
+            "SIP/2.0 {status}\r\n{}{}{}{tag}\r\n{}{}Contact: <sip:agent@{}>\r\n{more}Content-Length: 0\r\n\r\n",
             header("Via:"),
             header("From:"),
             header("To:").trim_end(),
@@ -171,7 +177,7 @@ async fn stage_of(given: Given) -> Stage {
         Snapshot { generation: 1, hash: String::new(), index: Index::new(Arc::new(table)), credentials };
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
     // A port that was free a moment ago: a plane is told its address before it binds.
-    let bind = Peer::new().await.address();
+    let bind = free_address();
     let instance = Instance(7);
     let calls = Arc::new(Calls::new(1));
     let (_, control) = CallControl::new(instance, 1, Arc::clone(&calls));
@@ -199,6 +205,17 @@ async fn stage_of(given: Given) -> Stage {
         metrics: Metrics::new(),
     };
     Stage { plane: start(config).await.unwrap(), address: bind, trunks, draining, peers, snapshot }
+}
+
+/// An address whose port was free a moment ago, for datagrams and for streams.
+fn free_address() -> SocketAddr {
+    loop {
+        let streams = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = streams.local_addr().unwrap();
+        if std::net::UdpSocket::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// A request of the caller's.

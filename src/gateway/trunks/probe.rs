@@ -43,11 +43,6 @@ impl Probe {
         Self { interval, due: Some(now), sent: now, report: inherited, against: 0 }
     }
 
-    /// Changes the interval, from the next probe on.
-    pub(super) fn set_interval(&mut self, interval: Duration) {
-        self.interval = interval;
-    }
-
     /// When the next probe is to be sent; `None` while one is under way.
     pub(super) fn due(&self) -> Option<Millis> {
         self.due

@@ -6,7 +6,6 @@
 use crate::resources::assistant::AssistantSpec;
 use crate::resources::conditions::reason;
 use crate::resources::sip_gateway::{Exposure, SipGatewaySpec};
-use crate::resources::sip_trunk::SipTrunkSpec;
 use crate::resources::transfer_destination::TransferDestinationSpec;
 
 use super::Kind;
@@ -21,11 +20,6 @@ pub(super) struct Gap<S> {
     remedy: &'static str,
     is_set: fn(&S) -> bool,
 }
-
-#[rustfmt::skip]
-pub(super) const SIP_TRUNK: &[Gap<SipTrunkSpec>] = &[
-    Gap { field: "register", remedy: "remove it and have the peer send calls to the gateway's address", is_set: |spec| spec.register.is_some() },
-];
 
 #[rustfmt::skip]
 pub(super) const TRANSFER_DESTINATION: &[Gap<TransferDestinationSpec>] = &[
@@ -67,8 +61,7 @@ pub(super) fn check<S>(gaps: &[Gap<S>], kind: Kind, key: &ObjectKey, spec: &S) -
 /// The name of every field, for tests.
 #[cfg(test)]
 pub(super) fn fields() -> Vec<&'static str> {
-    let trunk = SIP_TRUNK.iter().map(|gap| gap.field);
     let destination = TRANSFER_DESTINATION.iter().map(|gap| gap.field);
     let assistant = ASSISTANT.iter().map(|gap| gap.field);
-    trunk.chain(destination).chain(assistant).chain(SIP_GATEWAY.iter().map(|gap| gap.field)).collect()
+    destination.chain(assistant).chain(SIP_GATEWAY.iter().map(|gap| gap.field)).collect()
 }

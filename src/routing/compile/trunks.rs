@@ -17,10 +17,12 @@ use crate::routing::table::{
 use crate::routing::uri::parse_host;
 
 use super::verdict::{Checked, Problems, problem};
-use super::{CredentialSource, Effective, Kind, Objects, fields, not_implemented, secrets};
+use super::{CredentialSource, Effective, Objects, fields, secrets};
 
 /// Answers after which no backup is tried: busy and declined, by whoever was called.
 const DEFAULT_FINAL_CODES: [i32; 3] = [486, 600, 603];
+/// Seconds of a registration.
+const DEFAULT_REGISTRATION_SECONDS: i32 = 300;
 /// Priority and weight of a backup.
 const DEFAULT_SHARE: i32 = 10;
 
@@ -50,7 +52,7 @@ pub(in crate::routing) fn check_one(
     key: &ObjectKey,
     spec: &SipTrunkSpec,
 ) -> Checked<Trunk> {
-    let mut accepted = not_implemented::check(not_implemented::SIP_TRUNK, Kind::SipTrunk, key, spec);
+    let mut accepted = Problems::default();
     let entry = accepted.take(entry(spec));
     let mut resolved = Problems::default();
     let mut missing = false;
@@ -131,6 +133,11 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
         problems.take(fields::proxy("outboundProxy", proxy, spec.transport.map(fields::entry)))
     });
     let failover = failover(spec, &mut problems);
+    let register = spec.register.as_ref();
+    let register_seconds = register.and_then(|register| {
+        let seconds = register.expires_seconds.unwrap_or(DEFAULT_REGISTRATION_SECONDS);
+        problems.take(fields::bounded("register.expiresSeconds", seconds, 60, 86_400))
+    });
     let probe = spec.probe.as_ref().map(|probe| probe.interval_seconds);
     let probe_seconds =
         probe.and_then(|seconds| problems.take(fields::bounded("probe.intervalSeconds", seconds, 0, 3600)));
@@ -156,6 +163,7 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
             denied_prefixes: sorted(outbound.map(|outbound| &outbound.denied_prefixes)),
             limits,
             probe_seconds,
+            register_seconds,
             caller_id_header: match header {
                 None | Some(CallerIdHeader::PAI) => CallerIdHeaderEntry::PAI,
                 Some(CallerIdHeader::RPID) => CallerIdHeaderEntry::RPID,

@@ -41,6 +41,7 @@ fn trunk(host: &str, sources: &[&str], namespaces: &[&str]) -> TrunkEntry {
         denied_prefixes: vec![],
         limits: Limits::default(),
         probe_seconds: None,
+        register_seconds: None,
         caller_id_header: CallerIdHeaderEntry::PAI,
         session_timer: SessionTimerEntry::default(),
         allowed_namespaces: namespaces.iter().map(|&namespace| namespace.into()).collect(),

@@ -87,6 +87,7 @@ fn table(numbers: usize) -> Table {
             denied_prefixes: vec![],
             limits: Limits { calls: Some(50), calls_per_second: None },
             probe_seconds: None,
+            register_seconds: None,
             caller_id_header: CallerIdHeaderEntry::PAI,
             session_timer: SessionTimerEntry { min_seconds: 90, seconds: 600 },
             allowed_namespaces: vec!["shop".into()],
