@@ -1,4 +1,4 @@
-//! Reading the Secrets that SipTrunks name: facts for the compiler, values for the credentials Secret and nobody else.
+//! Reading the Secrets that objects name: facts for the compiler, values for the credentials Secret and nobody else.
 //!
 //! Secrets are watched by metadata; one is read only when `Index::secrets_needed` names it and its version is
 //! new. A value never reaches a log, an event, a status or a slice: [`Value`] can't be printed.

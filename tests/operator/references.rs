@@ -186,3 +186,19 @@ async fn a_field_without_behaviour_is_not_silently_ignored() {
     let message = stage.says("SipGateway", "on-host", "Accepted", "False", "NotImplemented").await;
     assert!(message.contains("HostNetwork"), "{message}");
 }
+
+#[tokio::test]
+async fn a_missing_secret_of_api_keys_is_shown_and_stops_no_call() {
+    let (stage, _operator, _pod) = Stage::set("keys").await;
+    stage.office().await;
+    stage.is_ready("PhoneNumber", "main").await;
+    let spec = json!({ "exposure": "ClusterIP", "apiKeysSecretRef": { "name": "keys" } });
+    stage.apply("SipGateway", GATEWAY, spec).await;
+    let why = stage.says("SipGateway", GATEWAY, "ResolvedRefs", "False", "RefNotFound").await;
+    assert!(why.contains(&format!("Secret {}/keys", stage.namespace)), "{why}");
+    stage.is_ready("PhoneNumber", "main").await;
+    stage.secret("keys", &[]).await;
+    stage.says("SipGateway", GATEWAY, "ResolvedRefs", "False", "SecretKeyMissing").await;
+    stage.secret("keys", &[("dashboard", "a-key")]).await;
+    stage.is_ready("SipGateway", GATEWAY).await;
+}

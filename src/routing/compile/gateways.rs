@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::resources::conditions::reason;
 use crate::resources::sip_gateway::SipGatewaySpec;
 use crate::routing::table::{AgentEntry, ObjectKey};
 
-use super::verdict::{Checked, Problems};
+use super::verdict::{Checked, Problems, problem};
 use super::{Kind, Objects, fields, not_implemented, secrets};
 
 /// A gateway that numbers can attach to.
@@ -38,12 +39,31 @@ pub(in crate::routing) fn check_one(
         let found = secrets::certificate(objects, "listeners[].certificateRef", &secret, &effect);
         let _ = resolved.take(found);
     }
+    if let Some(named) = &spec.api_keys_secret_ref {
+        resolved.extend(api_keys(objects, &ObjectKey::new(&key.namespace, &named.name)));
+    }
     let usable = accepted.is_empty().then_some(Gateway { default_agent });
     Checked { accepted, resolved, usable }
 }
 
-/// The Secrets that a gateway names for its listeners, in its own namespace; each once.
+/// The Secrets that a gateway names for its listeners and its API keys, in its own namespace; each once.
 pub(in crate::routing) fn secrets(key: &ObjectKey, spec: &SipGatewaySpec) -> BTreeSet<ObjectKey> {
     let named = spec.listeners.iter().filter_map(|listener| listener.certificate_ref.as_ref());
-    named.map(|named| ObjectKey::new(&key.namespace, &named.name)).collect()
+    named.chain(&spec.api_keys_secret_ref).map(|named| ObjectKey::new(&key.namespace, &named.name)).collect()
+}
+
+/// What is wrong with the Secret of API keys. Calls go on without it.
+fn api_keys(objects: &Objects, secret: &ObjectKey) -> Problems {
+    let (reason, wrong) = match objects.secrets.get(secret) {
+        None => (reason::REF_NOT_FOUND, "which does not exist; create it"),
+        Some(facts) if facts.keys.is_empty() => (reason::SECRET_KEY_MISSING, "which holds no key; add one"),
+        Some(_) => return Problems::default(),
+    };
+    problem(
+        reason,
+        format!(
+            "apiKeysSecretRef names Secret {secret}, {wrong}. Until then call control answers 401 to everybody; calls \
+             aren't affected."
+        ),
+    )
 }

@@ -180,7 +180,8 @@ pub enum Effective {
     },
 }
 
-/// The Secrets that SipTrunks and SipGateways name for credentials and certificates: the operator reads these and no others.
+/// The Secrets that SipTrunks and SipGateways name for credentials, certificates and API keys: the operator reads these and no
+/// others.
 pub fn secrets_needed(objects: &Objects) -> BTreeSet<ObjectKey> {
     let trunks = objects.trunks.iter().flat_map(|(key, trunk)| trunks::secrets(key, &trunk.spec));
     let gateways = objects.gateways.iter().flat_map(|(key, gateway)| gateways::secrets(key, &gateway.spec));

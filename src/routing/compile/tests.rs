@@ -71,13 +71,14 @@ fn every_reason_of_the_compiler_and_every_field_without_behaviour_is_in_a_golden
 }
 
 #[test]
-fn only_secrets_that_trunks_name_are_needed() {
+fn only_secrets_that_objects_name_are_needed() {
     let world = World::parse(&[
         "kind: SipTrunk\nmetadata: {name: a, namespace: shop}\nspec: {host: h, credentialsSecretRef: {name: login}}",
         "kind: SipTrunk\nmetadata: {name: b, namespace: shop}\nspec: {host: h}",
         "kind: SipGateway\nmetadata: {name: g, namespace: sys}\nspec: {apiKeysSecretRef: {name: keys}}",
     ]);
-    assert_eq!(secrets_needed(&world.objects()), BTreeSet::from([ObjectKey::new("shop", "login")]));
+    let named = [ObjectKey::new("shop", "login"), ObjectKey::new("sys", "keys")];
+    assert_eq!(secrets_needed(&world.objects()), BTreeSet::from(named));
 }
 
 #[test]
