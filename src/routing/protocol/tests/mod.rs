@@ -35,6 +35,12 @@ fn a_write_whose_answer_is_lost_breaks_nothing_whether_it_landed_lands_late_or_n
 }
 
 #[test]
+fn acknowledgements_that_land_late_and_out_of_order_leave_no_status_wrong() {
+    try_everything(2, Mishaps { late_acknowledgements: 2, ..Mishaps::default() });
+    try_everything(1, Mishaps { late_acknowledgements: 1, takeovers: 1, ..Mishaps::default() });
+}
+
+#[test]
 fn gateways_that_restart_or_are_replaced_break_nothing() {
     let mishaps = Mishaps { restarts: 1, replacements: 1, slow_acknowledgements: 1, ..Mishaps::default() };
     try_everything(CHANGES, mishaps);

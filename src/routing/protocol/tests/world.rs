@@ -5,91 +5,24 @@
 //! paused and has a write under way (a *stray*) that lands at any later time or never. A grace time has always just run out.
 //! A watch that lags is a leader that looks later; only of wishes a lag is kept, because what follows may depend on it.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{Hash, Hasher};
-use std::sync::{Arc, OnceLock};
+mod alike;
+mod leader;
+mod wishes;
 
-use serde_json::Map;
-use siphasher::sip::SipHasher13;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::resources::routing_table::{Amendment, RoutingTableSpec, TableCounts};
+use crate::resources::routing_table::RoutingTableSpec;
 use crate::routing::ack::Held;
 use crate::routing::protocol::follower::{Weighed, weigh};
-use crate::routing::protocol::publisher::{HeadWrite, Offer, Publisher, Step, VaultWrite};
-use crate::routing::protocol::{Head, Known, Vault, Version, Written};
+use crate::routing::protocol::publisher::{HeadWrite, VaultWrite};
+use crate::routing::protocol::{Head, Vault, Version, Written};
 use crate::routing::table::CredentialId;
 
+use self::leader::Leader;
+pub(super) use self::wishes::content;
+use self::wishes::credentials;
 use super::explore::Model;
-
-/// What people want, one after the other: slices and credentials of the compiled table. The first comes back in the end, as
-/// when changes are taken back: its slice may be on its way out then, and a leader that saw nothing in between finds nothing
-/// to write. Credentials that come back were never changed. The third is the second with a row more: a leader that knows the
-/// rows of `b` tells it as an amendment of that slice.
-const WISHES: [(&[&str], &[&str]); 4] =
-    [(&["a"], &["k"]), (&["b"], &[]), (&["b", "c"], &["l"]), (&["a"], &["k"])];
-
-pub(super) struct Content {
-    pub spec: Arc<RoutingTableSpec>,
-    pub credentials: Arc<BTreeSet<CredentialId>>,
-}
-
-/// The compiled table of a wish.
-pub(super) fn content(wish: u8) -> &'static Content {
-    static CONTENTS: OnceLock<Vec<Content>> = OnceLock::new();
-    let make = |(slices, credentials): &(&[&str], &[&str])| Content {
-        spec: Arc::new(RoutingTableSpec {
-            generation: 0,
-            hash: slices.concat(),
-            slices: slices.iter().map(|name| (*name).to_owned()).collect(),
-            amendments: Vec::new(),
-            previous_slices: Vec::new(),
-            credentials_secret: None,
-            counts: TableCounts::default(),
-        }),
-        credentials: Arc::new(credentials.iter().map(|id| CredentialId((*id).to_owned())).collect()),
-    };
-    &CONTENTS.get_or_init(|| WISHES.iter().map(make).collect())[wish as usize]
-}
-
-/// How a leader that may or may not know the rows of `b` lays out a wish, as `routing::slice::layout` does; with the slices that
-/// it could write.
-fn layout(
-    wish: u8,
-    head: Option<&RoutingTableSpec>,
-    knows_rows: bool,
-    is_present: impl Fn(&String) -> bool,
-) -> (Arc<RoutingTableSpec>, BTreeSet<String>) {
-    let mut spec = content(wish).spec.clone();
-    if let Some(head) = head {
-        if head.hash == spec.hash && head.slices.iter().all(&is_present) {
-            let published = Arc::make_mut(&mut spec);
-            (published.slices, published.amendments) = (head.slices.clone(), head.amendments.clone());
-            return (spec, BTreeSet::new());
-        }
-        let base = "b".to_owned();
-        if spec.hash == "bc" && knows_rows && head.slices.contains(&base) && is_present(&base) {
-            let amended = Arc::make_mut(&mut spec);
-            let amendment =
-                Amendment { slice: base.clone(), hash: "bc".into(), rows: Map::new(), gone: Vec::new() };
-            (amended.slices, amended.amendments) = (vec![base], vec![amendment]);
-            return (spec, BTreeSet::new());
-        }
-    }
-    let named = |name: &String| head.is_some_and(|head| head.slices.contains(name)) && is_present(name);
-    let drafts = spec.slices.iter().filter(|name| !named(name)).cloned().collect();
-    (spec, drafts)
-}
-
-/// The credentials that the table with this hash names.
-fn credentials(hash: &str) -> &'static BTreeSet<CredentialId> {
-    let wish = (0_u8..).zip(WISHES).find(|(_, (slices, _))| slices.concat() == hash).unwrap().0;
-    &content(wish).credentials
-}
-
-/// Whether the values that a write adds can be read: those of what isn't wanted any more may be gone.
-fn can_read(wish: u8, write: &VaultWrite) -> bool {
-    write.add.iter().all(|id| id.0 == "k" || content(wish).credentials.contains(id))
-}
 
 /// How often each mishap may happen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -106,6 +39,8 @@ pub(super) struct Mishaps {
     pub deletions: u8,
     /// How often a gateway that has switched may take its time to say so.
     pub slow_acknowledgements: u8,
+    /// A write of an acknowledgement is given up; it is under way, and lands at any later time or never.
+    pub late_acknowledgements: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -131,7 +66,7 @@ pub(super) struct World {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Lease {
+pub(super) struct Lease {
     pod: u8,
     held: Option<Held>,
 }
@@ -143,26 +78,11 @@ pub(super) struct Claim {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Leader {
-    wish: u8,
-    publisher: Publisher,
-    runs: bool,
-    due: bool,
-    seal: bool,
-    /// Since which generation the wish is in the table.
-    since: Option<i64>,
-    /// What it is about to write.
-    next: Option<Write>,
-    /// The slices that it could write in this run.
-    drafts: BTreeSet<String>,
-    /// Whether it knows the rows of `b`, from when the head said what they are.
-    knows_rows: bool,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Gateway {
     pod: u8,
     held: Option<Held>,
+    /// What it holds isn't acknowledged yet by a write that was answered.
+    unsaid: bool,
     /// The head that is being followed.
     fetch: Option<Arc<RoutingTableSpec>>,
 }
@@ -177,6 +97,8 @@ pub(super) enum Write {
     Delete(String, Version),
     /// Against a status that says this.
     Claim(Claim, Option<Claim>),
+    /// Over the one that was seen.
+    Lease(usize, Lease, Lease),
 }
 
 #[derive(Clone, Debug)]
@@ -195,10 +117,10 @@ pub(super) enum Action {
     Claim,
     Collect(String),
     Prune,
-    /// The write lands, its answer is lost.
-    LoseAnswer,
-    /// The write is late and the leader gives it up.
-    GiveUp,
+    /// A write of the leader lands, its answer is lost.
+    LoseAnswer(Write),
+    /// A write of the leader is late and the leader gives it up.
+    GiveUp(Write),
     /// The lease goes to the other operator, which reads all wishes anew; a write of the old leader is under way.
     TakeOver {
         leaves: Option<Write>,
@@ -209,6 +131,8 @@ pub(super) enum Action {
     /// It fetches the credentials and switches.
     Switch(usize),
     Acknowledge(usize),
+    /// The acknowledgement is late and the gateway gives it up.
+    GiveUpAcknowledging(usize),
     Restart(usize),
     Replace(usize),
     DeleteHead,
@@ -288,198 +212,14 @@ impl World {
                 }
                 self.claim = Some(claim);
             }
+            Write::Lease(i, lease, over) => {
+                if self.leases[*i] != *over {
+                    return Ok(false);
+                }
+                self.leases[*i] = lease.clone();
+            }
         }
         Ok(true)
-    }
-
-    /// What else the leader could write: claims, deletions.
-    fn idle_writes(&self) -> Vec<(Action, Write)> {
-        let leader = &self.leader;
-        let mut found = Vec::new();
-        if leader.runs || leader.due {
-            return found;
-        }
-        if let Some(claim) = self.claimable() {
-            found.push((Action::Claim, Write::Claim(claim, self.claim.clone())));
-        }
-        if leader.publisher.is_sealed() {
-            for (name, version) in self.useless() {
-                found.push((Action::Collect(name.clone()), Write::Delete(name, version)));
-            }
-            if let Some(write) = self.prunable() {
-                found.push((Action::Prune, Write::Vault(write)));
-            }
-        }
-        found
-    }
-
-    fn claimable(&self) -> Option<Claim> {
-        let leader = &self.leader;
-        let since = leader.since?;
-        let pods = || self.leases.iter().filter_map(|lease| lease.held.as_ref());
-        let held = pods().next().is_some() && pods().all(|held| held.generation >= since);
-        let pods = std::array::from_fn(|i| self.leases[i].held.as_ref().map(|_| self.leases[i].pod));
-        let news = self.claim.as_ref().is_none_or(|claim| claim.wish != leader.wish);
-        (held && news && leader.wish == self.wish).then_some(Claim { wish: leader.wish, pods })
-    }
-
-    fn useless(&self) -> Vec<(String, Version)> {
-        let Some(kept) = self.leader.publisher.kept(&self.held()) else { return Vec::new() };
-        let slices = self.slices.iter().filter(|(name, _)| !kept.slices.contains(*name));
-        slices.map(|(name, version)| (name.clone(), version.clone())).collect()
-    }
-
-    fn held(&self) -> BTreeSet<i64> {
-        self.leases.iter().filter_map(|lease| lease.held.as_ref()).map(|held| held.generation).collect()
-    }
-
-    fn tables(&self) -> Vec<Held> {
-        let mut held: Vec<Held> = self.leases.iter().filter_map(|lease| lease.held.clone()).collect();
-        held.sort_by(|a, b| (a.generation, &a.hash).cmp(&(b.generation, &b.hash)));
-        held.dedup();
-        held
-    }
-
-    fn prunable(&self) -> Option<VaultWrite> {
-        let generation = self.leader.publisher.generation()?;
-        let past = |lease: &Lease| lease.held.as_ref().is_some_and(|held| held.generation >= generation);
-        self.leader.publisher.surplus().filter(|_| self.leases.iter().all(past))
-    }
-
-    /// Compares the published table with the wish, after anything has changed for an idle leader.
-    fn weigh_wish(&mut self) {
-        let sealing = !self.leader.publisher.is_sealed();
-        let wanted = content(self.leader.wish);
-        if !self.leader.publisher.holds(&wanted.spec.hash, wanted.credentials.iter()) {
-            self.leader.due = true;
-            return;
-        }
-        if self.leader.since.is_none() {
-            let said = self.claim.as_ref().is_some_and(|claim| claim.wish == self.leader.wish);
-            match said {
-                true => self.leader.since = Some(0),
-                false if sealing => (self.leader.seal, self.leader.due) = (true, true),
-                false => self.leader.since = self.leader.publisher.generation(),
-            }
-        }
-        if sealing && (!self.useless().is_empty() || self.prunable().is_some()) {
-            (self.leader.seal, self.leader.due) = (true, true);
-        }
-    }
-
-    fn begin(&mut self) {
-        let held = self.tables();
-        let leader = &mut self.leader;
-        let wanted = content(leader.wish);
-        let is_present = |name: &String| self.slices.contains_key(name);
-        let head = leader.publisher.expected(self.head.as_ref().map(|head| &*head.spec));
-        let (spec, drafts) = layout(leader.wish, head, leader.knows_rows, is_present);
-        let absent = spec.slices.iter().filter(|name| !is_present(name)).cloned();
-        leader.drafts = drafts;
-        leader.publisher.begin(Offer {
-            spec: spec.clone(),
-            credentials: wanted.credentials.clone(),
-            held,
-            absent: absent.collect(),
-            seal: std::mem::take(&mut leader.seal),
-        });
-        (leader.runs, leader.due) = (true, false);
-    }
-
-    /// A write of the run that goes well.
-    fn step(&mut self) -> Result<(), String> {
-        let write = self.leader.next.take().unwrap();
-        let landed = self.land(&write)?;
-        let publisher = &mut self.leader.publisher;
-        match write {
-            Write::Slice(name) => publisher.slice_claimed(name),
-            Write::Vault(_) => publisher.vault_written(match landed {
-                true => Written::Landed(self.vault.clone().unwrap()),
-                false => Written::Refused,
-            }),
-            Write::Head(_) => publisher.head_written(match landed {
-                true => Written::Landed(self.head.clone().unwrap()),
-                false => Written::Refused,
-            }),
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// The leader goes on to its next write. A read commutes with all that others do until then.
-    fn go_on(&mut self) {
-        let leader = &mut self.leader;
-        while leader.runs && leader.next.is_none() {
-            match leader.publisher.step() {
-                Step::ReadHead => leader.publisher.head_read(self.head.clone()),
-                Step::ReadVault => leader.publisher.vault_read(self.vault.clone()),
-                Step::ClaimSlices(names) => match names.into_iter().next() {
-                    Some(name) if leader.drafts.contains(&name) => leader.next = Some(Write::Slice(name)),
-                    // The head turned out to be another one than the watch showed: it offers again.
-                    _ => {
-                        leader.publisher.abandon();
-                        (leader.runs, leader.due) = (false, true);
-                    }
-                },
-                Step::WriteHead(write) => leader.next = Some(Write::Head(write)),
-                Step::WriteVault(write) if can_read(self.wish, &write) => {
-                    leader.next = Some(Write::Vault(write));
-                }
-                Step::WriteVault(_) => {
-                    leader.publisher.abandon();
-                    (leader.runs, leader.due) = (false, true);
-                }
-                Step::Done { .. } => {
-                    leader.runs = false;
-                    let head = leader.publisher.head().map(|head| &head.spec);
-                    leader.knows_rows = head.is_some_and(|head| {
-                        head.slices.iter().any(|name| name == "b")
-                            && (head.amendments.is_empty() || leader.knows_rows)
-                    });
-                }
-                Step::Stuck(_) => (leader.runs, leader.due) = (false, true),
-            }
-        }
-    }
-
-    /// Whether the leader's watches would show something that it didn't write.
-    fn is_disturbed(&self) -> bool {
-        let known = &self.leader.publisher;
-        if known.head() == self.head.as_ref() && known.vault() == self.vault.as_ref() {
-            return known.is_verified() && known.is_exceeded(&self.tables());
-        }
-        known.is_verified() && !self.observe(&mut known.clone())
-    }
-
-    /// Shows a publisher what is there; false when that is not what it published.
-    fn observe(&self, publisher: &mut Publisher) -> bool {
-        let mut same = !publisher.is_exceeded(&self.tables());
-        let known = publisher.head().map(|head| head.version.uid.clone());
-        if let Some(known) =
-            known.filter(|uid| self.head.as_ref().is_none_or(|head| head.version.uid != *uid))
-        {
-            same &= publisher.observe_head_gone(&known);
-        }
-        if let Some(head) = &self.head {
-            same &= publisher.observe_head(head);
-        }
-        if let Some(vault) = &self.vault {
-            same &= publisher.observe_vault(&vault.version);
-        }
-        same
-    }
-
-    /// The leader gives a write up.
-    fn unknown(&mut self, write: &Write) {
-        let publisher = &mut self.leader.publisher;
-        match write {
-            Write::Vault(_) => publisher.vault_written(Written::Unknown),
-            Write::Head(_) => publisher.head_written(Written::Unknown),
-            _ => publisher.abandon(),
-        }
-        if self.leader.runs || !matches!(write, Write::Claim(..) | Write::Delete(..)) {
-            (self.leader.runs, self.leader.due) = (false, true);
-        }
     }
 
     fn gateway(&mut self, action: &Action) -> Result<(), String> {
@@ -511,15 +251,18 @@ impl World {
                     if gateway.held.as_ref().is_some_and(|old| old.generation >= new.generation) {
                         return Err(format!("2: a gateway goes from {:?} to {new:?}", gateway.held));
                     }
-                    gateway.held = Some(new);
-                    match self.left.slow_acknowledgements {
-                        0 => self.leases[i].held = gateway.held.clone(),
-                        left => self.left.slow_acknowledgements = left - 1,
+                    (gateway.held, gateway.unsaid) = (Some(new), true);
+                    match self.left {
+                        Mishaps { slow_acknowledgements: 0, late_acknowledgements: 0, .. } => self.say(i),
+                        Mishaps { slow_acknowledgements: 0, .. } => {}
+                        _ => self.left.slow_acknowledgements -= 1,
                     }
                 }
             }
-            Action::Acknowledge(i) => {
-                self.leases[i] = Lease { pod: self.gateways[i].pod, held: self.gateways[i].held.clone() };
+            Action::Acknowledge(i) => self.say(i),
+            Action::GiveUpAcknowledging(i) => {
+                self.left.late_acknowledgements -= 1;
+                self.strays.push(Write::Lease(i, self.lease_of(i), self.leases[i].clone()));
             }
             Action::Restart(i) => {
                 self.left.restarts -= 1;
@@ -537,6 +280,16 @@ impl World {
             _ => unreachable!("it concerns the leader"),
         }
         Ok(())
+    }
+
+    /// A gateway writes what it holds, and is answered.
+    fn say(&mut self, i: usize) {
+        self.leases[i] = self.lease_of(i);
+        self.gateways[i].unsaid = false;
+    }
+
+    fn lease_of(&self, i: usize) -> Lease {
+        Lease { pod: self.gateways[i].pod, held: self.gateways[i].held.clone() }
     }
 
     /// What is wrong with the world as it is.
@@ -605,13 +358,14 @@ impl Model for World {
             // Only a head that isn't there protects from one that is created late: three mishaps at once, mended afterwards.
             writes.retain(|write| !matches!(write, Write::Head(HeadWrite { on: None, .. })));
         }
+        if left.lost_answers > 0 {
+            let writes = pending.iter().chain(idle.iter().map(|(_, write)| write));
+            found.extend(writes.flat_map(|w| [Action::LoseAnswer(w.clone()), Action::GiveUp(w.clone())]));
+        }
         found.extend(idle.into_iter().map(|(action, _)| action));
         if left.takeovers > 0 {
             let leaves = std::iter::once(None).chain(writes.into_iter().map(Some));
             found.extend(leaves.map(|leaves| Action::TakeOver { leaves }));
-        }
-        if left.lost_answers > 0 && pending.is_some() {
-            found.extend([Action::LoseAnswer, Action::GiveUp]);
         }
         found.extend((0..self.strays.len()).map(Action::Stray));
         for (i, gateway) in self.gateways.iter().enumerate() {
@@ -623,8 +377,11 @@ impl Model for World {
             } else if self.head.as_ref().is_some_and(news) {
                 found.push(Action::Fetch(i));
             }
-            if self.leases[i].held != gateway.held {
+            if gateway.unsaid {
                 found.push(Action::Acknowledge(i));
+                if left.late_acknowledgements > 0 {
+                    found.push(Action::GiveUpAcknowledging(i));
+                }
             }
             if left.restarts > 0 && gateway.fetch.is_some() {
                 found.push(Action::Restart(i));
@@ -673,14 +430,14 @@ impl Model for World {
                 });
                 world.leader.due |= !landed;
             }
-            Action::LoseAnswer | Action::GiveUp => {
+            Action::LoseAnswer(write) | Action::GiveUp(write) => {
                 world.left.lost_answers -= 1;
-                let write = world.leader.next.take().unwrap();
+                world.leader.next = None;
                 match action {
-                    Action::LoseAnswer => drop(world.land(&write)?),
+                    Action::LoseAnswer(_) => drop(world.land(write)?),
                     _ => world.strays.push(write.clone()),
                 }
-                world.unknown(&write);
+                world.unknown(write);
             }
             Action::TakeOver { leaves } => {
                 world.left.takeovers -= 1;
@@ -698,7 +455,8 @@ impl Model for World {
             _ => world.gateway(action)?,
         }
         world.go_on();
-        // As the collector does whenever anything has changed.
+        world.leader.looks |= self.leases != world.leases || world.has_slices_since(self);
+        // As the collector does whenever it looks.
         world.leader.publisher.forget(&world.held());
         if !world.leader.runs {
             world.weigh_wish();
@@ -711,8 +469,9 @@ impl Model for World {
         !matches!(
             action,
             Action::Wish
-                | Action::LoseAnswer
-                | Action::GiveUp
+                | Action::LoseAnswer(_)
+                | Action::GiveUp(_)
+                | Action::GiveUpAcknowledging(_)
                 | Action::TakeOver { .. }
                 | Action::Stray(_)
                 | Action::Restart(_)
@@ -721,7 +480,8 @@ impl Model for World {
         )
     }
 
-    /// Every promise about the end: all hold the last wish, the status says so, nothing is left over, nothing is left to do.
+    /// Every promise about the end: all hold the last wish and say so, the status says so, nothing is left over, nothing is
+    /// left to do.
     fn is_done(&self) -> bool {
         let wanted = content(self.wish);
         let Some(head) = &self.head else { return false };
@@ -731,123 +491,14 @@ impl Model for World {
         let ids = self.vault.iter().flat_map(|vault| vault.sizes.keys());
         let fulfilled = head.spec.hash == wanted.spec.hash
             && self.gateways.iter().all(|gateway| gateway.held.as_ref() == Some(&table))
+            && self.leases.iter().all(|lease| lease.held.as_ref() == Some(&table))
             && self.claim.as_ref().is_some_and(|claim| claim.wish == self.wish)
             && self.slices.keys().all(named)
             && ids.eq(wanted.credentials.iter());
         fulfilled && self.actions().iter().all(|action| !Self::is_progress(action))
     }
 
-    fn canonical(mut self) -> Self {
-        if !self.leader.runs {
-            self.leader.drafts.clear();
-        }
-        self.renumber();
-        self.shift();
-        let sign = |i: usize| {
-            let mut hasher = SipHasher13::new();
-            (&self.gateways[i], &self.leases[i]).hash(&mut hasher);
-            self.claim.as_ref().map(|claim| claim.pods[i]).hash(&mut hasher);
-            hasher.finish()
-        };
-        // A claim that is under way speaks of the gateways by their places.
-        let placed = self.strays.iter().any(|write| matches!(write, Write::Claim(..)));
-        if !placed && sign(0) > sign(1) {
-            self.gateways.swap(0, 1);
-            self.leases.swap(0, 1);
-            if let Some(claim) = &mut self.claim {
-                claim.pods.swap(0, 1);
-            }
-        }
-        self
+    fn canonical(self) -> Self {
+        self.made_alike()
     }
-}
-
-impl World {
-    /// Begins generations at 1, so that worlds which differ only in how many there were are one.
-    fn shift(&mut self) {
-        if self.claim.as_ref().is_some_and(|claim| claim.wish == self.leader.wish) {
-            self.leader.since = self.leader.since.map(|_| 0);
-        }
-        let mut specs: Vec<&mut Arc<RoutingTableSpec>> = Vec::new();
-        let mut numbers: Vec<&mut i64> = vec![&mut self.newest];
-        let mut tables: Vec<&mut Held> =
-            self.leases.iter_mut().filter_map(|lease| lease.held.as_mut()).collect();
-        specs.extend(self.head.iter_mut().map(|head| &mut head.spec));
-        for gateway in &mut self.gateways {
-            tables.extend(gateway.held.as_mut());
-            specs.extend(gateway.fetch.as_mut());
-        }
-        for write in &mut self.strays {
-            if let Write::Head(write) = write {
-                numbers.push(&mut write.spec.generation);
-            }
-        }
-        numbers.extend(self.leader.since.as_mut());
-        let publisher = &mut self.leader.publisher;
-        numbers.push(&mut publisher.newest);
-        if let Known::Present(head) = &mut publisher.head {
-            specs.push(&mut head.spec);
-        }
-        specs.extend(publisher.history.values_mut());
-        if let Some(run) = &mut publisher.run {
-            tables.extend(&mut run.offer.held);
-        }
-        numbers.extend(tables.into_iter().map(|held| &mut held.generation));
-        let least = numbers.iter().map(|number| **number).chain(specs.iter().map(|spec| spec.generation));
-        let surplus = least.filter(|generation| *generation > 0).min().map_or(0, |least| least - 1);
-        if surplus == 0 {
-            return;
-        }
-        numbers.into_iter().filter(|number| **number > 0).for_each(|number| *number -= surplus);
-        specs.into_iter().for_each(|spec| Arc::make_mut(spec).generation -= surplus);
-        let history = std::mem::take(&mut self.leader.publisher.history);
-        self.leader.publisher.history = history.into_values().map(|spec| (spec.generation, spec)).collect();
-    }
-
-    /// Gives versions of the same order the same numbers, so that worlds which differ only in how often something was
-    /// written are one.
-    fn renumber(&mut self) {
-        let publisher = &mut self.leader.publisher;
-        let known = publisher.vault.present().map(|vault| vault.version.resource_version.clone());
-        publisher.vault_ours.retain(|version| Some(version) == known.as_ref());
-        let mut head: Vec<&mut Version> = self.head.iter_mut().map(|head| &mut head.version).collect();
-        let mut vault: Vec<&mut Version> = self.vault.iter_mut().map(|vault| &mut vault.version).collect();
-        let mut slices: BTreeMap<&String, Vec<&mut Version>> = BTreeMap::new();
-        for (name, version) in &mut self.slices {
-            slices.entry(name).or_default().push(version);
-        }
-        if let Known::Present(known) = &mut publisher.head {
-            head.push(&mut known.version);
-        }
-        if let Known::Present(known) = &mut publisher.vault {
-            vault.push(&mut known.version);
-        }
-        for write in &mut self.strays {
-            match write {
-                Write::Head(HeadWrite { on: Some(version), .. }) => head.push(version),
-                Write::Vault(VaultWrite { on: Some(version), .. }) => vault.push(version),
-                Write::Delete(name, version) => slices.entry(name).or_default().push(version),
-                _ => {}
-            }
-        }
-        let known = slices.into_iter().map(|(name, versions)| (name.clone(), versions));
-        let known = known.chain([("head".to_owned(), head), ("vault".to_owned(), vault)]);
-        self.writes = known.map(|(object, versions)| (object, ranked(versions))).collect();
-        if let Some(version) = publisher.vault.present().map(|vault| &vault.version.resource_version) {
-            publisher.vault_ours.iter_mut().for_each(|ours| ours.clone_from(version));
-        }
-    }
-}
-
-/// Replaces numbers by their ranks; returns the highest.
-fn ranked(mut versions: Vec<&mut Version>) -> u8 {
-    let number = |text: &String| text.parse::<u8>().unwrap();
-    let numbers =
-        versions.iter().flat_map(|version| [number(&version.uid), number(&version.resource_version)]);
-    let order: BTreeSet<u8> = numbers.collect();
-    let rank = |text: &String| (order.range(..=number(text)).count()).to_string();
-    for version in &mut versions {
-        **version = Version { uid: rank(&version.uid), resource_version: rank(&version.resource_version) };
-    }
-    u8::try_from(order.len()).unwrap()
 }
