@@ -16,8 +16,9 @@ pub fn service_account(gateway: &SipGateway) -> ServiceAccount {
     }
 }
 
-/// Read its own head and credentials, and slices; write Leases. Slices are named by their content, so that their names
-/// can't be listed here; Leases are of all gateways of the namespace, because a pod finds its peers by them.
+/// Read its own head and credentials, and slices; write Leases (pods of the version before patch them until they are
+/// replaced). Slices are named by their content, so that their names can't be listed here; Leases are of all gateways of the
+/// namespace, because a pod finds its peers by them.
 pub fn role(gateway: &SipGateway) -> Role {
     let name = gateway.name_any();
     Role {
@@ -26,7 +27,12 @@ pub fn role(gateway: &SipGateway) -> Role {
             rule("voicedock.dev", "routingtables", &["get", "list", "watch"], Some(&name)),
             rule("voicedock.dev", "routingslices", &["get"], None),
             rule("", "secrets", &["get"], Some(&names::credentials(&name))),
-            rule("coordination.k8s.io", "leases", &["create", "get", "list", "update", "watch"], None),
+            rule(
+                "coordination.k8s.io",
+                "leases",
+                &["create", "get", "list", "patch", "update", "watch"],
+                None,
+            ),
         ]),
     }
 }

@@ -319,7 +319,9 @@ impl Publisher {
                 self.spoiled = false;
             }
             Written::Refused => {
+                // Somebody else wrote it: another leader, or a person whose values can't be trusted.
                 self.vault = Known::Unknown;
+                self.spoiled = true;
                 if let Some(run) = &mut self.run {
                     run.vault_refused += 1;
                 }

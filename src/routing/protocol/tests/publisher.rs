@@ -135,16 +135,26 @@ fn after_a_write_of_which_nobody_knows_everything_is_read_and_sealed_again() {
 
 #[test]
 fn a_secret_is_read_again_after_a_write_of_which_nobody_knows() {
-    for outcome in [Written::Unknown, Written::Refused] {
-        let mut publisher = verified(head(7, 5, 0));
-        publisher.vault_written(outcome);
-        assert!(!publisher.knows_vault());
-        publisher.begin(offer(0));
-        assert_eq!(publisher.step(), Step::ReadVault);
-        publisher.vault_read(Some(vault(2, ["k", "l"])));
-        assert_eq!(publisher.step(), Step::Done { written: false });
-        assert_eq!(publisher.surplus().map(|write| write.drop.len()), Some(1));
-    }
+    let mut publisher = verified(head(7, 5, 0));
+    publisher.vault_written(Written::Unknown);
+    assert!(!publisher.knows_vault());
+    publisher.begin(offer(0));
+    assert_eq!(publisher.step(), Step::ReadVault);
+    publisher.vault_read(Some(vault(2, ["k", "l"])));
+    assert_eq!(publisher.step(), Step::Done { written: false });
+    assert_eq!(publisher.surplus().map(|write| write.drop.len()), Some(1));
+}
+
+#[test]
+fn values_are_written_again_after_a_write_that_somebody_else_was_ahead_of() {
+    let mut publisher = verified(head(7, 5, 0));
+    publisher.vault_written(Written::Refused);
+    publisher.begin(offer(0));
+    assert_eq!(publisher.step(), Step::ReadVault);
+    publisher.vault_read(Some(vault(2, ["k", "l"])));
+    assert!(matches!(publisher.step(), Step::WriteVault(write) if write.add.len() == 1));
+    publisher.vault_written(Written::Landed(vault(3, ["k"])));
+    assert_eq!(publisher.step(), Step::Done { written: false });
 }
 
 #[test]
