@@ -1,0 +1,197 @@
+//! One gateway process, as a pod that restarts while no API server can be reached: it starts from its disk copy, which is
+//! written here with the product's own types.
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use voicedock::gateway::disk::Disk;
+use voicedock::gateway::snapshot::{Parts, Piece};
+use voicedock::routing::slice;
+use voicedock::routing::table::Table;
+
+use crate::process::Process;
+use crate::support::free_address;
+use crate::wait::{SOON, until};
+
+/// The number that callers dial.
+pub const NUMBER: &str = "+31201234567";
+/// The name of the destination that calls are transferred to, and its number.
+pub const DESTINATION: (&str, &str) = ("sales", "+31612345678");
+
+const KEY: &str = "bench";
+/// Longest wait for an answer over HTTP.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A gateway process.
+pub struct Gateway {
+    /// It.
+    pub process: Process,
+    /// Where it takes SIP.
+    pub sip: SocketAddr,
+    http: SocketAddr,
+}
+
+/// What a gateway is told.
+pub struct Setup<'a> {
+    /// The program.
+    pub program: &'a Path,
+    /// An empty directory for its files.
+    pub directory: &'a Path,
+    /// Who answers calls.
+    pub agent: SocketAddr,
+    /// The trunk that transfers go to.
+    pub human: SocketAddr,
+    /// Calls at once.
+    pub max_calls: usize,
+}
+
+impl Gateway {
+    /// Starts it and waits until it takes calls.
+    pub fn start(setup: &Setup<'_>) -> Self {
+        let Setup { program, directory, agent, human, max_calls } = setup;
+        let (keys, kubeconfig) = (directory.join("keys"), directory.join("kubeconfig"));
+        let written = fs::create_dir_all(&keys)
+            .and_then(|()| fs::write(keys.join("key"), KEY))
+            .and_then(|()| fs::write(&kubeconfig, nowhere().to_string()));
+        written.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        let mut disk = Disk::new(directory.join("state"), "voice/default");
+        disk.save(&parts(&table(*agent, *human))).expect("the disk copy can be written");
+        let (sip, http) = (free_address(), free_address());
+        let args = [
+            format!("KUBECONFIG={}", kubeconfig.display()),
+            program.display().to_string(),
+            "gateway".to_owned(),
+            "--pod-name=bench".to_owned(),
+            "--pod-uid=bench".to_owned(),
+            "--pod-namespace=voice".to_owned(),
+            format!("--pod-ip={}", sip.ip()),
+            "--gateway=default".to_owned(),
+            format!("--listeners=udp:{}", sip.port()),
+            format!("--http={http}"),
+            format!("--state={}", directory.join("state").display()),
+            format!("--api-keys={}", keys.display()),
+            format!("--max-calls={max_calls}"),
+            "--drain-seconds=0".to_owned(),
+        ];
+        let process = Process::start("gateway", directory, "env", &args, Vec::new());
+        let gateway = Self { process, sip, http };
+        until("the gateway is ready", SOON, || {
+            gateway
+                .client()
+                .and_then(|mut http| http.ask("GET", "/readyz", ""))
+                .and_then(|(status, body)| if status == 200 { Ok(()) } else { Err(io::Error::other(body)) })
+        });
+        gateway
+    }
+
+    /// A connection for call control.
+    pub fn client(&self) -> io::Result<Client> {
+        let stream = TcpStream::connect_timeout(&self.http, PATIENCE)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(Client(BufReader::new(stream)))
+    }
+}
+
+/// A connection over which requests go one after another.
+pub struct Client(BufReader<TcpStream>);
+
+impl Client {
+    /// Sends a request and reads the answer: its status and its body.
+    pub fn ask(&mut self, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
+        self.send(method, path, body)?;
+        self.answer()
+    }
+
+    /// Sends a request in one piece.
+    pub fn send(&mut self, method: &str, path: &str, body: &str) -> io::Result<()> {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {KEY}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        self.0.get_mut().write_all(request.as_bytes())
+    }
+
+    /// Reads the answer to what was sent.
+    pub fn answer(&mut self) -> io::Result<(u16, String)> {
+        let (mut status, mut length) = (0, 0);
+        loop {
+            let mut line = String::new();
+            if self.0.read_line(&mut line)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let line = line.trim_end().to_ascii_lowercase();
+            if let Some(rest) = line.strip_prefix("http/1.1 ") {
+                status = rest.split(' ').next().and_then(|code| code.parse().ok()).unwrap_or_default();
+            } else if let Some(rest) = line.strip_prefix("content-length:") {
+                length = rest.trim().parse().unwrap_or_default();
+            } else if line.is_empty() {
+                break;
+            }
+        }
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body)?;
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+    }
+}
+
+/// An API server that isn't there.
+fn nowhere() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "nowhere",
+        "clusters": [{ "name": "nowhere", "cluster": { "server": "http://127.0.0.1:9" } }],
+        "users": [{ "name": "nobody", "user": {} }],
+        "contexts": [{ "name": "nowhere", "context": { "cluster": "nowhere", "user": "nobody" } }],
+    })
+}
+
+fn table(agent: SocketAddr, human: SocketAddr) -> Table {
+    let (name, number) = DESTINATION;
+    let table = json!({
+        "numbers": { NUMBER: {
+            "object": "acme/main-line", "assistant": "acme/support", "transferTrunk": "acme/office",
+        } },
+        "assistants": { "acme/support": {
+            "agent": { "sip": {
+                "targets": [{
+                    "uri": format!("sip:agent@{agent}"), "host": agent.ip().to_string(), "port": agent.port(),
+                    "transport": "UDP",
+                }],
+                "answerTimeoutSeconds": 20,
+            } },
+            "destinations": { name: format!("acme/{name}") },
+        } },
+        "destinations": { format!("acme/{name}"): {
+            "target": { "number": number }, "description": "Sales team", "ringTimeoutSeconds": 20,
+            "callerId": "preserve", "returnToAssistant": true,
+        } },
+        "trunks": { "acme/office": {
+            "host": human.ip().to_string(), "port": human.port(), "transport": "UDP",
+            "allowedSources": ["127.0.0.1/32"], "numberFormat": "e164", "callerIdHeader": "PAI",
+            "allowedNamespaces": ["acme"],
+        } },
+    });
+    serde_json::from_value(table).expect("it is a table")
+}
+
+/// The table as a gateway fetches it.
+fn parts(table: &Table) -> Parts {
+    let slices = slice::cut(table);
+    Parts {
+        generation: 1,
+        hash: slice::table_hash(slices.iter().map(|slice| &*slice.hash)),
+        slices: (slices.into_iter())
+            .map(|slice| Piece {
+                name: format!("default-{}-{}", slice.part, slice.hash),
+                hash: slice.hash,
+                content: serde_json::value::to_raw_value(&slice.content).expect("it is JSON").into(),
+            })
+            .collect(),
+        credentials: Default::default(),
+    }
+}

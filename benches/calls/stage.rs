@@ -1,0 +1,173 @@
+//! What stands between callers and agent: nothing, Kamailio, or a gateway; with the parties that take calls.
+
+use std::fs;
+use std::net::{SocketAddr, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use crate::gateway::{Gateway, Setup};
+use crate::load::{Load, Role, party};
+use crate::process::Process;
+use crate::support::free_address;
+use crate::usage;
+use crate::wait::until_true;
+
+/// Calls that go before what is measured.
+const WARM_UP: (u32, u32) = (100, 1);
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The SIPps alone.
+    Nothing,
+    /// Kamailio as a record-routing proxy.
+    Kamailio,
+    /// A gateway that puts calls through to the agent.
+    Plain,
+    /// A gateway whose calls are transferred because the agent asks for it with REFER.
+    Transfer,
+}
+
+/// A subject with its parties; all of it ends when this is dropped.
+pub struct Stage {
+    /// Where callers send their calls.
+    pub entrance: SocketAddr,
+    /// Where its files are.
+    pub directory: PathBuf,
+    server: Server,
+    caller: Role,
+    _parties: Vec<Process>,
+}
+
+enum Server {
+    None(Process),
+    Kamailio(Process),
+    Gateway(Gateway),
+}
+
+impl Stage {
+    /// Sets it up and warms it up. `max_calls` is a gateway's.
+    pub fn set(subject: Subject, program: &Path, directory: &Path, max_calls: usize) -> Self {
+        let human = free_address();
+        Self::with_human(subject, program, directory, max_calls, human)
+    }
+
+    /// The same with a trunk at `human` that is somebody else's, unless calls are transferred.
+    pub fn with_human(
+        subject: Subject,
+        program: &Path,
+        directory: &Path,
+        max_calls: usize,
+        human: SocketAddr,
+    ) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let directory = directory.join(format!("{subject:?}-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
+        fs::create_dir_all(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        let agent = free_address();
+        let setup = Setup { program, directory: &directory, agent, human, max_calls };
+        let mut parties = Vec::new();
+        let (role, caller) = match subject {
+            Subject::Transfer => (Role::TransferringAgent, Role::TransferredCaller),
+            _ => (Role::Agent, Role::Caller),
+        };
+        let answering = party(&directory, role, agent, &[]);
+        if subject == Subject::Transfer {
+            parties.push(party(&directory, Role::Human, human, &[]));
+        }
+        let (server, entrance) = match subject {
+            Subject::Nothing => (Server::None(answering), agent),
+            Subject::Kamailio => {
+                parties.push(answering);
+                let own = free_address();
+                (Server::Kamailio(kamailio(&directory, own, agent)), own)
+            }
+            Subject::Plain | Subject::Transfer => {
+                parties.push(answering);
+                let gateway = Gateway::start(&setup);
+                let entrance = gateway.sip;
+                (Server::Gateway(gateway), entrance)
+            }
+        };
+        let stage = Self { entrance, directory, server, caller, _parties: parties };
+        let (rate, seconds) = WARM_UP;
+        let warm_up = stage.load(rate, seconds).run(&stage.directory, entrance);
+        assert!(
+            warm_up.failed == 0,
+            "{} of {} calls at {rate}/s fail with {subject:?}; the logs are in {}",
+            warm_up.failed,
+            warm_up.calls,
+            stage.directory.display()
+        );
+        stage
+    }
+
+    /// Calls of this stage's kind for some seconds.
+    pub fn load(&self, rate: u32, seconds: u32) -> Load {
+        Load { role: self.caller, ..Load::plain(rate, seconds) }
+    }
+
+    /// The gateway.
+    pub fn gateway(&self) -> &Gateway {
+        match &self.server {
+            Server::Gateway(gateway) => gateway,
+            Server::None(_) | Server::Kamailio(_) => panic!("there is no gateway on this stage"),
+        }
+    }
+
+    /// Processor time that the subject has used, seconds.
+    pub fn processor(&self) -> f64 {
+        usage::processor(self.process().id())
+    }
+
+    /// Memory of the subject's first process, MiB.
+    pub fn resident(&self) -> f64 {
+        usage::resident(self.process().id())
+    }
+
+    /// The most that it ever was, MiB.
+    pub fn peak(&self) -> f64 {
+        usage::peak(self.process().id())
+    }
+
+    fn process(&self) -> &Process {
+        match &self.server {
+            Server::None(process) | Server::Kamailio(process) => process,
+            Server::Gateway(gateway) => &gateway.process,
+        }
+    }
+}
+
+fn kamailio(directory: &Path, own: SocketAddr, agent: SocketAddr) -> Process {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/calls/proxy.cfg");
+    let args = [
+        // Kamailio is a family of processes: in a PID namespace they all end with the first one.
+        "--pid".to_owned(),
+        "--fork".to_owned(),
+        "--kill-child".to_owned(),
+        "kamailio".to_owned(),
+        "-f".to_owned(),
+        config.display().to_string(),
+        format!("--substdef=!_LISTEN_!udp:{own}!g"),
+        format!("--substdef=!_AGENT_!{agent}!g"),
+        // In the foreground, one process group, logs on standard error, memory for thousands of open transactions.
+        "-DD".to_owned(),
+        "-E".to_owned(),
+        "-m1024".to_owned(),
+        "-M16".to_owned(),
+        "-Y".to_owned(),
+        directory.display().to_string(),
+    ];
+    let process = Process::start("kamailio", directory, "unshare", &args, Vec::new());
+    let socket = UdpSocket::bind((own.ip(), 0)).expect("this machine's address can be bound");
+    socket.set_read_timeout(Some(Duration::from_millis(100))).expect("the time isn't zero");
+    let from = socket.local_addr().expect("the socket is bound");
+    let ping = format!(
+        "OPTIONS sip:{own} SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bK-ping\r\nFrom: <sip:ping@{from}>;tag=ping\r\n\
+         To: <sip:{own}>\r\nCall-ID: ping-{from}\r\nCSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+    );
+    until_true("Kamailio answers", Duration::from_secs(10), || {
+        socket.send_to(ping.as_bytes(), own).is_ok() && socket.recv(&mut [0; 4096]).is_ok()
+    });
+    process
+}
