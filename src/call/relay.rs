@@ -85,7 +85,12 @@ impl Call {
     ) {
         match self.other_side(from) {
             // It only refreshes the session, which each leg does for itself: the other side isn't asked.
-            Some(to) if body.is_some() && same(self.said(from), &body) && self.said(to).is_some() => {
+            Some(to)
+                if body.is_some()
+                    && !self.is_being_changed(from)
+                    && same(self.said(from), &body)
+                    && self.said(to).is_some() =>
+            {
                 let last = self.said(to).clone();
                 let shown = self.show(from, last);
                 out.push(Effect::Respond(from, request, 200, shown));
@@ -128,6 +133,14 @@ impl Call {
     fn is_changing(&self) -> bool {
         let moving = self.attempt.as_ref().is_some_and(|attempt| !matches!(attempt.phase, Phase::Dialling));
         moving || self.catching_up || self.exchange.is_some()
+    }
+
+    /// Whether an offer to a party, or one of its own, has no answer yet: what it is told now would be out of date at once.
+    fn is_being_changed(&self, leg: LegKey) -> bool {
+        match leg {
+            LegKey::Caller => self.is_changing(),
+            leg => self.exchange.as_ref().is_some_and(|exchange| exchange.to == leg || exchange.from == leg),
+        }
     }
 
     /// A request that is none of ours is passed on.
