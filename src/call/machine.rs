@@ -259,6 +259,7 @@ impl Call {
             {
                 self.exchange_concluded(event, out);
             }
+            LegEvent::Withdrawn { request } => self.withdrawn(request),
             LegEvent::Refreshed { body } => self.refreshed(leg, body, out),
             LegEvent::Ended(_) if self.releasing == Some(leg) => {
                 self.releasing = None;

@@ -54,6 +54,10 @@ pub struct Exchange {
 enum Cause {
     /// `from` sent one, and waits for the answer.
     Request(RequestId),
+    /// `from` sent one, and took it back (CANCEL) before it was answered.
+    Withdrawn,
+    /// The other side has agreed to what was taken back, and must follow.
+    TakenBack,
     /// `from` described itself anew in an answer.
     News,
     /// `from` did so in its answer to such news. Two sides that both keep moving would never come to rest: what is answered
@@ -113,6 +117,31 @@ impl Call {
         }
     }
 
+    /// A party takes its change back. The other side has been told of it, and may already have agreed.
+    pub(super) fn withdrawn(&mut self, request: RequestId) {
+        if let Some(exchange) = &mut self.exchange
+            && exchange.cause == Cause::Request(request)
+        {
+            exchange.cause = Cause::Withdrawn;
+        }
+    }
+
+    /// The other side agreed to a change that was taken back, and said `body`: both are brought together again.
+    fn take_back(&mut self, exchange: Exchange, body: Option<Body>, out: &mut Vec<Effect>) {
+        let Exchange { from, to, offer, .. } = exchange;
+        let before = self.said(from).clone();
+        if offer.is_none() {
+            // It was asked to offer: the answer is what the first one said before.
+            let shown = self.show(to, before);
+            out.push(Effect::Ack(to, shown));
+            if body.is_some() && !same(self.said(to), &body) {
+                self.pass_on(to, Cause::TakenBack, from, body, out);
+            }
+        } else if before.is_some() {
+            self.pass_on(from, Cause::TakenBack, to, before, out);
+        }
+    }
+
     fn pass_on(
         &mut self,
         from: LegKey,
@@ -125,7 +154,7 @@ impl Call {
         self.exchange = Some(Exchange { from, cause, to, offer, awaits_ack: false, orphaned: None });
         out.push(match cause {
             Cause::Request(_) => Effect::PassOn(to, shown),
-            Cause::News | Cause::NewsOfNews => Effect::Reoffer(to, shown),
+            _ => Effect::Reoffer(to, shown),
         });
     }
 
@@ -183,10 +212,13 @@ impl Call {
             return;
         }
         match event {
+            LegEvent::ReofferAccepted { body } if exchange.cause == Cause::Withdrawn => {
+                self.take_back(exchange, body, out);
+            }
             LegEvent::ReofferAccepted { body } if !matches!(exchange.cause, Cause::Request(_)) => {
                 self.remember(exchange.from, exchange.offer);
                 let news = body.is_some() && !same(self.said(exchange.to), &body);
-                if news && exchange.cause == Cause::News {
+                if news && exchange.cause != Cause::NewsOfNews {
                     self.pass_on(exchange.to, Cause::NewsOfNews, exchange.from, body, out);
                 }
             }
@@ -200,6 +232,10 @@ impl Call {
                     exchange.awaits_ack = true;
                     self.exchange = Some(exchange);
                 }
+            }
+            LegEvent::ReofferRefused { .. } if exchange.cause == Cause::TakenBack => {
+                // It would send its media to where nobody is.
+                self.end("media-lost", "SIP;cause=488;text=\"No common media\"", out);
             }
             LegEvent::ReofferRefused { code } => {
                 exchange.respond(passed_on(code, 488), None, out);

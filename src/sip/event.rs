@@ -241,6 +241,11 @@ pub enum LegEvent {
         /// The new offer; absent when we must offer in the 2xx (then `Acked` brings the answer), or for a refresh.
         body: Option<Body>,
     },
+    /// The peer took a re-INVITE back before it was answered (CANCEL): it needs no answer any more, and the old session stands.
+    Withdrawn {
+        /// The request of the `Reoffer`.
+        request: RequestId,
+    },
     /// Our re-INVITE was accepted (and acknowledged, unless it had no offer).
     ReofferAccepted {
         /// The answer.

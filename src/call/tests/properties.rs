@@ -22,6 +22,9 @@ fn possible(world: &World) -> Vec<(LegKey, u8)> {
         if leg.referred && leg.state == State::Answered {
             events.extend((21..27).map(|kind| (*key, kind)));
         }
+        if leg.changing.is_some() && leg.state == State::Answered {
+            events.push((*key, 31));
+        }
         if !leg.reoffers.is_empty() && leg.state == State::Answered {
             events.extend([(*key, 16), (*key, 17), (*key, 18)]);
         }
@@ -60,6 +63,7 @@ fn happen(world: &mut World, leg: LegKey, kind: u8, step: usize) {
         20 => LegEvent::Refused { code: 503, reason: String::new(), by: RefusedBy::Limit },
         11 => LegEvent::Reoffer { request, body: sdp(&name) },
         27 => LegEvent::Reoffer { request, body: sdp("caller") },
+        31 => LegEvent::Withdrawn { request: world.leg(leg).changing.unwrap() },
         28 => LegEvent::Refreshed { body: sdp(&name).unwrap() },
         29 => LegEvent::Ended(EndedBy::Expired),
         12 => LegEvent::Request { request, method: "INFO".into(), body: None },

@@ -199,3 +199,47 @@ fn digits_of_somebody_who_is_joined_with_nobody_yet_are_to_come_again() {
     assert_eq!(world.responses.last(), Some(&(HUMAN, request, 500)));
     assert_eq!(world.declined.last().unwrap().1, Some(2));
 }
+
+#[test]
+fn a_change_that_is_taken_back_before_it_is_answered_is_taken_back_on_the_other_side_as_well() {
+    for agreed in [true, false] {
+        let mut world = World::answered();
+        let request = world.request_id();
+        world.on(CALLER, LegEvent::Reoffer { request, body: sdp("caller on hold") });
+        world.on(CALLER, LegEvent::Withdrawn { request });
+        if agreed {
+            world.on(AGENT, accepted("agent holds"));
+            assert_eq!(world.hears(AGENT), "caller");
+            world.on(AGENT, accepted("agent"));
+        } else {
+            world.on(AGENT, LegEvent::ReofferRefused { code: 488 });
+        }
+        assert!(world.responses.is_empty(), "nobody waits for an answer");
+        assert_eq!((world.hears(AGENT), world.hears(CALLER)), ("caller".into(), "agent".into()));
+        let request = world.request_id();
+        world.on(AGENT, LegEvent::Reoffer { request, body: sdp("agent elsewhere") });
+        assert_eq!(world.hears(CALLER), "agent elsewhere", "nothing is in the way");
+    }
+}
+
+#[test]
+fn an_offer_that_was_asked_for_and_is_not_wanted_any_more_is_answered_all_the_same() {
+    let mut world = World::answered();
+    let request = world.request_id();
+    world.on(CALLER, LegEvent::Reoffer { request, body: None });
+    world.on(CALLER, LegEvent::Withdrawn { request });
+    world.on(AGENT, accepted("agent elsewhere"));
+    assert_eq!(world.hears(AGENT), "caller", "the ACK must hold an answer");
+    assert_eq!(world.hears(CALLER), "agent elsewhere", "and the caller must know of the offer");
+}
+
+#[test]
+fn a_side_that_does_not_follow_when_a_change_is_taken_back_ends_the_call() {
+    let mut world = World::answered();
+    let request = world.request_id();
+    world.on(CALLER, LegEvent::Reoffer { request, body: sdp("caller on hold") });
+    world.on(CALLER, LegEvent::Withdrawn { request });
+    world.on(AGENT, accepted("agent holds"));
+    world.on(AGENT, LegEvent::ReofferRefused { code: 488 });
+    assert_eq!((world.call.end_reason(), world.state(CALLER)), (Some("media-lost"), State::HungUp));
+}

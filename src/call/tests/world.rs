@@ -33,6 +33,8 @@ pub(super) struct FakeLeg {
     pub(super) reoffers: Vec<Option<Body>>,
     /// Requests of the peer that wait for our answer.
     pub(super) requests: BTreeSet<RequestId>,
+    /// Its re-INVITE that waits for our answer.
+    pub(super) changing: Option<RequestId>,
     /// Bodies that the leg was shown, in order.
     pub(super) shown: Vec<Option<Body>>,
     pub(super) dial: Option<Dial>,
@@ -54,6 +56,7 @@ impl FakeLeg {
             state: State::Calling,
             reoffers: Vec::new(),
             requests: BTreeSet::new(),
+            changing: None,
             shown: Vec::new(),
             dial,
             acked: false,
@@ -324,10 +327,17 @@ impl World {
                 let at = fake.shown.iter().rposition(|shown| *shown == refused);
                 at.map(|at| fake.shown.remove(at));
             }
+            LegEvent::Withdrawn { request } => {
+                assert!(fake.requests.remove(request), "{request:?} was answered already");
+                fake.changing = None;
+            }
             LegEvent::Reoffer { request, .. }
             | LegEvent::Refer { request, .. }
             | LegEvent::Request { request, .. } => {
                 fake.requests.insert(*request);
+                if matches!(event, LegEvent::Reoffer { .. }) {
+                    fake.changing = Some(*request);
+                }
             }
             LegEvent::Response { code: 300.., .. }
             | LegEvent::Referred { ended: true, .. }
@@ -411,6 +421,7 @@ impl World {
                     let leg = self.leg(key);
                     if leg.state != State::Over {
                         assert!(leg.requests.remove(&request), "{request:?} on {key:?} is answered twice");
+                        leg.changing.take_if(|changing| *changing == request);
                         if body.is_some() {
                             leg.shown.push(body);
                         }

@@ -6,7 +6,7 @@ use super::client;
 use super::core::{Core, Inbound, Reply};
 use super::ending;
 use super::keeping;
-use super::leg::{Leg, PendingKind, Phase};
+use super::leg::{Leg, Pending, PendingKind, Phase};
 use super::reliable::{self, Reliable};
 use crate::sip::dialog::Dialog;
 use crate::sip::event::{Body, EndedBy, IncomingCall, LegEvent, Reliability};
@@ -222,6 +222,10 @@ pub fn cancelled(leg: &mut Leg, core: &mut Core, key: ServerKey, now: Millis) {
         ending::close_theirs(leg, core, now);
         return;
     }
-    leg.pending.retain(|pending| pending.kind != PendingKind::Reinvite || pending.key != key);
+    let withdrawn = |pending: &Pending| pending.kind == PendingKind::Reinvite && pending.key == key;
+    if let Some(index) = leg.pending.iter().position(withdrawn) {
+        let request = leg.pending.swap_remove(index).request;
+        core.tell(leg, LegEvent::Withdrawn { request });
+    }
     client::offer_next(leg, core, now);
 }

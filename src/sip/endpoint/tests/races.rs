@@ -118,3 +118,21 @@ fn a_refer_while_our_reinvite_is_under_way_is_heard_all_the_same() {
     net.inject(B, net.within_from_p("REFER", "p", 2, &answer).replace("Content-Length", extra));
     assert!(matches!(net.event(B), (_, LegEvent::Refer { .. })));
 }
+
+#[test]
+fn a_reinvite_that_is_cancelled_is_refused_and_whoever_was_to_answer_it_is_told() {
+    let mut net = Net::new();
+    let (callee, answer) = call_from_p(&mut net);
+    let reinvite = with_offer(net.within_from_p("INVITE", "p", 2, &answer));
+    net.inject(B, reinvite.clone());
+    let (_, LegEvent::Reoffer { request, .. }) = net.event(B) else { panic!("a re-INVITE") };
+    let cancel = net.within_from_p("INVITE", "p", 2, &answer).replace("INVITE sip:", "CANCEL sip:");
+    net.inject(B, cancel.replace("CSeq: 2 INVITE", "CSeq: 2 CANCEL"));
+    net.response_with(487);
+    assert_eq!(net.event(B), (callee, LegEvent::Withdrawn { request }));
+    net.act(B, |b, now| b.respond(callee, request, 200, sdp("too late"), now));
+    net.run(1_000);
+    assert_eq!(net.count("SIP/2.0 200"), 2, "the INVITE and the CANCEL");
+    net.inject(B, with_offer(net.within_from_p("INVITE", "p", 3, &answer)));
+    assert!(matches!(net.event(B).1, LegEvent::Reoffer { .. }));
+}
