@@ -9,6 +9,8 @@
 
 mod control;
 mod gateway;
+#[path = "../../tests/cluster_e2e/harness/kamailio.rs"]
+mod kamailio;
 mod load;
 mod parts;
 #[path = "../../tests/cluster_e2e/harness/process.rs"]

@@ -1,17 +1,16 @@
 //! What stands between callers and agent: nothing, Kamailio, or a gateway; with the parties that take calls.
 
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use crate::gateway::{Gateway, Setup};
+use crate::kamailio::{self, Memory};
 use crate::load::{Load, Role, party};
 use crate::process::Process;
 use crate::support::free_address;
 use crate::usage;
-use crate::wait::until_true;
 
 /// Calls that go before what is measured.
 const WARM_UP: (u32, u32) = (100, 1);
@@ -80,7 +79,7 @@ impl Stage {
             Subject::Kamailio => {
                 parties.push(answering);
                 let own = free_address();
-                (Server::Kamailio(kamailio(&directory, own, agent)), own)
+                (Server::Kamailio(proxy(&directory, own, agent)), own)
             }
             Subject::Plain | Subject::Transfer => {
                 parties.push(answering);
@@ -138,36 +137,9 @@ impl Stage {
     }
 }
 
-fn kamailio(directory: &Path, own: SocketAddr, agent: SocketAddr) -> Process {
+fn proxy(directory: &Path, own: SocketAddr, agent: SocketAddr) -> Process {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/calls/proxy.cfg");
-    let args = [
-        // Kamailio is a family of processes: in a PID namespace they all end with the first one.
-        "--pid".to_owned(),
-        "--fork".to_owned(),
-        "--kill-child".to_owned(),
-        "kamailio".to_owned(),
-        "-f".to_owned(),
-        config.display().to_string(),
-        format!("--substdef=!_LISTEN_!udp:{own}!g"),
-        format!("--substdef=!_AGENT_!{agent}!g"),
-        // In the foreground, one process group, logs on standard error, memory for thousands of open transactions.
-        "-DD".to_owned(),
-        "-E".to_owned(),
-        "-m1024".to_owned(),
-        "-M16".to_owned(),
-        "-Y".to_owned(),
-        directory.display().to_string(),
-    ];
-    let process = Process::start("kamailio", directory, "unshare", &args, Vec::new());
-    let socket = UdpSocket::bind((own.ip(), 0)).expect("this machine's address can be bound");
-    socket.set_read_timeout(Some(Duration::from_millis(100))).expect("the time isn't zero");
-    let from = socket.local_addr().expect("the socket is bound");
-    let ping = format!(
-        "OPTIONS sip:{own} SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bK-ping\r\nFrom: <sip:ping@{from}>;tag=ping\r\n\
-         To: <sip:{own}>\r\nCall-ID: ping-{from}\r\nCSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
-    );
-    until_true("Kamailio answers", Duration::from_secs(10), || {
-        socket.send_to(ping.as_bytes(), own).is_ok() && socket.recv(&mut [0; 4096]).is_ok()
-    });
-    process
+    let agent = [("_AGENT_", agent.to_string())];
+    // Memory for thousands of open transactions.
+    kamailio::start("kamailio", directory, &config, own, &agent, &Memory { shared: 1024, own: 16 })
 }

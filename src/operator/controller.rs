@@ -555,39 +555,6 @@ impl Controller {
     }
 }
 
-impl Reported<'_> {
-    fn conditions(&self) -> &[Condition] {
-        match self {
-            Self::Assistant(object) => object.status.as_ref().map(|status| &status.conditions),
-            Self::PhoneNumber(object) => object.status.as_ref().map(|status| &status.conditions),
-            Self::SipGateway(object) => object.status.as_ref().map(|status| &status.conditions),
-            Self::SipTrunk(object) => object.status.as_ref().map(|status| &status.conditions),
-            Self::TransferDestination(object) => object.status.as_ref().map(|status| &status.conditions),
-        }
-        .map_or(&[], Vec::as_slice)
-    }
-
-    fn metadata(&self) -> &kube::api::ObjectMeta {
-        match self {
-            Self::Assistant(object) => &object.metadata,
-            Self::PhoneNumber(object) => &object.metadata,
-            Self::SipGateway(object) => &object.metadata,
-            Self::SipTrunk(object) => &object.metadata,
-            Self::TransferDestination(object) => &object.metadata,
-        }
-    }
-
-    fn reference(&self) -> k8s_openapi::api::core::v1::ObjectReference {
-        match self {
-            Self::Assistant(object) => object.object_ref(&()),
-            Self::PhoneNumber(object) => object.object_ref(&()),
-            Self::SipGateway(object) => object.object_ref(&()),
-            Self::SipTrunk(object) => object.object_ref(&()),
-            Self::TransferDestination(object) => object.object_ref(&()),
-        }
-    }
-}
-
 /// Whether an object's status says already that gateways hold it as the verdict says.
 fn is_proven(conditions: &[Condition], verdict: &Verdict) -> bool {
     let says = |type_: &str, status: ConditionStatus| {

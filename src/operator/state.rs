@@ -5,8 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
 
+use crate::resources::conditions::Condition;
 use crate::resources::{Assistant, PhoneNumber, RoutingTable, SipGateway, SipTrunk, TransferDestination};
 use crate::routing::compile::{Kind, ObjectRef};
 use crate::routing::index::{Index, Indexed};
@@ -246,6 +247,42 @@ pub enum Reported<'a> {
     SipGateway(&'a Arc<SipGateway>),
     SipTrunk(&'a Arc<SipTrunk>),
     TransferDestination(&'a Arc<TransferDestination>),
+}
+
+impl Reported<'_> {
+    /// The conditions of its status.
+    pub fn conditions(&self) -> &[Condition] {
+        match self {
+            Self::Assistant(object) => object.status.as_ref().map(|status| &status.conditions),
+            Self::PhoneNumber(object) => object.status.as_ref().map(|status| &status.conditions),
+            Self::SipGateway(object) => object.status.as_ref().map(|status| &status.conditions),
+            Self::SipTrunk(object) => object.status.as_ref().map(|status| &status.conditions),
+            Self::TransferDestination(object) => object.status.as_ref().map(|status| &status.conditions),
+        }
+        .map_or(&[], Vec::as_slice)
+    }
+
+    /// Its metadata.
+    pub fn metadata(&self) -> &kube::api::ObjectMeta {
+        match self {
+            Self::Assistant(object) => &object.metadata,
+            Self::PhoneNumber(object) => &object.metadata,
+            Self::SipGateway(object) => &object.metadata,
+            Self::SipTrunk(object) => &object.metadata,
+            Self::TransferDestination(object) => &object.metadata,
+        }
+    }
+
+    /// What an event about it names.
+    pub fn reference(&self) -> k8s_openapi::api::core::v1::ObjectReference {
+        match self {
+            Self::Assistant(object) => object.object_ref(&()),
+            Self::PhoneNumber(object) => object.object_ref(&()),
+            Self::SipGateway(object) => object.object_ref(&()),
+            Self::SipTrunk(object) => object.object_ref(&()),
+            Self::TransferDestination(object) => object.object_ref(&()),
+        }
+    }
 }
 
 /// Whether what is made for a gateway is the same for two versions of it that mean the same to calls.

@@ -99,6 +99,14 @@ pub(super) fn sdp(name: &str) -> Option<Body> {
     ))
 }
 
+pub(super) fn accepted(name: &str) -> LegEvent {
+    LegEvent::ReofferAccepted { body: sdp(name) }
+}
+
+pub(super) fn refused(code: u16) -> LegEvent {
+    LegEvent::Refused { code, reason: "No".into(), by: RefusedBy::Response }
+}
+
 /// Whose media a body describes.
 pub(super) fn whose(body: &Option<Body>) -> String {
     let text = body.as_ref().map(|body| String::from_utf8(body.bytes.to_vec()).unwrap()).unwrap_or_default();

@@ -3,6 +3,7 @@
 pub mod cluster;
 pub mod control;
 pub mod installation;
+pub mod kamailio;
 pub mod office;
 pub mod parties;
 pub mod pods;
