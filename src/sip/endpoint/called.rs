@@ -8,6 +8,7 @@ use super::ending;
 use super::keeping;
 use super::leg::{Leg, Pending, PendingKind, Phase};
 use super::reliable::{self, Reliable};
+use crate::sip::content;
 use crate::sip::dialog::Dialog;
 use crate::sip::event::{Body, EndedBy, IncomingCall, LegEvent, Reliability};
 use crate::sip::read;
@@ -32,6 +33,10 @@ pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, inbound: &Inbound, now
     }
     if core.live >= core.config.max_legs {
         return core.reply(inbound, 503, &[("Retry-After", "5".into())]);
+    }
+    if let Err(unacceptable) = content::judge(&inbound.request) {
+        let (code, header) = unacceptable.answer();
+        return core.reply(inbound, code, header.as_slice());
     }
     let asked = Asked::of(&inbound.request.headers);
     if let Err(TooSmall(min)) = SessionPolicy::default().answer(asked) {
@@ -91,7 +96,7 @@ fn incoming_call(inbound: &Inbound) -> IncomingCall {
         call_id: String::from_utf8_lossy(&id.call_id).into_owned(),
         headers: read::passed_headers(headers),
         reliability: reliability(headers),
-        offer: read::request_body(request),
+        offer: content::offer(request),
     }
 }
 
@@ -120,6 +125,8 @@ pub fn outside(core: &mut Core, inbound: &Inbound) {
         }
         Method::Refer => core.reply(inbound, 403, &[]),
         Method::Subscribe => core.reply(inbound, 489, &[("Allow-Events", "refer".into())]),
+        // Nobody here will ever know it (RFC 3261 §21.5.2).
+        Method::Other(_) => core.reply(inbound, 501, &[allow]),
         _ => core.reply(inbound, 405, &[allow]),
     }
 }

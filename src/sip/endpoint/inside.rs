@@ -9,6 +9,7 @@ use super::ending;
 use super::keeping;
 use super::leg::{Leg, Pending, PendingKind, Phase, Referral, Subscription};
 use super::reliable;
+use crate::sip::content;
 use crate::sip::event::{Body, EndedBy, LegEvent, RefusedBy, RequestId};
 use crate::sip::read;
 use crate::sip::session::TooSmall;
@@ -60,6 +61,7 @@ pub fn request(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
         }
         Method::Subscribe => core.reply(inbound, 489, &[("Allow-Events", "refer".into())]),
         Method::Prack => reliable::acknowledged(leg, core, inbound, now),
+        Method::Other(_) => core.reply(inbound, 501, &[("Allow", ALLOW.to_owned())]),
         _ => core.reply(inbound, 405, &[("Allow", ALLOW.to_owned())]),
     }
 }
@@ -120,6 +122,10 @@ fn ended_before_answer(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: M
 }
 
 fn reinvite(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
+    if let Err(unacceptable) = content::judge(&inbound.request) {
+        let (code, header) = unacceptable.answer();
+        return core.reply_within(leg.id, inbound, &Reply::code(code, true).with(header.as_slice()), now);
+    }
     if let Some(code) = in_the_way(leg, core) {
         let headers = retry_after(code);
         return core.reply_within(leg.id, inbound, &Reply::code(code, true).with(&headers), now);

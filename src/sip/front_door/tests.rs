@@ -1,4 +1,6 @@
-//! The cases of RFC 4475 and RFC 5118, in our own words, and bytes that are no SIP at all.
+//! Faults one by one, streams, and bytes that are no SIP at all. The messages of RFC 4475 and RFC 5118 are in `torture`.
+
+mod torture;
 
 use proptest::prelude::*;
 
@@ -36,40 +38,17 @@ fn changed(from: &str, to: &str) -> String {
 }
 
 #[test]
-fn valid_but_odd_messages_pass() {
+fn what_the_torture_messages_do_not_try_passes_too() {
     let odd = [
         INVITE.to_owned(),
-        // 3.1.1.1: folding, compact names, odd capitals, empty and unknown headers.
-        changed("Max-Forwards: 70", "MaX-fOrWaRdS: 0068\r\ns:\r\nNewFangledHeader:   new\r\n value\r\n continued")
-            .replace("Call-ID: c1", "i  :  c1")
-            .replace("CSeq: 8 INVITE", "CSeq: 0008\r\n  INVITE")
-            .replace("Content-Length", "l"),
-        // 3.1.1.2: token characters everywhere.
-        INVITE.replace("INVITE", "!interesting-Method0123456789_*+`.%indeed'~"),
-        // 3.1.1.3 and 3.1.1.4: escapes, also of NUL, in the URI.
-        changed("sip:vivekg@", "sip:sips%3Auser%40example.com;x=%20%00y@"),
-        // 3.1.1.6, 3.1.1.11: long values, many hops.
-        changed("sip:vivekg@example.com", &format!("sip:{}@example.com", "a".repeat(2_000))),
-        changed("Max-Forwards", &format!("{}Max-Forwards", "Via: SIP/2.0/UDP 10.0.0.1;branch=z9hG4bKx\r\n".repeat(30))),
-        // 3.1.1.8: octets after the message.
-        format!("{INVITE}INVITE trailing"),
-        // 3.1.1.10: an unknown transport below us.
-        changed("Max-Forwards", "Via: SIP/2.0/UNKNOWN host;branch=z9hG4bKz\r\nMax-Forwards"),
-        // 3.1.1.13: reason phrase missing, or not ASCII.
-        "SIP/2.0 100 \r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:c@d>\r\nCall-ID: 1\r\nCSeq: 1 INVITE\r\n\r\n".into(),
-        // 3.3.6, 3.3.7: unknown schemes in headers that we don't act on.
-        INVITE.replace("INVITE", "OPTIONS").replace("To: <sip:vivekg@example.com>", "To: <isbn:2983792873>"),
-        // 3.3.11 and RFC 2543: the bare cookie as a branch, none at all; no Max-Forwards.
-        changed("branch=z9hG4bK1", "branch=z9hG4bK"),
+        // No branch, no Max-Forwards: RFC 2543.
         changed("branch=z9hG4bK1;", ""),
         changed("Max-Forwards: 70\r\n", ""),
-        // 3.3.1: Max-Forwards 0 has arrived when it is no call.
+        // Max-Forwards 0 has arrived when it is no call.
         INVITE.replace("INVITE", "OPTIONS").replace("Max-Forwards: 70", "Max-Forwards: 0"),
-        // No Content-Length: the body goes to the end of the datagram.
+        // No Content-Length: the body goes to the end of the datagram. Octets after the message.
         changed("Content-Length: 5\r\n", ""),
-        // RFC 5118 4.1, 4.5, 4.7: IPv6 in URI, Via, received.
-        changed("chair-dnrc.example.com", "[2001:db8::10]").replace("UDP 192.0.2.9", "UDP [2001:db8::9:1]"),
-        changed("rport", "received=[2001:db8::9:255]"),
+        format!("{INVITE}INVITE trailing"),
         // tel URIs name whom to call, too. Empty lines before the start line are skipped.
         changed("INVITE sip:vivekg@chair-dnrc.example.com", "INVITE tel:+49-30-123"),
         format!("\r\n\r\n{INVITE}"),
@@ -83,45 +62,21 @@ fn valid_but_odd_messages_pass() {
 
 #[test]
 fn invalid_requests_get_the_code_that_says_why() {
-    let long_start = changed(" sip:vivekg", "  sip:vivekg");
     let cases = [
-        // 3.1.2.1: a stray separator in Via, Contact.
+        // One fault alone, where the torture messages have several.
         ("400", changed("z9hG4bK1;rport", "z9hG4bK1;;rport,,")),
         ("400", changed("Contact: <sip:j@192.0.2.9>", "Contact: \"Joe\" <sip:joe@example.org>;;;;")),
-        // 3.1.2.2, 3.1.2.3: Content-Length larger than the datagram, negative, twice.
-        ("400", changed("Content-Length: 5", "Content-Length: 9999")),
-        ("400", changed("Content-Length: 5", "Content-Length: -999")),
         ("400", changed("Content-Length: 5", "Content-Length: 5\r\nContent-Length: 5")),
-        // 3.1.2.4: numbers out of range.
         ("400", changed("CSeq: 8 ", "CSeq: 36893488147419103232 ")),
         ("400", changed("Max-Forwards: 70", "Max-Forwards: 300")),
-        // 3.1.2.6: an unterminated quote.
-        ("400", changed("\"J\" <", "\"J <")),
-        // 3.1.2.7–10: a Request-URI in brackets, with a space in it, separators of more than one space, space at the end.
-        ("400", changed("sip:vivekg@chair-dnrc.example.com", "<sip:user@example.com>")),
-        ("400", changed("vivekg@chair", "vivekg; lr@chair")),
-        ("400", long_start),
-        ("400", changed("SIP/2.0\r\nVia", "SIP/2.0  \r\nVia")),
-        // 3.1.2.11: headers in the Request-URI.
-        ("400", changed("chair-dnrc.example.com", "example.com?Route=%3Csip:example.com%3E")),
-        // 3.1.2.15: a comma in an unquoted display name.
-        ("400", changed("\"J\" <", "Bell, Alexander <")),
-        // 3.1.2.16: a version that nobody speaks.
-        ("505", changed("SIP/2.0\r\nVia", "SIP/7.0\r\nVia")),
-        // 3.1.2.17, 18: the method of CSeq, known or unknown.
-        ("400", changed("8 INVITE", "8 OPTIONS")),
-        ("400", changed("8 INVITE", "8 NEWMETHOD")),
-        // 3.3.1: mandatory headers missing; 3.3.8: doubled.
         ("400", changed("Call-ID: c1\r\n", "")),
         ("400", changed("From: \"J\" <sip:j@example.net>;tag=98\r\n", "")),
         ("400", changed("To: <sip:vivekg@example.com>\r\n", "")),
         ("400", changed("CSeq: 8 INVITE\r\n", "")),
         ("400", changed("Call-ID: c1", "Call-ID: c1\r\nCall-ID: c2")),
         ("400", changed("To: <", "To: <sip:other@example.com>\r\nTo: <")),
-        // 3.3.2, 3.3.3: schemes that we can't call.
-        ("416", changed("sip:vivekg@chair-dnrc.example.com", "nobodyKnowsThisScheme:totallyopaquecontent")),
-        ("416", changed("sip:vivekg@chair-dnrc.example.com", "soap.beep://192.0.2.103:3002")),
-        // 3.2.1: extensions that we lack.
+        ("400", changed("\"J\" <", "Bell, Alexander <")),
+        // Extensions that we lack, among those that we have.
         ("420", changed("Contact", "Require: nothingSupportsThis\r\nRequire: 100rel, timer\r\nContact")),
         // Loops end here.
         ("483", changed("Max-Forwards: 70", "Max-Forwards: 0")),

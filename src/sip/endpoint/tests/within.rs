@@ -255,7 +255,7 @@ fn what_needs_no_call_machine_is_answered_here() {
         (4, "PRACK", 481),
         (5, "SUBSCRIBE", 489),
         (6, "PUBLISH", 405),
-        (7, "FLY", 405),
+        (7, "FLY", 501),
     ] {
         net.inject(B, net.within_from_p(method, "p", cseq, &answer));
         net.response_with(code);
