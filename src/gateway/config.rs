@@ -6,11 +6,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use super::call_id::Instance;
+use super::guard::Rates;
 use crate::sip::event::{TlsPeer, Transport};
 use crate::telemetry::LogArgs;
 
@@ -87,6 +89,13 @@ pub struct Args {
     #[arg(long, env = "VOICEDOCK_MAX_CALLS", value_name = "N", default_value_t = 10_000,
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_calls: u32,
+    /// Requests per second that one address of a trunk may begin, besides those of calls that are up; more are held up. 0: any
+    /// number
+    #[arg(long, env = "VOICEDOCK_TRUNK_RATE", value_name = "N", default_value_t = 20_000)]
+    pub trunk_rate: u32,
+    /// The same for any other address
+    #[arg(long, env = "VOICEDOCK_STRANGER_RATE", value_name = "N", default_value_t = 100)]
+    pub stranger_rate: u32,
     /// Logs
     #[command(flatten)]
     pub log: LogArgs,
@@ -115,6 +124,8 @@ pub struct Config {
     pub shards: usize,
     /// Calls at the same time, at least 1.
     pub max_calls: usize,
+    /// How much one source may begin.
+    pub rates: Rates,
 }
 
 /// A gateway pod.
@@ -217,6 +228,10 @@ impl Config {
             state: args.state,
             shards: args.shards.map_or(processors, usize::from).clamp(1, 256),
             max_calls: usize::try_from(args.max_calls).unwrap_or(usize::MAX),
+            rates: Rates {
+                trunk: NonZeroU32::new(args.trunk_rate),
+                stranger: NonZeroU32::new(args.stranger_rate),
+            },
         })
     }
 
@@ -361,6 +376,9 @@ mod tests {
             ]
         );
         assert_eq!((config.shards, config.max_calls, config.drain.as_secs()), (2, 10_000, 3600));
+        let rates = Rates { trunk: NonZeroU32::new(20_000), stranger: NonZeroU32::new(100) };
+        assert_eq!(config.rates, rates);
+        assert_eq!(self::config(&["--trunk-rate=0"]).unwrap().rates, Rates { trunk: None, ..rates });
         assert_eq!(config.http_of_pod().to_string(), "10.0.0.7:8080");
     }
 

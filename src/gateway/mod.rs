@@ -6,6 +6,7 @@ pub mod calls;
 pub mod config;
 pub mod control;
 pub mod disk;
+mod guard;
 mod lines;
 pub mod metrics;
 pub mod peers;
@@ -22,4 +23,5 @@ mod trunks;
 mod view;
 
 pub use config::Args;
+pub use guard::Rates;
 pub use process::run;

@@ -48,6 +48,11 @@ impl Peers {
     pub fn get(&self, instance: Instance) -> Option<&Peer> {
         self.0.get(&instance)
     }
+
+    /// Whether a pod has this address, in its canonical form.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.0.values().any(|peer| peer.sip == address)
+    }
 }
 
 /// Keeps `peers` current until the process ends, and shows this pod's own Lease to `own`.

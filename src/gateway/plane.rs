@@ -15,6 +15,7 @@ use super::call_id::Instance;
 use super::calls::Calls;
 use super::config::Listener;
 use super::control::ControlRequest;
+use super::guard::{Guard, Rates};
 use super::lines::Lines;
 use super::peers::Peers;
 use super::plane_metrics::PlaneMetrics;
@@ -51,6 +52,8 @@ pub struct PlaneConfig {
     pub ip: IpAddr,
     /// Calls at the same time, over all shards; new ones beyond get 503.
     pub max_calls: usize,
+    /// How much one source may begin.
+    pub rates: Rates,
     /// What is routed by; loaded anew for every decision.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Where hosts are.
@@ -132,7 +135,10 @@ pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
     let (keeper, kept) = mpsc::channel(SHARD_QUEUE);
     let tls = Arc::new(TlsPeers::default());
     let (peers, instance) = (Arc::clone(&config.peers), config.instance);
-    let pod = PodAddress { ip: config.ip, instance, peers, tls: Arc::clone(&tls) };
+    let seed = rand::random();
+    let snapshot = Arc::clone(&config.snapshot);
+    let guard = Guard::new(config.rates, (instance, seed), snapshot, Arc::clone(&peers), metrics.clone());
+    let pod = PodAddress { ip: config.ip, instance, peers, tls: Arc::clone(&tls), guard };
     let sockets = Sockets::start(bound, senders.clone(), keeper, metrics.clone(), pod, closing.clone());
     let address = |transport| {
         let listener = config.listeners.iter().find(|listener| listener.transport == transport)?;
@@ -162,7 +168,6 @@ pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
         addresses: addresses.clone(),
         ip: config.ip,
     });
-    let seed = rand::random();
     for (number, (input, control)) in inputs.into_iter().zip(config.control).enumerate() {
         // There are at most 256 shards: `gateway::config` sees to it.
         let number = u8::try_from(number).unwrap_or(u8::MAX);

@@ -149,6 +149,7 @@ pub async fn run(args: Args) -> Result<(), GatewayError> {
             certificates: config.certificates.clone(),
             instance: config.pod.instance,
             max_calls: config.max_calls,
+            rates: config.rates,
             snapshot,
             resolver: Resolver::from_system(config.pod.ip),
             peers,

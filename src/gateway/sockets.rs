@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::call_id::Instance;
 use super::config::Listener;
+use super::guard::Guard;
 use super::peers::Peers;
 use super::plane_metrics::PlaneMetrics;
 use super::shard::ShardInput;
@@ -58,6 +59,7 @@ pub(super) struct Sockets {
     /// Who sends requests outside of dialogs and waits for their responses.
     keeper: mpsc::Sender<ShardInput>,
     metrics: PlaneMetrics,
+    guard: Guard,
     closing: CancellationToken,
     instance: Instance,
     /// Who gets the requests of dialogs that are not ours.
@@ -85,6 +87,8 @@ pub(super) struct PodAddress {
     pub(super) peers: Arc<ArcSwap<Peers>>,
     /// To whom connections over TLS are made.
     pub(super) tls: Arc<TlsPeers>,
+    /// How much each source may send.
+    pub(super) guard: Guard,
 }
 
 /// A connection that was made.
@@ -141,6 +145,7 @@ impl Sockets {
             shards,
             keeper,
             metrics,
+            guard: pod.guard,
             closing,
             instance: pod.instance,
             peers: pod.peers,
@@ -212,6 +217,9 @@ impl Sockets {
             };
             match received {
                 Ok((_, peer)) => {
+                    if !self.guard.admits(&buffer, peer) {
+                        continue;
+                    }
                     let flow = Flow { transport: Transport::Udp, peer };
                     self.enter(front_door::admit(Bytes::copy_from_slice(&buffer), flow, &limits), flow);
                 }
@@ -228,6 +236,7 @@ impl Sockets {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
+                Ok((_, peer)) if !self.guard.admits_connection(peer) => {}
                 Ok((stream, peer)) => {
                     let (sender, receiver) = mpsc::channel(STREAM_QUEUE);
                     let transport =
@@ -255,9 +264,9 @@ impl Sockets {
         receiver: mpsc::Receiver<Bytes>,
     ) {
         let _ = stream.set_nodelay(true);
-        let Some(tls) = tls else { return self.run_stream(stream, flow, sender, receiver).await };
+        let Some(tls) = tls else { return self.run_stream(stream, true, flow, sender, receiver).await };
         match tokio::time::timeout(CONNECT_TIMEOUT, tls.accept(stream)).await {
-            Ok(Ok(stream)) => self.run_stream(stream, flow, sender, receiver).await,
+            Ok(Ok(stream)) => self.run_stream(stream, true, flow, sender, receiver).await,
             Ok(Err(_)) | Err(_) => {
                 self.metrics.drop("tls-handshake");
                 self.forget_stream(flow, &sender);
@@ -281,8 +290,12 @@ impl Sockets {
             Ok::<_, io::Error>(Connected::Tls(Box::new(secured)))
         };
         let failed = match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-            Ok(Ok(Connected::Plain(stream))) => return self.run_stream(stream, flow, sender, receiver).await,
-            Ok(Ok(Connected::Tls(stream))) => return self.run_stream(stream, flow, sender, receiver).await,
+            Ok(Ok(Connected::Plain(stream))) => {
+                return self.run_stream(stream, false, flow, sender, receiver).await;
+            }
+            Ok(Ok(Connected::Tls(stream))) => {
+                return self.run_stream(stream, false, flow, sender, receiver).await;
+            }
             Ok(Err(error)) => error,
             Err(_) => io::Error::new(io::ErrorKind::TimedOut, "nobody accepted in time"),
         };
@@ -292,9 +305,11 @@ impl Sockets {
         self.failed(flow);
     }
 
+    /// Reads and writes until the stream ends. One that was accepted is read as fast as its source may send.
     async fn run_stream(
         self: Arc<Self>,
         stream: impl AsyncRead + AsyncWrite + Unpin,
+        accepted: bool,
         flow: Flow,
         sender: mpsc::Sender<Bytes>,
         mut receiver: mpsc::Receiver<Bytes>,
@@ -308,7 +323,14 @@ impl Sockets {
                     break;
                 }
                 match door.push(&buffer[..read], flow) {
-                    Ok(verdicts) => verdicts.into_iter().for_each(|verdict| self.enter(verdict, flow)),
+                    Ok(verdicts) => {
+                        for verdict in verdicts {
+                            if accepted {
+                                self.guard.pace(&verdict, flow.peer).await;
+                            }
+                            self.enter(verdict, flow);
+                        }
+                    }
                     // Nobody can tell where the next message begins in a stream that lost its framing.
                     Err(error) => {
                         tracing::info!("{error}");
@@ -373,7 +395,7 @@ impl Sockets {
     }
 
     fn is_peer(&self, flow: Flow) -> bool {
-        self.peers.load().0.values().any(|peer| peer.sip == flow.peer.ip().to_canonical())
+        self.peers.load().has(flow.peer.ip().to_canonical())
     }
 
     /// Behind a load balancer a message inside a dialog can reach any pod: it goes on to the one that owns the dialog.

@@ -339,6 +339,11 @@ impl Index {
         }
     }
 
+    /// Whether a trunk takes calls from there.
+    pub fn knows(&self, source: IpAddr) -> bool {
+        self.sources.admitting(source).next().is_some()
+    }
+
     fn answer(
         &self,
         (trunk, entry): (&Arc<ObjectKey>, &TrunkEntry),

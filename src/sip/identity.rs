@@ -147,6 +147,16 @@ impl Identity {
     }
 }
 
+/// The instance that a token names. Not checked.
+pub fn instance_of_token(token: &[u8]) -> Option<u32> {
+    Some(read_token(token)?.instance)
+}
+
+/// The instance that a branch names. Not checked.
+pub fn instance_of_branch(branch: &[u8]) -> Option<u32> {
+    Some(read_branch(branch)?.0.instance)
+}
+
 fn read_token(token: &[u8]) -> Option<Owner> {
     (token.len() == 36).then_some(())?;
     hexadecimal(token, 24, 12)?;

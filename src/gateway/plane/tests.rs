@@ -19,6 +19,7 @@ use crate::routing::ack::TrunkReport;
 use crate::routing::decide::Index;
 use crate::routing::table::{CredentialId, ObjectKey, Table};
 
+mod flooded;
 mod registered;
 mod secured;
 
@@ -30,7 +31,19 @@ struct Peer(UdpSocket);
 
 impl Peer {
     async fn new() -> Self {
-        Self(UdpSocket::bind("127.0.0.1:0").await.unwrap())
+        Self::at("127.0.0.1").await
+    }
+
+    /// At another address of this machine.
+    async fn at(ip: &str) -> Self {
+        Self(UdpSocket::bind((ip, 0)).await.unwrap())
+    }
+
+    /// A message that is there already.
+    fn try_receive(&self) -> Option<String> {
+        let mut buffer = vec![0; 65_535];
+        let length = self.0.try_recv(&mut buffer).ok()?;
+        Some(String::from_utf8_lossy(&buffer[..length]).into_owned())
     }
 
     fn address(&self) -> SocketAddr {
@@ -95,6 +108,7 @@ struct Stage {
     draining: watch::Sender<bool>,
     peers: Arc<ArcSwap<Peers>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
+    metrics: Metrics,
 }
 
 impl Stage {
@@ -137,6 +151,7 @@ struct Given {
     credentials: HashMap<CredentialId, Credential>,
     /// With a TLS listener, whose certificates are here.
     certificates: Option<PathBuf>,
+    rates: Rates,
 }
 
 impl Given {
@@ -150,6 +165,7 @@ impl Given {
             resolver: Resolver::from_system([127, 0, 0, 1].into()),
             credentials: HashMap::new(),
             certificates: None,
+            rates: Rates { trunk: None, stranger: None },
         }
     }
 
@@ -159,7 +175,7 @@ impl Given {
 }
 
 async fn stage_of(given: Given) -> Stage {
-    let Given { target, trunk, resolver, credentials, certificates } = given;
+    let Given { target, trunk, resolver, credentials, certificates, rates } = given;
     let mut carrier = json!({
         "transport": "UDP", "numberFormat": "e164", "callerIdHeader": "From", "allowedNamespaces": ["acme"],
     });
@@ -185,16 +201,20 @@ async fn stage_of(given: Given) -> Stage {
     let (draining, drains) = watch::channel(false);
     let (found, trunks) = watch::channel(TrunkReports::new());
     let peers = Arc::new(ArcSwap::default());
+    let metrics = Metrics::new();
     let config = PlaneConfig {
-        listeners: [Transport::Udp]
-            .into_iter()
-            .chain(certificates.iter().map(|_| Transport::Tls(TlsPeer::ANYBODY)))
-            .map(|transport| Listener { transport, bind, advertise: advertise.clone() })
-            .collect(),
+        listeners: [
+            Transport::Udp,
+            certificates.as_ref().map_or(Transport::Tcp, |_| Transport::Tls(TlsPeer::ANYBODY)),
+        ]
+        .into_iter()
+        .map(|transport| Listener { transport, bind, advertise: advertise.clone() })
+        .collect(),
         certificates: certificates.unwrap_or_default(),
         instance,
         ip: bind.ip(),
         max_calls: 10,
+        rates,
         snapshot: Arc::clone(&snapshot),
         resolver,
         peers: Arc::clone(&peers),
@@ -202,9 +222,9 @@ async fn stage_of(given: Given) -> Stage {
         control,
         draining: drains,
         trunks: found,
-        metrics: Metrics::new(),
+        metrics: metrics.clone(),
     };
-    Stage { plane: start(config).await.unwrap(), address: bind, trunks, draining, peers, snapshot }
+    Stage { plane: start(config).await.unwrap(), address: bind, trunks, draining, peers, snapshot, metrics }
 }
 
 /// An address whose port was free a moment ago, for datagrams and for streams.

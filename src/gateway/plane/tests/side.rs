@@ -58,7 +58,11 @@ pub(super) struct Side {
 impl Side {
     /// Who calls.
     pub(super) async fn caller(gateway: SocketAddr) -> Self {
-        let peer = Peer::new().await;
+        Self::calling(Peer::new().await, gateway)
+    }
+
+    /// Who calls from there.
+    pub(super) fn calling(peer: Peer, gateway: SocketAddr) -> Self {
         let (ours, theirs) =
             ("<sip:+31687654321@trunk>;tag=caller".into(), "<sip:+31201234567@gateway>".into());
         let target = format!("sip:+31201234567@{gateway}");
