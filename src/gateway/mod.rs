@@ -13,6 +13,7 @@ pub mod peers;
 pub mod plane;
 mod plane_metrics;
 pub mod process;
+mod questions;
 pub mod resolve;
 mod shard;
 pub mod snapshot;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rand::Rng as _;
+use sipx_sip::Method;
 use tokio::sync::{mpsc, oneshot};
 
 use self::dialling::Ways;
@@ -48,6 +49,8 @@ pub(super) enum ShardInput {
     TransportFailed(Flow),
     /// A name was looked up for a leg that is to be dialled: the ways to it, at least one.
     Resolved { call: u64, leg: LegKey, result: Result<Vec<Flow>, ResolveError> },
+    /// No pod has the INVITE that this CANCEL is about.
+    Unclaimed { request: Box<sipx_sip::Request>, flow: Flow },
     /// The time for draining is over: every call is told goodbye.
     Cut,
 }
@@ -151,6 +154,7 @@ impl Shard {
             }
             ShardInput::TransportFailed(flow) => self.endpoint.transport_failed(flow, now),
             ShardInput::Resolved { call, leg, result } => self.resolved(call, leg, result),
+            ShardInput::Unclaimed { request, flow } => self.endpoint.turn_away(*request, flow),
             ShardInput::Cut => {
                 for key in self.calls.keys().copied().collect::<Vec<_>>() {
                     let Some(entry) = self.calls.get_mut(&key) else { continue };
@@ -192,6 +196,11 @@ impl Shard {
             let Some(output) = self.endpoint.poll() else { return };
             match output {
                 Output::Transmit { flow, bytes } => self.shared.sockets.send(flow, bytes),
+                Output::Elsewhere { request, flow } if request.method == Method::Cancel => {
+                    if let Err(request) = self.shared.sockets.ask_around(request, flow, &self.self_sender) {
+                        self.endpoint.turn_away(*request, flow);
+                    }
+                }
                 Output::Elsewhere { request, flow } => {
                     // Calls arrive here as long as somebody's packets are pinned to this pod, which may be for the whole
                     // drain: behind a load balancer the caller has no other pod to turn to.

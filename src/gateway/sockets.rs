@@ -25,6 +25,7 @@ use super::config::Listener;
 use super::guard::Guard;
 use super::peers::Peers;
 use super::plane_metrics::PlaneMetrics;
+use super::questions::{ANSWER_TIME, Asked, Questions};
 use super::shard::ShardInput;
 use super::tls::{ListenerCertificate, TlsPeers};
 use crate::sip::event::{Flow, TlsPeer, Transport};
@@ -41,6 +42,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(900);
 /// Size of the kernel's buffers for datagrams: rides out a burst of about 5,000 messages.
 const UDP_BUFFER: usize = 4 << 20;
+/// Pods that are asked about one CANCEL, at most.
+const MOST_ASKED: usize = 64;
 /// The largest datagram that IP can carry.
 const MAX_DATAGRAM: usize = 65_535;
 
@@ -66,6 +69,7 @@ pub(super) struct Sockets {
     peers: Arc<ArcSwap<Peers>>,
     /// What is written into requests that go on to their owner.
     our_via: proxy::OurVia,
+    questions: Questions,
     /// Port on which every pod of the gateway hears datagrams.
     udp_port: Option<u16>,
     /// For outgoing connections and readers, which hold the sockets themselves.
@@ -150,6 +154,7 @@ impl Sockets {
             instance: pod.instance,
             peers: pod.peers,
             our_via,
+            questions: Questions::default(),
             udp_port,
             this: this.clone(),
         });
@@ -410,7 +415,12 @@ impl Sockets {
             }
             Message::Response(response) if proxy::is_for_proxy(response) => {
                 match proxy::forward_response(response, &self.our_via) {
-                    Some((to, bytes)) => self.send(to, bytes),
+                    Some((to, bytes)) => {
+                        if let Some(branch) = proxy::branch_of_cancel(response) {
+                            self.questions.close(&branch);
+                        }
+                        self.send(to, bytes);
+                    }
                     None => self.metrics.drop("forged-response"),
                 }
                 true
@@ -458,6 +468,43 @@ impl Sockets {
             }
             _ => false,
         }
+    }
+
+    /// Asks the other pods whether one of them has the INVITE that a CANCEL is about. The one that has it answers through
+    /// this pod; if none does in time, `asker` gets the CANCEL back. Gives it back at once if nobody can be asked.
+    ///
+    /// A CANCEL carries nothing that names its pod, for the INVITE that it repeats was not answered yet. The same five-tuple
+    /// leads both to the same pod nearly always, but not when that pod has just left the load balancer.
+    pub(super) fn ask_around(
+        &self,
+        cancel: Box<Request>,
+        flow: Flow,
+        asker: &mpsc::Sender<ShardInput>,
+    ) -> Result<(), Box<Request>> {
+        // Of the pods that were asked only the one that knows says so.
+        if self.is_peer(flow) {
+            return Ok(());
+        }
+        let others: Vec<Flow> = self.peers.load().0.keys().filter_map(|pod| self.flow_to(*pod)).collect();
+        let Some(question) = proxy::forward_request(&cancel, flow, &self.our_via) else { return Err(cancel) };
+        let Some(branch) = proxy::branch_for(&cancel, flow, &self.our_via) else { return Err(cancel) };
+        let asked = if others.is_empty() { Asked::TooMany } else { self.questions.ask(branch.as_bytes()) };
+        if asked == Asked::TooMany {
+            return Err(cancel);
+        }
+        for other in others.into_iter().take(MOST_ASKED) {
+            self.send(other, question.clone());
+        }
+        if let (Asked::Now, Some(sockets)) = (asked, self.this.upgrade()) {
+            let asker = asker.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(ANSWER_TIME).await;
+                if sockets.questions.close(branch.as_bytes()) {
+                    let _ = asker.send(ShardInput::Unclaimed { request: cancel, flow }).await;
+                }
+            });
+        }
+        Ok(())
     }
 
     fn forward(&self, request: &Request, flow: Flow, to: Flow) {

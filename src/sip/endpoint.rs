@@ -36,7 +36,7 @@ use super::slab::Slab;
 use super::time::Millis;
 use super::timer;
 use super::transaction::{OnGlare, ServerKey, ServerState};
-use super::{via, wire};
+use super::{proxy, via, wire};
 
 /// What a shard's endpoint produces.
 #[derive(Clone, Debug)]
@@ -50,8 +50,8 @@ pub enum Output {
     },
     /// Something happened on a leg.
     Leg(LegId, LegEvent),
-    /// While draining: a request that would begin something here (INVITE, OPTIONS), or a CANCEL of what was not begun
-    /// here. Nothing was done with it and nothing is remembered: another pod takes it, or [`Endpoint::turn_away`] does.
+    /// A CANCEL of an INVITE that was not begun here, or, while draining, a request that would begin something (INVITE,
+    /// OPTIONS). Nothing was done with it and nothing is remembered: another pod takes it, or [`Endpoint::turn_away`] does.
     Elsewhere {
         /// The request as it came.
         request: Box<Request>,
@@ -353,9 +353,11 @@ impl Endpoint {
 
     fn inbound(&self, source: Flow, request: Request, flow: Flow) -> Option<Inbound> {
         let id = Identified::of(&request.headers)?;
-        let key = ServerKey::of(&self.core.identity, &id, &request.method);
+        let passed_on = source != flow;
+        let sender = if passed_on { proxy::sender_via(&request)? } else { id.via.clone() };
+        let key = ServerKey::of(&self.core.identity, &sender, &id, &request.method);
         let reply_to = via::response_flow(&id.via, flow);
-        Some(Inbound { request, id, key, source, flow, reply_to })
+        Some(Inbound { request, id, sender, key, source, flow, reply_to })
     }
 
     fn on_request(&mut self, source: Flow, request: Request, flow: Flow, now: Millis) {
@@ -404,12 +406,13 @@ impl Endpoint {
     }
 
     fn on_cancel(&mut self, inbound: &Inbound, now: Millis) {
-        let key = ServerKey::of(&self.core.identity, &inbound.id, &Method::Invite);
+        let key = ServerKey::of(&self.core.identity, &inbound.sender, &inbound.id, &Method::Invite);
         let Some(server) = self.core.servers.get_mut(key) else {
-            if self.core.draining {
-                return self.core.elsewhere(inbound);
+            // Inside a dialog it is known whose it would be: nobody else has it.
+            if inbound.id.to.tag().is_some() {
+                return self.core.reply(inbound, 481, &[]);
             }
-            return self.core.reply(inbound, 481, &[]);
+            return self.core.elsewhere(inbound);
         };
         let (leg, waiting) = (server.leg, server.waiting());
         self.core.reply(inbound, 200, &[]);

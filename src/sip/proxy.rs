@@ -1,6 +1,6 @@
 //! Stateless forwarding between pods: a request that reaches a pod which doesn't own its dialog goes on to the owner, a new
-//! one that reaches a pod which drains goes on to one that doesn't, and the response comes back the same way (RFC 3261
-//! §16.11).
+//! one that reaches a pod which drains goes on to one that doesn't, a CANCEL whose INVITE is not here goes to every other
+//! pod, and the response comes back the same way (RFC 3261 §16.11).
 //!
 //! Our Via carries the source of the request, so nothing has to be remembered; its branch is a keyed digest of the source
 //! and of the branch below it, so that a retransmission, a CANCEL and an ACK get the same one, and nobody can make us send
@@ -11,8 +11,8 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use siphasher::sip::SipHasher24;
-use sipx_sip::headers::{MaxForwards, first_hop_end};
-use sipx_sip::{Header, HeaderName, Message, Request, Response, Via};
+use sipx_sip::headers::{CSeq, MaxForwards, first_hop_end};
+use sipx_sip::{Header, HeaderName, Message, Method, Request, Response, Via};
 
 use super::event::{Flow, TlsPeer, Transport};
 use super::read;
@@ -47,6 +47,28 @@ pub fn is_for_proxy(response: &Response) -> bool {
 pub fn source_of(request: &Request) -> Option<Flow> {
     let via = read::top_via(&request.headers).filter(is_forwarded)?;
     flow(std::str::from_utf8(via.param("vd-from")?).ok()?)
+}
+
+/// The Via that the sender of a request wrote, below those of the pods that passed it on. Its branch names the transaction,
+/// whichever pods a retransmission, an ACK or a CANCEL comes through.
+pub fn sender_via(request: &Request) -> Option<Via> {
+    request.headers.get_all(&HeaderName::Via).find_map(|row| {
+        let value = row.value();
+        let via = Via::parse_one(value.get(..first_hop_end(&value))?).ok()?;
+        (!is_forwarded(&via)).then_some(via)
+    })
+}
+
+/// The branch of the Via that [`forward_request`] writes: the same for each repetition.
+pub fn branch_for(request: &Request, source: Flow, our: &OurVia) -> Option<String> {
+    Some(branch(&our.key, &read::top_via(&request.headers)?, &text(source)))
+}
+
+/// That branch in the response to a CANCEL; `None` in any other response.
+pub fn branch_of_cancel(response: &Response) -> Option<Vec<u8>> {
+    let cseq = response.headers.typed::<CSeq>()?.ok()?;
+    (cseq.method == Method::Cancel).then_some(())?;
+    Some(read::top_via(&response.headers)?.branch()?.to_vec())
 }
 
 /// The request as it goes on to its owner. `source` is where it came from. `None` when its Max-Forwards are used up (answer

@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sipx_sip::Method;
 use sipx_sip::headers::BRANCH_MAGIC_COOKIE;
+use sipx_sip::{Method, Via};
 
 use super::event::{Body, Flow, LegId, RequestId};
 use super::identity::Identity;
@@ -146,10 +146,9 @@ pub struct Again {
 pub struct ServerKey([u64; 2]);
 
 impl ServerKey {
-    /// The key of a request (RFC 3261 §17.2.3); an ACK has that of the INVITE that it may belong to.
-    pub fn of(identity: &Identity, request: &Identified, method: &Method) -> Self {
+    /// The key of a request whose sender wrote `via` (RFC 3261 §17.2.3); an ACK has that of the INVITE that it may belong to.
+    pub fn of(identity: &Identity, via: &Via, request: &Identified, method: &Method) -> Self {
         let method = if *method == Method::Ack { &Method::Invite } else { method };
-        let via = &request.via;
         let host = via.host.to_bytes().to_ascii_lowercase();
         let port = via.port.unwrap_or(0).to_be_bytes();
         let method = method.as_bytes();

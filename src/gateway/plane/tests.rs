@@ -19,6 +19,7 @@ use crate::routing::ack::TrunkReport;
 use crate::routing::decide::Index;
 use crate::routing::table::{CredentialId, ObjectKey, Table};
 
+mod elsewhere;
 mod flooded;
 mod registered;
 mod secured;
@@ -152,6 +153,8 @@ struct Given {
     /// With a TLS listener, whose certificates are here.
     certificates: Option<PathBuf>,
     rates: Rates,
+    /// Where it hears SIP and who it is; anywhere, and nobody in particular, otherwise.
+    pod: Option<(SocketAddr, Instance)>,
 }
 
 impl Given {
@@ -166,7 +169,14 @@ impl Given {
             credentials: HashMap::new(),
             certificates: None,
             rates: Rates { trunk: None, stranger: None },
+            pod: None,
         }
+    }
+
+    /// With a trunk that brings calls in from this address.
+    fn taking(agent: &Peer, source: &str) -> Self {
+        let trunk = json!({ "host": source, "allowedSources": [format!("{source}/32")] });
+        Self { trunk, ..Self::new(agent) }
     }
 
     async fn stage(self) -> Stage {
@@ -175,7 +185,7 @@ impl Given {
 }
 
 async fn stage_of(given: Given) -> Stage {
-    let Given { target, trunk, resolver, credentials, certificates, rates } = given;
+    let Given { target, trunk, resolver, credentials, certificates, rates, pod } = given;
     let mut carrier = json!({
         "transport": "UDP", "numberFormat": "e164", "callerIdHeader": "From", "allowedNamespaces": ["acme"],
     });
@@ -193,8 +203,7 @@ async fn stage_of(given: Given) -> Stage {
         Snapshot { generation: 1, hash: String::new(), index: Index::new(Arc::new(table)), credentials };
     let snapshot = Arc::new(ArcSwap::from_pointee(snapshot));
     // A port that was free a moment ago: a plane is told its address before it binds.
-    let bind = free_address();
-    let instance = Instance(7);
+    let (bind, instance) = pod.unwrap_or_else(|| (free_address(), Instance(7)));
     let calls = Arc::new(Calls::new(1));
     let (_, control) = CallControl::new(instance, 1, Arc::clone(&calls));
     let advertise = HostPort { host: "127.0.0.1".into(), port: bind.port() };
@@ -230,12 +239,16 @@ async fn stage_of(given: Given) -> Stage {
 /// An address whose port was free a moment ago, for datagrams and for streams.
 fn free_address() -> SocketAddr {
     loop {
-        let streams = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = streams.local_addr().unwrap();
-        if std::net::UdpSocket::bind(address).is_ok() {
+        if let Some(address) = free_address_at("127.0.0.1", 0) {
             return address;
         }
     }
+}
+
+/// The same at another address of this machine, with this port unless it is 0.
+fn free_address_at(ip: &str, port: u16) -> Option<SocketAddr> {
+    let address = std::net::TcpListener::bind((ip, port)).ok()?.local_addr().ok()?;
+    std::net::UdpSocket::bind(address).is_ok().then_some(address)
 }
 
 /// A request of the caller's.

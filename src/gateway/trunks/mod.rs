@@ -261,7 +261,7 @@ impl Keeper {
                 let registrations = self.kept.values_mut().filter_map(|kept| kept.registration.as_mut());
                 registrations.for_each(|registration| registration.lost(flow, now));
             }
-            ShardInput::Resolved { .. } | ShardInput::Cut => {}
+            ShardInput::Resolved { .. } | ShardInput::Unclaimed { .. } | ShardInput::Cut => {}
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
-use sipx_sip::{HeaderName, Request};
+use sipx_sip::{HeaderName, Request, Via};
 
 use super::leg::{Leg, Phase};
 use super::reliable;
@@ -71,6 +71,8 @@ pub struct Inbound {
     pub request: Request,
     /// Its identifying parts.
     pub id: Identified,
+    /// The Via that its sender wrote.
+    pub sender: Via,
     /// Its transaction.
     pub key: ServerKey,
     /// Who sent it; another than `flow` when a pod of ours passed it on.

@@ -5,6 +5,7 @@ mod digest;
 mod ending;
 mod loss;
 pub(crate) mod net;
+mod passed_on;
 mod races;
 mod refer;
 mod reliable;

@@ -3,7 +3,6 @@
 use std::num::NonZeroU32;
 use std::time::Instant;
 
-use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -15,9 +14,8 @@ const TRUNK: &str = "127.0.0.9";
 
 fn given(agent: &Peer, stranger: u32) -> Given {
     Given {
-        trunk: json!({ "host": TRUNK, "allowedSources": [format!("{TRUNK}/32")] }),
         rates: Rates { trunk: NonZeroU32::new(1_000), stranger: NonZeroU32::new(stranger) },
-        ..Given::new(agent)
+        ..Given::taking(agent, TRUNK)
     }
 }
 

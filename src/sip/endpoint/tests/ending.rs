@@ -231,6 +231,8 @@ fn a_request_for_a_dialog_that_is_gone_gets_481() {
     net.inject(B, net.within_from_p("BYE", "gone", 3, &answer));
     net.response_with(481);
     net.inject(B, request_from_p("CANCEL", "sip:b@b", "never", 1, ""));
+    let (_, cancel, from) = net.elsewhere.pop().expect("another pod may know it");
+    net.act(B, |b, _| b.turn_away(cancel, from));
     net.response_with(481);
 }
 
