@@ -111,7 +111,7 @@ impl Call {
         context: Context<'_>,
         out: &mut Vec<Effect>,
     ) {
-        if let Some((key, AgentEntry::Sip { targets, headers, answer_timeout_seconds })) =
+        if let Some((key, AgentEntry::Sip { targets, headers, answer_timeout_seconds, .. })) =
             self.start.answer.assistant()
             && let Some(target) = targets.get(index)
         {

@@ -5,12 +5,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::routing::decide::{Index, Lines, Now, TransferRefusal, Wanted};
-use crate::routing::table::{CredentialId, Limits, ObjectKey, SessionTimerEntry, SipTarget};
+use crate::routing::table::{CredentialId, HookEntry, Limits, ObjectKey, SessionTimerEntry, SipTarget};
 use crate::sip::event::{Body, LegEvent, Party, RequestId};
 use crate::sip::session::SessionPolicy;
 use crate::sip::time::Millis;
 
-use super::outcome::TransferRecord;
+use super::outcome::{Message, TransferRecord};
 
 /// A leg of the call, as the machine names it. The driver maps it to a leg of the SIP endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,13 +52,24 @@ pub enum Input {
     Timer(Timer),
     /// Somebody asks for something; answered by exactly one [`Effect::Reply`].
     Command(Command),
+    /// What [`Effect::Say`] asked for: the caller heard it to its end, or why not.
+    Said(Utterance, Result<(), String>),
 }
+
+/// Something that the agent was asked to say; a call never asks for two of the same number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Utterance(pub u32);
 
 /// What the control API can ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Hand the caller to somebody.
-    Transfer(Wanted),
+    Transfer {
+        /// To whom.
+        wanted: Wanted,
+        /// What the assistant says before, instead of the destination's own message.
+        message: Option<String>,
+    },
     /// End the call.
     End,
 }
@@ -80,6 +91,8 @@ pub enum CommandRefusal {
 /// Timers of a call; setting one that is set replaces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Timer {
+    /// When the message before a transfer should have been heard to its end.
+    Message,
     /// When the party that is being dialled has rung long enough.
     Ring,
     /// When a hand-over has taken so long that it is undone.
@@ -148,6 +161,8 @@ pub enum Effect {
         /// Its body.
         body: Option<Body>,
     },
+    /// Has the agent say something; answered by one [`Input::Said`], if the call is still there.
+    Say(Box<Say>),
     /// Sends the leg elsewhere with REFER. Credentials that are gone come back as a refusal with 401.
     Refer(LegKey, Box<Refer>),
     /// Ends a leg in whatever way its state asks for; the text becomes a Reason header.
@@ -192,6 +207,19 @@ impl From<SessionTimerEntry> for SessionPolicy {
     }
 }
 
+/// Something that the agent is to say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Say {
+    /// Its number.
+    pub utterance: Utterance,
+    /// Where the agent is told.
+    pub hook: HookEntry,
+    /// The words.
+    pub content: String,
+    /// How long it may take until they are heard.
+    pub within: Duration,
+}
+
 /// A REFER that is to be sent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Refer {
@@ -210,12 +238,14 @@ pub struct Refer {
 pub enum Record {
     /// Somebody answered the caller: the call is in progress.
     Answered,
-    /// A transfer was asked for and is dialled.
+    /// A transfer was asked for: its message is said and then it is dialled.
     TransferStarted {
         /// The destination's label.
         destination: String,
     },
-    /// The transfer's destination could not be had, and the next one is dialled.
+    /// What became of the message before a transfer; its destination is dialled now, unless the call is over.
+    Message(Message),
+    /// The transfer's destination could not be had, and the next one follows.
     TransferForwarded {
         /// The next destination's label.
         destination: String,

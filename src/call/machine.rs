@@ -7,6 +7,7 @@ use crate::routing::table::{E164, ObjectKey};
 use crate::sip::event::{Body, IncomingCall, LegEvent, Transport};
 use crate::sip::time::Millis;
 
+use super::announcement::Announcement;
 use super::attempt::{Attempt, Failure, Purpose};
 use super::input::{Command, CommandRefusal, Context, Effect, Input, LegKey, Record, Timer};
 use super::outcome::Outcome;
@@ -98,6 +99,8 @@ pub struct Call {
     pub(super) status: Status,
     pub(super) caller: CallerLeg,
     pub(super) peer: Option<Peer>,
+    /// The assistant says what is to be said before a transfer.
+    pub(super) announcement: Option<Announcement>,
     pub(super) attempt: Option<Attempt>,
     /// The caller's trunk was sent a REFER.
     pub(super) referral: Option<Referral>,
@@ -115,6 +118,8 @@ pub struct Call {
     pub(super) catching_up: bool,
     /// Parties dialled so far.
     pub(super) dialled: u16,
+    /// What the agent was asked to say so far.
+    pub(super) utterances: u32,
     /// When the last input came.
     pub(super) now: Millis,
     /// Why the call ended, once it did.
@@ -135,6 +140,7 @@ impl Call {
             status: Status::Connecting,
             caller,
             peer: None,
+            announcement: None,
             attempt: None,
             referral: None,
             owes_notify: false,
@@ -144,6 +150,7 @@ impl Call {
             live: BTreeSet::from([LegKey::Caller]),
             leaving: BTreeSet::new(),
             dialled: 0,
+            utterances: 0,
             now: context.now,
             end_reason: None,
         };
@@ -162,6 +169,7 @@ impl Call {
                 self.move_caller_who_is_free(&mut out);
             }
             Input::Timer(timer) => self.timer(timer, context, &mut out),
+            Input::Said(utterance, heard) => self.was_said(utterance, heard, &mut out),
             Input::Command(command) => {
                 let result = self.command(command, context, &mut out);
                 out.push(Effect::Reply(result));
@@ -324,7 +332,7 @@ impl Call {
                 self.exchange_lost(peer.leg, peer.sdp, out);
                 if self.is_under_way() {
                     // An agent that hangs up after it asked for a transfer doesn't end its caller's call.
-                    return;
+                    return self.message_broke_off(out);
                 }
                 match (peer.kind, by.is_loss()) {
                     (PeerKind::Agent, true) => self.dial_fallback("assistant-lost", context, out),
@@ -342,6 +350,7 @@ impl Call {
             return;
         }
         match timer {
+            Timer::Message => self.message_timed_out(out),
             Timer::Ring => self.rung_long_enough(context, out),
             Timer::HandOver => self.hand_over_timed_out(context, out),
             Timer::Referral => self.referral_timed_out(context, out),
@@ -367,7 +376,7 @@ impl Call {
                 self.end("ended-by-api", NORMAL, out);
                 Ok(())
             }
-            Command::Transfer(wanted) => self.transfer(&wanted, context, out),
+            Command::Transfer { wanted, message } => self.transfer(&wanted, message, context, out),
         }
     }
 
@@ -385,21 +394,18 @@ impl Call {
             return;
         }
         self.end_reason = Some(reason);
-        if let Some(mut attempt) = self.attempt.take() {
+        let (outcome, why) = match self.caller.phase {
+            CallerPhase::Gone => (Outcome::CallerHungUp, "the caller hung up".to_owned()),
+            _ => (Outcome::Unknown, format!("the call ended: {reason}")),
+        };
+        let failure = Failure { outcome, code: None, reason: why };
+        if self.announcement.is_some() {
+            self.announcement_ended(failure, out);
+        } else if let Some(mut attempt) = self.attempt.take() {
             attempt.stop_ringing(self.now);
             out.push(Effect::ClearTimer(Timer::Ring));
             out.push(Effect::ClearTimer(Timer::HandOver));
             if let Purpose::Transfer(transfer) = attempt.purpose {
-                let gone = self.caller.phase == CallerPhase::Gone;
-                let failure = Failure {
-                    outcome: if gone { Outcome::CallerHungUp } else { Outcome::Unknown },
-                    code: None,
-                    reason: if gone {
-                        "the caller hung up".into()
-                    } else {
-                        format!("the call ended: {reason}")
-                    },
-                };
                 self.transfer_ended(transfer, failure, attempt.rung, out);
             }
         }

@@ -117,6 +117,15 @@ pub enum AskedBy {
     Api,
 }
 
+/// What became of the message before a transfer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// The caller heard it to its end.
+    Heard,
+    /// It was not said, or not to its end; and why. The destination was dialled all the same, unless the call was over.
+    NotHeard(String),
+}
+
 /// One destination of a transfer: dialled, or passed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Try {
@@ -134,11 +143,18 @@ pub struct Try {
     pub reason: String,
     /// From the first ringing to the end of ringing; zero when it never rang.
     pub ring_time: Duration,
+    /// What became of the message before it; absent when there was none.
+    pub message: Option<Message>,
 }
 
 impl Try {
     /// A destination that was dialled.
-    pub(super) fn dialled(route: &TransferRoute, failure: Failure, ring_time: Duration) -> Self {
+    pub(super) fn dialled(
+        route: &TransferRoute,
+        failure: Failure,
+        ring_time: Duration,
+        message: Option<Message>,
+    ) -> Self {
         let Failure { outcome, code, reason } = failure;
         // No answer of anybody's is 'not allowed': that is said instead of sending.
         let sent = outcome != Outcome::NotAllowed;
@@ -150,7 +166,13 @@ impl Try {
             sip_code: code,
             reason,
             ring_time,
+            message,
         }
+    }
+
+    /// A destination that was to be dialled, but then the call was over.
+    pub(super) fn not_dialled(route: &TransferRoute, failure: Failure, message: Option<Message>) -> Self {
+        Self { host: None, ..Self::dialled(route, failure, Duration::ZERO, message) }
     }
 
     /// A destination that could not be dialled when its turn came.
@@ -164,6 +186,7 @@ impl Try {
             sip_code: None,
             reason: refusal.to_string(),
             ring_time: Duration::ZERO,
+            message: None,
         }
     }
 }

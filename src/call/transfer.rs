@@ -10,7 +10,7 @@ use super::attempt::{Failed, Failure, Purpose, next_host};
 use super::identity::Retarget;
 use super::input::{CommandRefusal, Context, Effect, LegKey, Record};
 use super::machine::{Call, PeerKind, Status};
-use super::outcome::{AskedBy, TransferRecord, Try};
+use super::outcome::{AskedBy, Message, TransferRecord, Try};
 
 /// A transfer that is under way.
 #[derive(Debug)]
@@ -25,13 +25,23 @@ pub(super) struct Transfer {
     asked_by: AskedBy,
     /// The REFER that asked for it.
     pub(super) refer: Option<(LegKey, RequestId)>,
+    /// What the assistant still has to say before that.
+    pub(super) message: Option<String>,
+    /// What became of it.
+    pub(super) announced: Option<Message>,
 }
 
 impl Transfer {
     fn new(plan: Plan, asked_by: AskedBy, refer: Option<(LegKey, RequestId)>) -> Self {
         let Plan { passed_over, route, then, return_to_assistant } = plan;
         let tries = passed_over.into_iter().map(Try::passed_over).collect();
-        Self { route, then, tries, return_to_assistant, asked_by, refer }
+        let message = route.message.clone();
+        Self { route, then, tries, return_to_assistant, asked_by, refer, message, announced: None }
+    }
+
+    /// What became of the one that was dialled.
+    fn tried(&mut self, failure: Failure, rung: Duration) {
+        self.tries.push(Try::dialled(&self.route, failure, rung, self.announced.take()));
     }
 }
 
@@ -40,6 +50,7 @@ impl Call {
     pub(super) fn transfer(
         &mut self,
         wanted: &Wanted,
+        message: Option<String>,
         context: Context<'_>,
         out: &mut Vec<Effect>,
     ) -> Result<(), CommandRefusal> {
@@ -51,7 +62,9 @@ impl Call {
         }
         match self.resolve(wanted, Authority::Api, context) {
             Ok(plan) => {
-                self.begin(Transfer::new(plan, AskedBy::Api, None), out);
+                let transfer = Transfer::new(plan, AskedBy::Api, None);
+                let message = message.or_else(|| transfer.message.clone());
+                self.begin(Transfer { message, ..transfer }, context, out);
                 Ok(())
             }
             Err(refusal) => {
@@ -84,7 +97,7 @@ impl Call {
             Ok(plan) => {
                 out.push(Effect::Respond(leg, request, 202, None));
                 out.push(Effect::Notify { leg, request, code: 100, reason: "Trying", last: false });
-                self.begin(Transfer::new(plan, AskedBy::Agent, Some((leg, request))), out);
+                self.begin(Transfer::new(plan, AskedBy::Agent, Some((leg, request))), context, out);
             }
             Err(refusal) => {
                 let code = match &refusal {
@@ -132,13 +145,14 @@ impl Call {
         }
     }
 
-    /// Dials the first destination; the caller stays with whom it has until one answers.
-    fn begin(&mut self, transfer: Transfer, out: &mut Vec<Effect>) {
+    /// Begins with the first destination; the caller stays with whom it has until one answers.
+    fn begin(&mut self, transfer: Transfer, context: Context<'_>, out: &mut Vec<Effect>) {
         out.push(Effect::Record(Record::TransferStarted { destination: transfer.route.label.clone() }));
-        self.dial_destination(transfer, out);
+        self.announce(transfer, context, out);
     }
 
-    fn dial_destination(&mut self, transfer: Transfer, out: &mut Vec<Effect>) {
+    /// Dials, once everything was said.
+    pub(super) fn dial_destination(&mut self, transfer: Transfer, out: &mut Vec<Effect>) {
         if let Some(target) = transfer.route.refer_to.clone() {
             return self.refer_away(transfer, target, out);
         }
@@ -171,21 +185,22 @@ impl Call {
     ) {
         let mut route = transfer.route.clone();
         if next_host(&mut route, &failed, context, out) {
-            transfer.tries.push(Try::dialled(&transfer.route, failed.failure, failed.rung));
+            transfer.tried(failed.failure, failed.rung);
             return self.dial_destination(Transfer { route, ..*transfer }, out);
         }
-        transfer.tries.push(Try::dialled(&transfer.route, failed.failure, failed.rung));
+        transfer.tried(failed.failure, failed.rung);
         if failed.unanswered {
             let (passed_over, next) = context.index.next(&self.facts(true), &transfer.then, context.moment());
             transfer.tries.extend(passed_over.into_iter().map(Try::passed_over));
             if let Some((route, then)) = next {
                 out.push(Effect::Record(Record::TransferForwarded { destination: route.label.clone() }));
                 self.tell_progress(&transfer, 181, "Call Is Being Forwarded", out);
-                return self.dial_destination(Transfer { route, then, ..*transfer }, out);
+                let message = route.message.clone();
+                return self.announce(Transfer { route, then, message, ..*transfer }, context, out);
             }
         }
         let back = transfer.return_to_assistant;
-        self.report(*transfer, out);
+        self.report_tries(*transfer, out);
         if !back {
             self.end("transfer-failed", "SIP;cause=480;text=\"Transfer failed\"", out);
         } else if self.peer.is_none() {
@@ -202,12 +217,18 @@ impl Call {
         rung: Duration,
         out: &mut Vec<Effect>,
     ) {
-        transfer.tries.push(Try::dialled(&transfer.route, failure, rung));
-        self.report(*transfer, out);
+        transfer.tried(failure, rung);
+        self.report_tries(*transfer, out);
+    }
+
+    /// The transfer is over with this try.
+    pub(super) fn report(&self, mut transfer: Transfer, last: Try, out: &mut Vec<Effect>) {
+        transfer.tries.push(last);
+        self.report_tries(transfer, out);
     }
 
     /// The one record of a transfer, and the last NOTIFY to the agent that asked for it.
-    fn report(&self, transfer: Transfer, out: &mut Vec<Effect>) {
+    fn report_tries(&self, transfer: Transfer, out: &mut Vec<Effect>) {
         let Some(record) = TransferRecord::new(transfer.asked_by, transfer.tries) else { return };
         if let Some((leg, request)) = transfer.refer.filter(|(leg, _)| self.live.contains(leg)) {
             let (code, reason) = record.last.outcome.sipfrag(record.last.sip_code.unwrap_or(0));

@@ -100,6 +100,8 @@ pub struct TransferOutcome {
     pub attempts: u32,
     /// Whole seconds that it rang, all together.
     pub ring_seconds: u32,
+    /// What became of the message before it; absent when there was none.
+    pub message: Option<Message>,
     /// Everything that was tried, in order; the fields above are those of the last one.
     pub tries: Vec<Tried>,
     /// When the outcome was known.
@@ -124,6 +126,17 @@ pub struct Tried {
     pub reason: String,
     /// Whole seconds that it rang.
     pub ring_seconds: u32,
+    /// What became of the message before it; absent when there was none.
+    pub message: Option<Message>,
+}
+
+/// What became of the message before a transfer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Message {
+    /// Whether the caller heard it to its end.
+    pub heard: bool,
+    /// Why not.
+    pub reason: Option<String>,
 }
 
 /// How a transfer ended.

@@ -21,8 +21,8 @@ pub const QUEUE: usize = 256;
 /// A command to a call, for the shard that has it. A shard that drops `reply` has refused nothing and done nothing.
 #[derive(Debug)]
 pub enum ControlRequest {
-    /// Hand the caller over. The reply comes when the destination is being dialled, or was refused before that; the outcome
-    /// is then recorded in the call's `transfers`.
+    /// Hand the caller over. The reply comes when the transfer has begun (its message is being said, or its destination
+    /// dialled), or was refused before that; the outcome is then recorded in the call's `transfers`.
     Transfer {
         /// Which call.
         call: CallId,
@@ -45,6 +45,8 @@ pub enum ControlRequest {
 pub struct TransferCommand {
     /// Where to; with the authority of the API ([`crate::routing::decide::Authority::Api`]).
     pub wanted: Wanted,
+    /// What the assistant says before, instead of the destination's own message.
+    pub message: Option<String>,
 }
 
 /// Why a command was not carried out. Nothing has changed for the call unless it says so.

@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod disk;
 mod guard;
+mod hook;
 mod lines;
 pub mod metrics;
 pub mod peers;

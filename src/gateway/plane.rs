@@ -16,6 +16,7 @@ use super::calls::Calls;
 use super::config::Listener;
 use super::control::ControlRequest;
 use super::guard::{Guard, Rates};
+use super::hook::Hooks;
 use super::lines::Lines;
 use super::peers::Peers;
 use super::plane_metrics::PlaneMetrics;
@@ -38,7 +39,7 @@ const DRAIN_POLL: Duration = Duration::from_millis(100);
 /// §17.1.2). A peer that is gone for good doesn't hold the pod for longer.
 const GOODBYE: Duration = Duration::from_secs(2);
 /// What User-Agent and Server say.
-const USER_AGENT: &str = concat!("VoiceDock/", env!("CARGO_PKG_VERSION"));
+pub(super) const USER_AGENT: &str = concat!("VoiceDock/", env!("CARGO_PKG_VERSION"));
 
 /// What the data plane is given. It runs from the first complete table on.
 pub struct PlaneConfig {
@@ -78,6 +79,7 @@ pub(super) struct Shared {
     pub(super) snapshot: Arc<ArcSwap<Snapshot>>,
     pub(super) resolver: Resolver,
     pub(super) tls: Arc<TlsPeers>,
+    pub(super) hooks: Hooks,
     pub(super) calls: Arc<Calls>,
     pub(super) lines: Arc<Lines>,
     pub(super) metrics: PlaneMetrics,
@@ -156,6 +158,7 @@ pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
         snapshot: config.snapshot,
         resolver: config.resolver,
         tls,
+        hooks: Hooks::new().map_err(io::Error::other)?,
         calls: config.calls,
         lines: Arc::default(),
         metrics,

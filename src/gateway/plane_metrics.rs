@@ -5,7 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 
-use crate::call::Record;
+use crate::call::{Message, Record};
 use crate::metrics::Metrics;
 use crate::routing::ack::TrunkReports;
 
@@ -42,6 +42,7 @@ pub(super) struct PlaneMetrics {
     ended: Family<Reason, Counter>,
     dropped: Family<Reason, Counter>,
     transfers: Family<Outcome, Counter>,
+    messages: Family<Outcome, Counter>,
     trunks: Family<Trunk, Gauge>,
 }
 
@@ -56,6 +57,7 @@ impl PlaneMetrics {
             ended: Family::default(),
             dropped: Family::default(),
             transfers: Family::default(),
+            messages: Family::default(),
             trunks: Family::default(),
         };
         metrics.register(|registry| {
@@ -75,6 +77,11 @@ impl PlaneMetrics {
                 this.trunks.clone(),
             );
             registry.register("transfers", "Transfers by outcome", this.transfers.clone());
+            registry.register(
+                "transfer_messages",
+                "Messages before a transfer, by whether the caller heard them",
+                this.messages.clone(),
+            );
             registry.register(
                 "sip_dropped",
                 "SIP messages that were not processed, by reason",
@@ -114,6 +121,13 @@ impl PlaneMetrics {
             }
             Record::Ended { reason } => {
                 self.ended.get_or_create(&Reason { reason }).inc();
+            }
+            Record::Message(message) => {
+                let outcome = match message {
+                    Message::Heard => "heard",
+                    Message::NotHeard(_) => "not-heard",
+                };
+                self.messages.get_or_create(&Outcome { outcome }).inc();
             }
             Record::TransferStarted { .. }
             | Record::TransferForwarded { .. }

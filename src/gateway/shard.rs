@@ -4,6 +4,7 @@
 //! turns messages, timers, commands and resolved names into inputs of the machines, and carries their outputs out.
 
 mod dialling;
+mod saying;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -15,10 +16,11 @@ use jiff::Timestamp;
 use rand::Rng as _;
 use sipx_sip::Method;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
 
 use self::dialling::Ways;
 use super::call_id::CallId;
-use super::control::{ControlError, ControlRequest};
+use super::control::{ControlError, ControlRequest, TransferCommand};
 use super::lines::{Lines, Taken};
 use super::plane::Shared;
 use super::resolve::ResolveError;
@@ -26,7 +28,7 @@ use super::snapshot::{Credential, Snapshot};
 use super::view;
 use crate::call::{
     Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Refer, Timer,
-    passed_on,
+    Utterance, passed_on,
 };
 use crate::routing::decide::AnswerRefusal;
 use crate::routing::table::CredentialId;
@@ -51,6 +53,8 @@ pub(super) enum ShardInput {
     Resolved { call: u64, leg: LegKey, result: Result<Vec<Flow>, ResolveError> },
     /// No pod has the INVITE that this CANCEL is about.
     Unclaimed { request: Box<sipx_sip::Request>, flow: Flow },
+    /// The caller heard what the agent was told to say, or why not.
+    Said { call: u64, utterance: Utterance, heard: Result<(), String> },
     /// The time for draining is over: every call is told goodbye.
     Cut,
 }
@@ -64,6 +68,8 @@ struct Entry {
     /// Of legs that are being dialled and could go another way.
     ways: BTreeMap<LegKey, Ways>,
     timers: BTreeMap<Timer, Millis>,
+    /// The agent is being told to say something; given up with the call.
+    saying: Option<AbortOnDropHandle<()>>,
 }
 
 /// A leg as the driver knows it, and its place among the calls of its trunk.
@@ -155,6 +161,9 @@ impl Shard {
             ShardInput::TransportFailed(flow) => self.endpoint.transport_failed(flow, now),
             ShardInput::Resolved { call, leg, result } => self.resolved(call, leg, result),
             ShardInput::Unclaimed { request, flow } => self.endpoint.turn_away(*request, flow),
+            ShardInput::Said { call, utterance, heard } => {
+                self.step(call, Input::Said(utterance, heard), None);
+            }
             ShardInput::Cut => {
                 for key in self.calls.keys().copied().collect::<Vec<_>>() {
                     let Some(entry) = self.calls.get_mut(&key) else { continue };
@@ -278,6 +287,7 @@ impl Shard {
             legs: BTreeMap::from([(LegKey::Caller, Leg::Live(leg, None))]),
             ways: BTreeMap::new(),
             timers: BTreeMap::new(),
+            saying: None,
         };
         self.calls.insert(id.serial, entry);
         self.legs.insert(leg, (id.serial, LegKey::Caller));
@@ -287,7 +297,8 @@ impl Shard {
     fn control(&mut self, request: ControlRequest) {
         let (call, command, reply) = match request {
             ControlRequest::Transfer { call, command, reply } => {
-                (call, Command::Transfer(command.wanted), reply)
+                let TransferCommand { wanted, message } = command;
+                (call, Command::Transfer { wanted, message }, reply)
             }
             ControlRequest::End { call, reply } => (call, Command::End, reply),
         };
@@ -351,6 +362,7 @@ impl Shard {
                     }
                 }
                 Effect::Refer(leg, refer) => self.refer(key, leg, *refer),
+                Effect::Say(say) => self.say(key, *say),
                 Effect::HangUp(leg, reason) => self.hang_up(key, leg, reason),
                 Effect::SetTimer(timer, after) => self.set_timer(key, timer, Some(now + after)),
                 Effect::ClearTimer(timer) => self.set_timer(key, timer, None),
@@ -496,7 +508,7 @@ fn credentials(
         Credential::Login { username, password } => {
             Some(Some(Credentials { username: username.clone(), password: password.clone(), realm }))
         }
-        Credential::Certificate { .. } | Credential::Authorities { .. } => None,
+        Credential::Signing { .. } | Credential::Certificate { .. } | Credential::Authorities { .. } => None,
     }
 }
 

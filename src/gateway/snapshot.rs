@@ -15,7 +15,7 @@ use crate::routing::decide::Index;
 use crate::routing::slice::{self, SliceError};
 use crate::routing::table::{CredentialId, ObjectKey, Table};
 
-/// One generation of the table, ready for look-ups, with the credentials that its trunks name and no others.
+/// One generation of the table, ready for look-ups, with the credentials that it names and no others.
 pub struct Snapshot {
     /// `RoutingTable.spec.generation`; 0 before the first table.
     pub generation: i64,
@@ -23,7 +23,7 @@ pub struct Snapshot {
     pub hash: String,
     /// The table.
     pub index: Index,
-    /// Every credential that a trunk of the table names.
+    /// Every credential that the table names.
     pub credentials: HashMap<CredentialId, Credential>,
 }
 
@@ -31,6 +31,11 @@ pub struct Snapshot {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Credential {
+    /// For signatures. Read before a login, which its value can be read as too.
+    Signing {
+        /// The secret.
+        secret: String,
+    },
     /// For digest authentication.
     Login {
         /// User name.
@@ -92,15 +97,17 @@ pub enum SnapshotError {
         /// That of the slices.
         found: String,
     },
-    /// Credentials that a trunk names are not there.
+    /// Credentials that the table names are not there.
     #[error(
-        "the credentials {credential} of trunk {trunk} are not in the gateway's credentials Secret; the operator will publish them again"
+        "the credentials {credential} of {kind} {key} are not in the gateway's credentials Secret; the operator will publish them again"
     )]
     MissingCredential {
         /// Their version.
         credential: String,
-        /// Whose they are.
-        trunk: ObjectKey,
+        /// Whose they are: a trunk's or an assistant's.
+        kind: &'static str,
+        /// That one's key.
+        key: ObjectKey,
     },
 }
 
@@ -141,13 +148,13 @@ impl Parts {
     /// Keeps the credentials that `table`, which is [`Self::table`], names, and no others; all of them have to be there.
     pub fn keep_named(&mut self, table: &Table) -> Result<(), SnapshotError> {
         let mut named = BTreeMap::new();
-        for (trunk, entry) in &table.trunks {
-            for id in entry.credentials() {
-                let credential = self.credentials.get(id).ok_or_else(|| {
-                    SnapshotError::MissingCredential { credential: id.0.clone(), trunk: trunk.clone() }
-                })?;
-                named.insert(id.clone(), credential.clone());
-            }
+        for (kind, key, id) in table.credentials() {
+            let credential = self.credentials.get(id).ok_or_else(|| SnapshotError::MissingCredential {
+                credential: id.0.clone(),
+                kind,
+                key: key.clone(),
+            })?;
+            named.insert(id.clone(), credential.clone());
         }
         self.credentials = named;
         Ok(())
@@ -311,6 +318,17 @@ pub(crate) mod tests {
         assert_eq!(parts.credentials.len(), 1);
         assert_eq!(snapshot.credentials.len(), 1);
         assert!(snapshot.credentials.contains_key(&CredentialId("v2".to_owned())));
+    }
+
+    #[test]
+    fn a_secret_for_signatures_is_read_as_such_although_older_gateways_can_read_it_as_a_login() {
+        let value = r#"{"secret":"whsec","username":"","password":""}"#;
+        let read: Credential = serde_json::from_str(value).unwrap();
+        assert!(matches!(&read, Credential::Signing { secret } if secret == "whsec"));
+        let kept: Credential = serde_json::from_str(&serde_json::to_string(&read).unwrap()).unwrap();
+        assert!(kept == read, "as the disk copy keeps it");
+        let login: Credential = serde_json::from_str(r#"{"username":"a","password":"b"}"#).unwrap();
+        assert!(matches!(login, Credential::Login { .. }));
     }
 
     #[test]

@@ -423,7 +423,7 @@ async fn fetch(
     };
     let table = table?;
     let lacks = |id: &CredentialId| !parts.credentials.contains_key(id);
-    if table.trunks.values().any(|trunk| trunk.credentials().any(lacks)) {
+    if table.credentials().any(|(.., id)| lacks(id)) {
         parts.credentials = credentials(source, head.spec.credentials_secret.as_deref()).await?;
     }
     parts.keep_named(&table)?;

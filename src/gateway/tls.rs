@@ -152,7 +152,7 @@ fn client(wanted: &Wanted, snapshot: &Snapshot) -> Result<Client, TlsError> {
     Ok(Client { config: Arc::new(config), name })
 }
 
-fn provider() -> Arc<CryptoProvider> {
+pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::call_id::CallId;
-use super::calls::{CallStatus, CallView, Calls, Direction, Outcome, TransferOutcome, Tried};
+use super::calls::{CallStatus, CallView, Calls, Direction, Message, Outcome, TransferOutcome, Tried};
 use crate::call::{self, Call, Record, Status};
 
 /// The view of one call, kept by its shard and recorded when it changes.
@@ -46,6 +46,7 @@ impl View {
                     trunk: last.trunk,
                     attempts: u32::try_from(ended.attempts()).unwrap_or(u32::MAX),
                     ring_seconds: seconds(ended.ring_time()),
+                    message: last.message,
                     tries: ended.tries().map(tried).collect(),
                     at: Timestamp::now(),
                 });
@@ -56,6 +57,7 @@ impl View {
             }
             Record::Answered
             | Record::TransferStarted { .. }
+            | Record::Message(_)
             | Record::TransferForwarded { .. }
             | Record::NextHost { .. }
             | Record::TransferRinging
@@ -94,6 +96,14 @@ fn tried(tried: &call::Try) -> Tried {
         sip_code: tried.sip_code,
         reason: tried.reason.clone(),
         ring_seconds: seconds(tried.ring_time),
+        message: tried.message.as_ref().map(message),
+    }
+}
+
+fn message(message: &call::Message) -> Message {
+    match message {
+        call::Message::Heard => Message { heard: true, reason: None },
+        call::Message::NotHeard(why) => Message { heard: false, reason: Some(why.clone()) },
     }
 }
 
@@ -119,9 +129,13 @@ fn outcome(outcome: &call::Outcome) -> Outcome {
 pub(super) fn log(call: CallId, record: &Record) {
     match record {
         Record::Answered => tracing::info!(%call, "call answered"),
-        Record::TransferStarted { .. } => tracing::info!(%call, "transfer: destination is dialled"),
+        Record::TransferStarted { .. } => tracing::info!(%call, "transfer begins"),
+        Record::Message(call::Message::Heard) => tracing::info!(%call, "transfer: the message was heard"),
+        Record::Message(call::Message::NotHeard(why)) => {
+            tracing::warn!(%call, "transfer: its message was not heard, and doesn't hold it up: {why}");
+        }
         Record::TransferForwarded { .. } => {
-            tracing::info!(%call, "transfer: the destination can't be had, the next one is dialled");
+            tracing::info!(%call, "transfer: the destination can't be had, the next one follows");
         }
         Record::NextHost { trunk } => tracing::warn!(
             %call,

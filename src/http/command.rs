@@ -9,10 +9,13 @@ use crate::gateway::control::TransferCommand;
 use crate::routing::decide::Wanted;
 use crate::routing::uri;
 
+/// Longest message before a transfer, characters: that of a destination's own.
+const LONGEST_MESSAGE: usize = 1024;
+
 /// What a call is told to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// `{"type": "transfer", "destination": "…"}`.
+    /// `{"type": "transfer", "destination": "…", "message": "…"?}`.
     Transfer(TransferCommand),
     /// `{"type": "end-call"}`.
     EndCall,
@@ -51,14 +54,14 @@ impl Command {
         fields.retain(|_, value| !value.is_null());
         match name {
             "transfer" => {
-                refuse_message(&fields)?;
+                let message = message(&mut fields)?;
                 let wanted = match fields.remove("destination") {
                     Some(Value::String(text)) => destination(&text)?,
                     Some(_) => return Err(ApiError::invalid("destination", "destination is not a string")),
                     None => return Err(ApiError::invalid("destination", "destination is missing")),
                 };
                 refuse_others(name, &fields)?;
-                Ok(Self::Transfer(TransferCommand { wanted }))
+                Ok(Self::Transfer(TransferCommand { wanted, message }))
             }
             "end-call" => {
                 refuse_message(&fields)?;
@@ -93,6 +96,21 @@ fn destination(text: &str) -> Result<Wanted, ApiError> {
         "'{shown}' is neither a number in E.164 such as +31612345678, nor a SIP URI such as sip:sales@pbx.example.com, nor \
          the name of one of the assistant's destinations"
     )))
+}
+
+/// What is said before a transfer.
+fn message(fields: &mut Map<String, Value>) -> Result<Option<String>, ApiError> {
+    match fields.remove("message") {
+        None => Ok(None),
+        Some(Value::String(text)) if (1..=LONGEST_MESSAGE).contains(&text.chars().count()) => Ok(Some(text)),
+        Some(Value::String(_)) => Err(ApiError::invalid(
+            "message",
+            format!(
+                "message has 1 to {LONGEST_MESSAGE} characters; leave it out where nothing is to be said"
+            ),
+        )),
+        Some(_) => Err(ApiError::invalid("message", "message is not a string")),
+    }
 }
 
 fn refuse_message(fields: &Map<String, Value>) -> Result<(), ApiError> {
@@ -163,7 +181,9 @@ mod tests {
     #[test]
     fn what_is_not_acted_on_is_refused() {
         for (body, param) in [
-            (json!({ "type": "transfer", "destination": "sales", "message": "One moment" }), "message"),
+            (json!({ "type": "transfer", "destination": "sales", "message": "" }), "message"),
+            (json!({ "type": "transfer", "destination": "sales", "message": "a".repeat(1025) }), "message"),
+            (json!({ "type": "transfer", "destination": "sales", "message": 1 }), "message"),
             (json!({ "type": "transfer", "destination": "sales", "trunk": "x" }), "trunk"),
             (json!({ "type": "transfer", "destination": 31 }), "destination"),
             (json!({ "type": "transfer" }), "destination"),
@@ -178,6 +198,13 @@ mod tests {
             let error = parsed(body.clone()).unwrap_err();
             assert_eq!((error.status.as_u16(), error.body.param.as_deref()), (400, Some(param)), "{body}");
         }
+    }
+
+    #[test]
+    fn a_transfer_may_have_a_message() {
+        let body = json!({ "type": "transfer", "destination": "sales", "message": "One moment…" });
+        let Ok(Command::Transfer(command)) = parsed(body) else { panic!("not a transfer") };
+        assert_eq!(command.message.as_deref(), Some("One moment…"));
     }
 
     #[test]

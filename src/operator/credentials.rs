@@ -1,5 +1,5 @@
-//! The Secret with the credentials of a gateway's table: one key a version, `{"username": …, "password": …}`, or
-//! `{"certificate": …, "key": …}`, or `{"authorities": …}`.
+//! The Secret with the credentials of a gateway's table: one key a version, `{"username": …, "password": …}`,
+//! `{"certificate": …, "key": …}`, `{"authorities": …}` or `{"secret": …}`.
 //!
 //! A table names versions, never values, so that credentials switch with the routes. What goes in and out is decided in
 //! `routing::protocol`: the versions of the head and of the table before it are kept, so that a gateway that is about to
@@ -138,6 +138,11 @@ pub(super) async fn fetch(
                     json!({ "certificate": document(CERTIFICATE_KEY)?, "key": document(PRIVATE_KEY_KEY)? })
                 }
                 CredentialKeys::Authorities => json!({ "authorities": document(AUTHORITIES_KEY)? }),
+                // A gateway that knows no signing secrets yet reads every value of the Secret: for it this is a login that
+                // no trunk names, and it goes on following tables while it waits for its upgrade.
+                CredentialKeys::Signing { key } => {
+                    json!({ "secret": value(key)?, "username": "", "password": "" })
+                }
             };
             Ok((id, ByteString(value.to_string().into_bytes())))
         }

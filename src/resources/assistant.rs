@@ -156,7 +156,7 @@ pub struct ToolDestination {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub description: Option<String>,
-    /// Inline form: said before the transfer.
+    /// Inline form: said by the assistant and heard to its end before the destination is dialled; needs `agent.sip.hook`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub message: Option<String>,
@@ -237,6 +237,22 @@ pub struct SipAgent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 120))]
     pub answer_timeout_seconds: Option<i32>,
+    /// Where the agent is told what to say. Without it the messages of destinations aren't said; transfers go on without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<AgentHook>,
+}
+
+/// Where an agent that speaks SIP is told what to say: signed HTTP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AgentHook {
+    /// An http or https URL. It gets a POST with `{"type": "say", "call_id": …, "content": …}`, and answers 2xx once the caller
+    /// has heard the content to its end. `call_id` is what the INVITE to the agent says in `X-VoiceDock-Call-Id`.
+    #[schemars(length(min = 8, max = 1024))]
+    #[x_kube(validation = rules::http_url())]
+    pub url: String,
+    /// The secret that requests are signed with (`X-Webhook-Signature`); key `secret` of the Secret when left out.
+    pub secret_ref: SecretKeyReference,
 }
 
 /// A header that is added to a request: `X-*` or `User-to-User` only, no line breaks.

@@ -83,11 +83,23 @@ pub fn sip_uris() -> Rule {
     )
 }
 
+/// `subject` is a URL of one of these schemes, without credentials.
+fn is_url(subject: &str, schemes: &str) -> String {
+    let shape = matches(subject, &format!(r"^{schemes}://[^/?#@\s]+([/?#]\S*)?$"));
+    format!("isURL({subject}) && {shape}")
+}
+
 /// An https URL without credentials.
 pub fn https_url() -> Rule {
-    let shape = matches("self", r"^https://[^/?#@\s]+([/?#]\S*)?$");
-    Rule::new(format!("isURL(self) && {shape}"))
+    Rule::new(is_url("self", "https"))
         .message("write an https URL without user and password, such as https://crm.example.com/hooks")
+}
+
+/// An http or https URL without credentials.
+pub fn http_url() -> Rule {
+    Rule::new(is_url("self", "https?")).message(
+        "write an http or https URL without user and password, such as http://voice-agent.default.svc:8080/hook",
+    )
 }
 
 /// The name of an object.

@@ -52,7 +52,9 @@ pub struct TransferDestinationSpec {
     /// When to use this destination, for the model.
     #[schemars(length(min = 1, max = 1024))]
     pub description: String,
-    /// Said and heard to its end before the caller is handed over.
+    /// Said by the assistant and heard to its end before the destination is dialled. An agent that is reached over SIP needs a
+    /// `hook` for it. A message that can't be said keeps nobody from being transferred. A number's fallback is dialled
+    /// without it: there is no assistant to say it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub message: Option<String>,

@@ -15,8 +15,8 @@ use jiff::Timestamp;
 use super::normalise::normalise;
 use super::schedule::Opening;
 use super::table::{
-    AgentEntry, AssistantEntry, CallerIdEntry, CallerIdHeaderEntry, CredentialId, E164, Limits, NumberEntry,
-    ObjectKey, SessionTimerEntry, SipTarget, Table, TransportEntry, TrunkEntry,
+    AgentEntry, AssistantEntry, CallerIdEntry, CallerIdHeaderEntry, CredentialId, E164, HookEntry, Limits,
+    NumberEntry, ObjectKey, SessionTimerEntry, SipTarget, Table, TransportEntry, TrunkEntry,
 };
 pub use failover::{Elsewhere, Failover};
 use numbers::Numbers;
@@ -154,6 +154,8 @@ pub struct TransferRoute {
     pub destination: Option<ObjectKey>,
     /// What the outcome calls it: the destination's name, the number or the URI.
     pub label: String,
+    /// What the assistant says before it is dialled.
+    pub message: Option<String>,
     /// The Request-URI and where it is sent.
     pub target: SipTarget,
     /// The Refer-To (a URI) with which the caller's trunk is asked to dial; absent when the gateway dials.
@@ -309,6 +311,11 @@ impl Index {
     /// The entry of a number.
     pub fn number(&self, number: &E164) -> Option<&NumberEntry> {
         self.numbers.get(number).map(AsRef::as_ref)
+    }
+
+    /// Where the agent of an assistant is told what to say now, if it can be.
+    pub fn hook(&self, assistant: &ObjectKey) -> Option<&HookEntry> {
+        self.table.assistants.get(assistant)?.agent.hook()
     }
 
     /// Who answers a call from `source` (the address that the INVITE came from) to `called_raw` (the user part of its

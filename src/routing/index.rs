@@ -153,8 +153,8 @@ impl Index {
             Some(facts) => self.objects.secrets.insert(key.clone(), facts),
             None => self.objects.secrets.remove(key),
         };
-        for (kind, trunk) in self.dependants.of(&Node::Secret(key.clone())) {
-            self.dirty.mark(*kind, trunk);
+        for (kind, dependant) in self.dependants.of(&Node::Secret(key.clone())) {
+            self.dirty.mark(*kind, dependant);
         }
         true
     }
@@ -224,7 +224,7 @@ impl Index {
         &self.objects
     }
 
-    /// The Secrets that SipTrunks name for their credentials: the operator reads these and no others.
+    /// The Secrets that objects name: the operator reads these and no others.
     pub fn secrets_needed(&self) -> impl Iterator<Item = &ObjectKey> {
         self.dependants.secrets()
     }

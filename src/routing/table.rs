@@ -7,6 +7,8 @@
 //! Entries are shared: tables of successive generations, and the look-ups over them, hold the same allocation. So are the
 //! maps where they are equal: copying a table costs nothing, and changing the copy costs what is changed.
 
+mod number;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -17,6 +19,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::schedule::Schedule;
+
+pub use number::E164;
 
 /// `namespace/name` of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
@@ -72,85 +76,6 @@ impl FromStr for ObjectKey {
     }
 }
 
-/// A phone number in E.164: `+` and 7 to 15 digits, the first not 0. Held in place: a copy costs no allocation.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(try_from = "String")]
-pub struct E164 {
-    /// Zeros after the last digit, so that the order is that of the texts.
-    text: [u8; Self::LONGEST],
-    length: u8,
-}
-
-impl E164 {
-    const LONGEST: usize = 16;
-    const SHORTEST: usize = 8;
-
-    /// The number whose digits are `country_code` and then `rest`; `None` if that isn't one.
-    pub fn of_digits(country_code: &str, rest: &str) -> Option<Self> {
-        let length = 1 + country_code.len() + rest.len();
-        if !(Self::SHORTEST..=Self::LONGEST).contains(&length) {
-            return None;
-        }
-        let mut text = [0; Self::LONGEST];
-        text[0] = b'+';
-        text[1..=country_code.len()].copy_from_slice(country_code.as_bytes());
-        text[1 + country_code.len()..length].copy_from_slice(rest.as_bytes());
-        let valid = text[1] != b'0' && text[1..length].iter().all(u8::is_ascii_digit);
-        valid.then_some(Self { text, length: length as u8 })
-    }
-
-    /// The number as an integer: no two have the same.
-    pub fn digits(&self) -> u64 {
-        let digits = &self.text[1..usize::from(self.length)];
-        digits.iter().fold(0, |value, digit| value * 10 + u64::from(digit - b'0'))
-    }
-
-    /// The number with its `+`.
-    pub fn as_str(&self) -> &str {
-        // Always text: a `+` and digits.
-        std::str::from_utf8(&self.text[..usize::from(self.length)]).unwrap_or_default()
-    }
-}
-
-impl fmt::Display for E164 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl fmt::Debug for E164 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "E164({self})")
-    }
-}
-
-impl Serialize for E164 {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
-impl From<E164> for String {
-    fn from(number: E164) -> Self {
-        number.as_str().to_owned()
-    }
-}
-
-impl TryFrom<String> for E164 {
-    type Error = String;
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl FromStr for E164 {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = text.strip_prefix('+').and_then(|digits| Self::of_digits(digits, ""));
-        number.ok_or_else(|| format!("'{text}' is not E.164 such as +31201234567"))
-    }
-}
-
 /// Entries by key, in the order of the keys.
 pub type Entries<K, V> = imbl::OrdMap<K, Arc<V>>;
 
@@ -166,6 +91,18 @@ pub struct Table {
     pub destinations: Entries<ObjectKey, DestinationEntry>,
     /// Trunks that carry a transfer of the table or may bring calls in.
     pub trunks: Entries<ObjectKey, TrunkEntry>,
+}
+
+impl Table {
+    /// Everything of the gateway's credentials Secret that the table names, and whose it is: what kind of thing, and its key.
+    pub fn credentials(&self) -> impl Iterator<Item = (&'static str, &ObjectKey, &CredentialId)> {
+        let trunks =
+            self.trunks.iter().flat_map(|(key, trunk)| trunk.credentials().map(move |id| ("trunk", key, id)));
+        let hooks = self.assistants.iter().filter_map(|(key, assistant)| {
+            assistant.agent.hook().map(|hook| ("assistant", key, &hook.secret))
+        });
+        trunks.chain(hooks)
+    }
 }
 
 /// Who answers a number.
@@ -218,7 +155,28 @@ pub enum AgentEntry {
         headers: Vec<(String, String)>,
         /// Seconds until silence counts as unavailable.
         answer_timeout_seconds: u32,
+        /// Where it is told what to say; absent when it can't be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hook: Option<HookEntry>,
     },
+}
+
+impl AgentEntry {
+    /// Where it is told what to say, if it can be.
+    pub fn hook(&self) -> Option<&HookEntry> {
+        let Self::Sip { hook, .. } = self;
+        hook.as_ref()
+    }
+}
+
+/// Where an agent is told what to say, with signed HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HookEntry {
+    /// An http or https URL.
+    pub url: String,
+    /// The secret that requests are signed with, in the gateway's credentials Secret.
+    pub secret: CredentialId,
 }
 
 /// Where a SIP request is sent: a validated SIP URI with its transport.
@@ -279,6 +237,9 @@ pub struct DestinationEntry {
     pub target: DestinationTarget,
     /// When to use it, for the model.
     pub description: String,
+    /// What the assistant says before it is dialled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
     /// The destination's own trunk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trunk: Option<ObjectKey>,
@@ -471,7 +432,7 @@ pub struct BackupEntry {
     pub weight: u16,
 }
 
-/// Names one version of a trunk's credentials: a hash over the Secret's identity and version, never over its value.
+/// Names one version of credentials: a hash over the Secret's identity and version, never over its value.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CredentialId(pub String);
 

@@ -189,3 +189,33 @@ async fn a_credentials_secret_that_somebody_changes_is_made_good() {
     assert_eq!(stage.generation().await, generation, "the routes didn't change");
     stage.is_ready("SipGateway", GATEWAY).await;
 }
+
+#[tokio::test]
+async fn the_secret_of_an_agents_hook_reaches_the_gateway_and_is_followed() {
+    let (stage, _operator, _pod) = Stage::set("hook").await;
+    stage.office().await;
+    stage.secret("voice-agent", &[("secret", "first-secret")]).await;
+    let hook = json!({ "url": "http://voice-agent:8080/hook", "secretRef": { "name": "voice-agent" } });
+    let agent = json!({ "sip": { "uri": "sip:agent@voice-agent", "hook": hook } });
+    stage.apply("Assistant", "support", json!({ "agent": agent })).await;
+    let signed_with = async |expected: Option<&str>| {
+        eventually(&format!("signatures with {expected:?}"), async || {
+            let table = stage.table().await?;
+            let hook = table.assistants.get(&stage.key("support"))?.agent.hook().cloned();
+            let Some(hook) = hook else { return expected.is_none().then_some(()) };
+            let published = found(&stage.api::<Secret>(), CREDENTIALS).await?.data.unwrap_or_default();
+            let value: Value = serde_json::from_slice(&published.get(&hook.secret.0)?.0).unwrap();
+            (value["secret"].as_str() == expected).then_some(())
+        })
+        .await;
+    };
+    signed_with(Some("first-secret")).await;
+    stage.is_ready("Assistant", "support").await;
+    stage.secret("voice-agent", &[("secret", "second-secret")]).await;
+    signed_with(Some("second-secret")).await;
+
+    stage.api::<Secret>().delete("voice-agent", &DeleteParams::default()).await.unwrap();
+    let message = stage.says("Assistant", "support", "ResolvedRefs", "False", "RefNotFound").await;
+    assert!(message.contains("/voice-agent, which does not exist"), "{message}");
+    signed_with(None).await;
+}

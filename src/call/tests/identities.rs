@@ -94,7 +94,8 @@ fn a_trunk_is_told_that_the_call_was_meant_for_another_number() {
     assert_eq!(header(&mut world, HUMAN, "Diversion"), deflected);
     assert_eq!(header(&mut world, HUMAN, "Referred-By"), None, "no REFER asked for it");
     world.on(HUMAN, refused(486));
-    world.input(Input::Command(Command::Transfer("sip:desk@192.0.2.30".parse().unwrap())));
+    let wanted = "sip:desk@192.0.2.30".parse().unwrap();
+    world.input(Input::Command(Command::Transfer { wanted, message: None }));
     let direct = LegKey::Dialled(2);
     for name in ["Diversion", "History-Info", "P-Asserted-Identity"] {
         assert_eq!(header(&mut world, direct, name), None, "{name}");

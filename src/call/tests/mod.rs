@@ -1,6 +1,7 @@
 //! The call machine driven by hand (`flows`; `early`: before the answer; `sessions`: what passes between joined legs;
-//! `referrals`: transfers by REFER; `identities`: who is shown to be calling) and at random (`properties`).
+//! `referrals`: transfers by REFER; `announcements`: what is said before one; `identities`: who is shown to be calling) and at random (`properties`).
 
+mod announcements;
 mod early;
 mod flows;
 mod identities;

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::world::*;
-use crate::call::{Input, LegKey, Record, Timer};
+use crate::call::{Command, Input, LegKey, Record, Timer};
 use crate::sip::event::*;
 
 /// Something that can happen now, given what each leg is in.
@@ -17,7 +17,7 @@ fn possible(world: &World) -> Vec<(LegKey, u8)> {
             (LegKey::Caller, _) if !leg.acked && leg.state == State::Answered => add(&[1, 2, 4]),
             (LegKey::Dialled(_), State::Calling | State::Ringing) => add(&[5, 6, 7, 8, 9, 10, 20, 30]),
             (_, State::HungUp) => add(&[3]),
-            (_, _) => add(&[2, 11, 12, 13, 14, 15, 19, 27, 28, 29]),
+            (_, _) => add(&[2, 11, 12, 13, 14, 15, 19, 27, 28, 29, 32]),
         }
         if leg.referred && leg.state == State::Answered {
             events.extend((21..27).map(|kind| (*key, kind)));
@@ -30,7 +30,18 @@ fn possible(world: &World) -> Vec<(LegKey, u8)> {
         }
     }
     events.extend(world.timers.keys().map(|timer| (LegKey::Caller, 100 + *timer as u8)));
+    if !world.says.is_empty() {
+        events.extend([(LegKey::Caller, 130), (LegKey::Caller, 131), (LegKey::Caller, 132)]);
+    }
+    if world.saying.is_some() {
+        // Likely enough to be seen among all that can happen to a call meanwhile.
+        events.extend([(LegKey::Caller, 130), (LegKey::Caller, 131)]);
+    }
     events.extend([
+        (LegKey::Caller, 127),
+        (LegKey::Caller, 124),
+        (LegKey::Caller, 125),
+        (LegKey::Caller, 126),
         (LegKey::Caller, 120),
         (LegKey::Caller, 121),
         (LegKey::Caller, 122),
@@ -86,8 +97,20 @@ fn happen(world: &mut World, leg: LegKey, kind: u8, step: usize) {
         121 => return world.transfer("strict"),
         122 => return world.transfer("team"),
         123 => return world.transfer("queue"),
+        124 => return world.transfer("desk"),
+        125 => return world.transfer("lobby"),
+        126 => return world.transfer_with("queue", Some("Until soon.")),
+        32 => {
+            world.refer(leg, "desk");
+            return;
+        }
+        127 => return world.input(Input::Command(Command::End)),
+        130 => return world.said(Ok(())),
+        131 => return world.said(Err("the hook answered 500")),
+        // About something that was said before.
+        132 => return world.input(Input::Said(world.says[0].utterance, Ok(()))),
         timer => {
-            let timer = [Timer::Ring, Timer::HandOver, Timer::Referral, Timer::ReleaseAgent]
+            let timer = [Timer::Message, Timer::Ring, Timer::HandOver, Timer::Referral, Timer::ReleaseAgent]
                 [usize::from(timer - 100)];
             return world.fire(timer);
         }
@@ -125,6 +148,12 @@ proptest! {
             happen(&mut world, leg, kind, step);
             let (started, ended) = transfers(&world);
             prop_assert!(started - ended <= 1, "one transfer at a time, one outcome each");
+            let steps = [
+                world.call.announcement.is_some(), world.call.attempt.is_some(), world.call.referral.is_some(),
+            ];
+            prop_assert!(steps.into_iter().filter(|there| *there).count() <= 1, "one step at a time");
+            prop_assert_eq!(world.call.announcement.is_some(), world.saying.is_some());
+            prop_assert_eq!(world.call.announcement.is_some(), world.timers.contains_key(&Timer::Message));
             let live = |key: &LegKey| !matches!(world.state(*key), State::Over | State::HungUp);
             let dialled = world.legs.keys().filter(|key| **key != LegKey::Caller && live(key)).count();
             prop_assert!(dialled <= 3, "at most a peer, an attempt and an agent that is being released: {dialled}");

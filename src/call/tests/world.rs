@@ -6,7 +6,8 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::call::{
-    Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Refer, Timer,
+    Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Message, Record, Refer,
+    Say, Timer, Utterance,
 };
 use crate::routing::decide::{Index, Limit, Lines, Wanted};
 use crate::routing::schedule::{Hours, Schedule};
@@ -83,6 +84,12 @@ pub(super) struct World {
     pub(super) carried: Carried,
     /// Requests that were passed on: from, to, method.
     pub(super) relayed: Vec<(LegKey, LegKey, String)>,
+    /// What the agent was asked to say.
+    pub(super) says: Vec<Say>,
+    /// What a transfer waits for: nobody may be dialled before it was heard, or can't be.
+    pub(super) saying: Option<Utterance>,
+    /// Who says it.
+    spoken_by: Option<LegKey>,
     next_request: u64,
 }
 
@@ -133,6 +140,7 @@ fn destination(number: &str, return_to_assistant: bool) -> DestinationEntry {
     DestinationEntry {
         target: DestinationTarget::Number(number.parse().unwrap()),
         description: "a human".into(),
+        message: None,
         trunk: None,
         by_refer: false,
         ring_timeout_seconds: 30,
@@ -144,7 +152,11 @@ fn destination(number: &str, return_to_assistant: bool) -> DestinationEntry {
     }
 }
 
-/// One number with a trunk, an assistant with two agent addresses, and two destinations.
+/// The destination with a message, and what it is.
+pub(super) const ANNOUNCED: &str = "desk";
+pub(super) const MESSAGE: &str = "I'm transferring you to the desk, one moment please.";
+
+/// One number with a trunk, an assistant with two agent addresses that can be told what to say, and destinations.
 pub(super) fn table(fallback: bool) -> Table {
     let mut table = Table::default();
     table.trunks.insert(
@@ -174,12 +186,14 @@ pub(super) fn table(fallback: bool) -> Table {
         }
         .into(),
     );
-    let destinations =
-        ["sales", "strict", "night", "team", "queue"].map(|name| (name.to_owned(), key(name))).into();
+    let destinations = ["sales", "strict", "night", "team", "queue", "desk", "lobby"]
+        .map(|name| (name.to_owned(), key(name)))
+        .into();
     let agent = AgentEntry::Sip {
         targets: vec![target("192.0.2.10"), target("192.0.2.11")],
         headers: vec![("X-Tenant".into(), "acme".into())],
         answer_timeout_seconds: 10,
+        hook: Some(HookEntry { url: "http://192.0.2.10/hook".into(), secret: CredentialId("v1".into()) }),
     };
     table.assistants.insert(key("support"), AssistantEntry { agent, destinations }.into());
     table.destinations.insert(key("sales"), destination("+31612345678", true).into());
@@ -192,6 +206,13 @@ pub(super) fn table(fallback: bool) -> Table {
     queue.by_refer = true;
     queue.then = vec![key("sales")];
     table.destinations.insert(key("queue"), queue.into());
+    let announced = |entry: DestinationEntry| DestinationEntry { message: Some(MESSAGE.into()), ..entry };
+    let desk = destination("+31612345673", true);
+    table.destinations.insert(key(ANNOUNCED), announced(desk).into());
+    // Both it and the one after it are announced, and its trunk is to dial it.
+    let lobby =
+        DestinationEntry { by_refer: true, then: vec![key("desk")], ..destination("+31612345674", false) };
+    table.destinations.insert(key("lobby"), announced(lobby).into());
     let mut team = destination("+31612345671", true);
     team.then = ["sales", "night", "strict"].map(key).into();
     table.destinations.insert(key("team"), team.into());
@@ -287,6 +308,9 @@ impl World {
             declined: Vec::new(),
             carried: Carried::default(),
             relayed: Vec::new(),
+            says: Vec::new(),
+            saying: None,
+            spoken_by: None,
             next_request: 1,
         };
         world.carry_out(effects);
@@ -380,10 +404,29 @@ impl World {
     }
 
     pub(super) fn transfer(&mut self, name: &str) {
-        self.input(Input::Command(Command::Transfer(Wanted::Name(name.into()))));
+        self.transfer_with(name, None);
+    }
+
+    pub(super) fn transfer_with(&mut self, name: &str, message: Option<&str>) {
+        let (wanted, message) = (Wanted::Name(name.into()), message.map(str::to_owned));
+        self.input(Input::Command(Command::Transfer { wanted, message }));
+    }
+
+    /// The agent's hook answers about the last thing that the agent was to say.
+    pub(super) fn said(&mut self, heard: Result<(), &str>) {
+        let utterance = self.says.last().expect("nothing was to be said").utterance;
+        self.input(Input::Said(utterance, heard.map_err(str::to_owned)));
     }
 
     pub(super) fn input(&mut self, input: Input) {
+        // What ends a message: it was heard or not, it takes too long, whoever says it or hears it is gone.
+        let ends = match &input {
+            Input::Said(utterance, _) => self.saying == Some(*utterance),
+            Input::Timer(Timer::Message) | Input::Command(Command::End) => true,
+            Input::Leg(leg, LegEvent::Ended(_)) => *leg == CALLER || self.spoken_by == Some(*leg),
+            _ => false,
+        };
+        self.saying.take_if(|_| ends);
         let effects = self.call.step(input, context(self.now, &self.index, &self.carried));
         self.carry_out(effects);
     }
@@ -400,6 +443,7 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Dial(key, dial) => {
+                    assert_eq!(self.saying, None, "{key:?} is dialled over the message");
                     let mut leg = FakeLeg::new(Some((*dial).clone()));
                     leg.shown.push(dial.offer.clone());
                     assert!(self.legs.insert(key, leg).is_none(), "{key:?} is dialled twice");
@@ -454,7 +498,20 @@ impl World {
                     self.relayed.push((from, to, method));
                     assert!(self.leg(from).requests.remove(&request));
                 }
+                Effect::Say(say) => {
+                    // The caller talks with the party that was dialled last of those that are there.
+                    let there = |(key, leg): (&LegKey, &FakeLeg)| {
+                        (*key != CALLER && leg.state == State::Answered).then_some(*key)
+                    };
+                    self.spoken_by = self.legs.iter().filter_map(there).next_back();
+                    assert!(self.spoken_by.is_some(), "nobody is there to say it");
+                    assert!(self.says.iter().all(|before| before.utterance != say.utterance));
+                    assert_eq!(self.saying, None, "one message at a time");
+                    self.saying = Some(say.utterance);
+                    self.says.push(*say);
+                }
                 Effect::Refer(key, refer) => {
+                    assert_eq!(self.saying, None, "{key:?} is referred over the message");
                     let leg = self.leg(key);
                     assert_eq!(leg.state, State::Answered, "REFER on {key:?}");
                     assert!(!leg.referred, "one REFER at a time");
@@ -511,6 +568,16 @@ impl World {
         });
         let tries = ended.into_iter().flat_map(|ended| ended.tries());
         tries.map(|tried| (tried.destination.clone(), tried.outcome.as_str())).collect()
+    }
+
+    /// What became of the messages of the last transfer, in order.
+    pub(super) fn messages(&self) -> Vec<Option<Message>> {
+        let ended = self.records.iter().rev().find_map(|record| match record {
+            Record::TransferEnded(ended) => Some(ended),
+            _ => None,
+        });
+        let tries = ended.into_iter().flat_map(|ended| ended.tries());
+        tries.map(|tried| tried.message.clone()).collect()
     }
 
     /// The NOTIFYs about the leg's last REFER.

@@ -41,6 +41,7 @@ fn a_call_has_the_fields_of_the_product() {
         trunk: Some(ObjectKey::new("acme", "office-pbx")),
         attempts: 1,
         ring_seconds: 30,
+        message: Some(Message { heard: true, reason: None }),
         tries: vec![Tried {
             destination: "sales".to_owned(),
             trunk: None,
@@ -49,6 +50,7 @@ fn a_call_has_the_fields_of_the_product() {
             sip_code: None,
             reason: "closed".to_owned(),
             ring_seconds: 0,
+            message: None,
         }],
         at: at(40) + Duration::from_millis(5),
     });
@@ -76,6 +78,7 @@ fn a_call_has_the_fields_of_the_product() {
                 "trunk": "acme/office-pbx",
                 "attempts": 1,
                 "ring_seconds": 30,
+                "message": { "heard": true, "reason": null },
                 "tries": [{
                     "destination": "sales",
                     "trunk": null,
@@ -84,6 +87,7 @@ fn a_call_has_the_fields_of_the_product() {
                     "sip_code": null,
                     "reason": "closed",
                     "ring_seconds": 0,
+                    "message": null,
                 }],
                 "at": "2026-02-02T02:40:40.005Z",
             }],

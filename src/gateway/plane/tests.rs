@@ -1,5 +1,6 @@
 //! The plane on real sockets, with peers that a test plays by hand.
 
+mod hooks;
 mod legs;
 mod side;
 
@@ -110,6 +111,7 @@ struct Stage {
     peers: Arc<ArcSwap<Peers>>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     metrics: Metrics,
+    control: CallControl,
 }
 
 impl Stage {
@@ -147,6 +149,10 @@ async fn stage(agent: &Peer, trunk: Value) -> Stage {
 struct Given {
     /// The agent's target.
     target: Value,
+    /// Where the agent is told what to say, if it is.
+    hook: Value,
+    /// Whom the assistant may transfer to: their entries, by name.
+    destinations: serde_json::Map<String, Value>,
     trunk: Value,
     resolver: Resolver,
     credentials: HashMap<CredentialId, Credential>,
@@ -164,6 +170,8 @@ impl Given {
             json!({ "uri": uri, "host": "127.0.0.1", "port": agent.address().port(), "transport": "UDP" });
         Self {
             target,
+            hook: Value::Null,
+            destinations: serde_json::Map::new(),
             trunk: json!({ "host": "127.0.0.1" }),
             resolver: Resolver::from_system([127, 0, 0, 1].into()),
             credentials: HashMap::new(),
@@ -185,7 +193,11 @@ impl Given {
 }
 
 async fn stage_of(given: Given) -> Stage {
-    let Given { target, trunk, resolver, credentials, certificates, rates, pod } = given;
+    let Given { target, hook, destinations, trunk, resolver, credentials, certificates, rates, pod } = given;
+    let listed: serde_json::Map<_, _> =
+        destinations.keys().map(|name| (name.clone(), format!("acme/{name}").into())).collect();
+    let destinations: serde_json::Map<_, _> =
+        destinations.into_iter().map(|(name, entry)| (format!("acme/{name}"), entry)).collect();
     let mut carrier = json!({
         "transport": "UDP", "numberFormat": "e164", "callerIdHeader": "From", "allowedNamespaces": ["acme"],
     });
@@ -193,9 +205,10 @@ async fn stage_of(given: Given) -> Stage {
     let table: Table = serde_json::from_value(json!({
         "numbers": { "+31201234567": { "object": "acme/main", "assistant": "acme/support" } },
         "assistants": { "acme/support": {
-            "agent": { "sip": { "targets": [target], "answerTimeoutSeconds": 10 } },
+            "agent": { "sip": { "targets": [target], "answerTimeoutSeconds": 10, "hook": hook } },
+            "destinations": listed,
         } },
-        "destinations": {},
+        "destinations": destinations,
         "trunks": { "acme/carrier": carrier },
     }))
     .unwrap();
@@ -205,7 +218,7 @@ async fn stage_of(given: Given) -> Stage {
     // A port that was free a moment ago: a plane is told its address before it binds.
     let (bind, instance) = pod.unwrap_or_else(|| (free_address(), Instance(7)));
     let calls = Arc::new(Calls::new(1));
-    let (_, control) = CallControl::new(instance, 1, Arc::clone(&calls));
+    let (calls_control, control) = CallControl::new(instance, 1, Arc::clone(&calls));
     let advertise = HostPort { host: "127.0.0.1".into(), port: bind.port() };
     let (draining, drains) = watch::channel(false);
     let (found, trunks) = watch::channel(TrunkReports::new());
@@ -233,7 +246,9 @@ async fn stage_of(given: Given) -> Stage {
         trunks: found,
         metrics: metrics.clone(),
     };
-    Stage { plane: start(config).await.unwrap(), address: bind, trunks, draining, peers, snapshot, metrics }
+    let plane = start(config).await.unwrap();
+    let control = calls_control;
+    Stage { plane, address: bind, trunks, draining, peers, snapshot, metrics, control }
 }
 
 /// An address whose port was free a moment ago, for datagrams and for streams.

@@ -261,7 +261,10 @@ impl Keeper {
                 let registrations = self.kept.values_mut().filter_map(|kept| kept.registration.as_mut());
                 registrations.for_each(|registration| registration.lost(flow, now));
             }
-            ShardInput::Resolved { .. } | ShardInput::Unclaimed { .. } | ShardInput::Cut => {}
+            ShardInput::Resolved { .. }
+            | ShardInput::Said { .. }
+            | ShardInput::Unclaimed { .. }
+            | ShardInput::Cut => {}
         }
     }
 
@@ -550,6 +553,6 @@ fn user(entry: &TrunkEntry, snapshot: &Snapshot) -> String {
 fn login(id: &CredentialId, snapshot: &Snapshot) -> Option<(String, String)> {
     match snapshot.credentials.get(id)? {
         Credential::Login { username, password } => Some((username.clone(), password.clone())),
-        Credential::Certificate { .. } | Credential::Authorities { .. } => None,
+        Credential::Signing { .. } | Credential::Certificate { .. } | Credential::Authorities { .. } => None,
     }
 }

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use crate::resources::assistant::{AssistantSpec, ToolDestination, ToolType};
 use crate::resources::conditions::reason;
-use crate::routing::table::{AgentEntry, CallerIdEntry, DestinationEntry, DestinationTarget, ObjectKey};
+use crate::routing::table::{CallerIdEntry, DestinationEntry, DestinationTarget, ObjectKey};
 
+use super::agents::{self, Agent};
 use super::destinations::DEFAULT_RING_TIMEOUT_SECONDS;
+use super::gateways::Gateway;
 use super::verdict::{Checked, Problems, problem};
 use super::{Kind, Objects, fields, grants, not_implemented};
 
@@ -15,11 +17,13 @@ use super::{Kind, Objects, fields, grants, not_implemented};
 #[derive(PartialEq)]
 pub(in crate::routing) struct Assistant {
     /// How the AI is reached; absent: as the gateway's default agent.
-    pub agent: Option<AgentEntry>,
+    pub agent: Option<Agent>,
     /// The name that the assistant uses → the destination; only those of use.
     pub destinations: BTreeMap<String, ObjectKey>,
     /// Destinations that are written in the assistant itself.
     pub inline: BTreeMap<ObjectKey, Arc<DestinationEntry>>,
+    /// Names of destinations with a message that is to be said before the transfer.
+    pub announced: Vec<String>,
 }
 
 /// Checks every Assistant.
@@ -28,22 +32,58 @@ pub(in crate::routing) fn check(
     destinations: &BTreeMap<ObjectKey, Checked<Arc<DestinationEntry>>>,
 ) -> BTreeMap<ObjectKey, Checked<Assistant>> {
     let all = objects.assistants.iter();
-    all.map(|(key, object)| (key.clone(), check_one(destinations, key, &object.spec))).collect()
+    all.map(|(key, object)| (key.clone(), check_one(objects, destinations, key, &object.spec))).collect()
 }
 
 /// Checks one Assistant. A destination that is of no use is left out and named in `ResolvedRefs`; the assistant
 /// answers all the same.
 pub(in crate::routing) fn check_one(
+    objects: &Objects,
     destinations: &BTreeMap<ObjectKey, Checked<Arc<DestinationEntry>>>,
     key: &ObjectKey,
     spec: &AssistantSpec,
 ) -> Checked<Assistant> {
     let mut accepted = not_implemented::check(not_implemented::ASSISTANT, Kind::Assistant, key, spec);
-    let agent = spec.agent.as_ref().and_then(|agent| accepted.take(fields::agent("agent", agent)));
     let mut resolved = Problems::default();
+    let agent = spec.agent.as_ref().map(|agent| agents::check(objects, "agent", &key.namespace, agent));
+    let agent = agent.and_then(|agent| agent.within(&mut accepted, &mut resolved));
     let (listed, inline) = listed(key, spec, destinations, &mut resolved);
-    let usable = accepted.is_empty().then_some(Assistant { agent, destinations: listed, inline });
+    let has_message = |target: &ObjectKey| {
+        let alone = grants::local(destinations, target).ok();
+        inline.get(target).or(alone).is_some_and(|entry| entry.message.is_some())
+    };
+    let announced = listed.iter().filter(|(_, target)| has_message(target));
+    let announced = announced.map(|(name, _)| name.clone()).collect();
+    let usable = accepted.is_empty().then_some(Assistant { agent, destinations: listed, inline, announced });
     Checked { accepted, resolved, usable }
+}
+
+/// The Secrets that an assistant names, in its own namespace.
+pub(in crate::routing) fn secrets(key: &ObjectKey, spec: &AssistantSpec) -> Option<ObjectKey> {
+    spec.agent.as_ref().and_then(|agent| agents::named_secret(&key.namespace, agent))
+}
+
+/// The sentence that says which messages nobody will say, and what to do about it. `attached` are the gateways that answer a
+/// PhoneNumber of the assistant: their default agent is its own if it has none.
+pub(in crate::routing) fn unsaid<'a>(
+    gateways: &BTreeMap<ObjectKey, Checked<Gateway>>,
+    checked: &Checked<Assistant>,
+    attached: impl IntoIterator<Item = &'a ObjectKey>,
+) -> Option<String> {
+    let assistant = checked.usable.as_ref().filter(|assistant| !assistant.announced.is_empty())?;
+    let mute = |agent: &Agent| !agent.has_hook;
+    let field = match &assistant.agent {
+        Some(agent) => mute(agent).then(|| "agent.sip".to_owned()),
+        None => attached.into_iter().find_map(|key| {
+            let gateway = gateways.get(key)?.usable.as_ref()?;
+            let agent = gateway.default_agent.as_ref()?;
+            mute(agent).then(|| format!("defaultAgent.sip of SipGateway {key}"))
+        }),
+    }?;
+    let names = assistant.announced.join(", ");
+    Some(format!(
+        "But the message of {names} is not said before a transfer, because {field} has no hook; add one, or remove the message."
+    ))
 }
 
 /// The destinations that an Assistant names by reference.
@@ -125,6 +165,7 @@ fn inline_entry(destination: &ToolDestination) -> Result<(String, DestinationEnt
     let entry = DestinationEntry {
         target: DestinationTarget::Number(number.clone()),
         description: destination.description.clone().unwrap_or_default(),
+        message: destination.message.clone(),
         trunk: None,
         by_refer: false,
         ring_timeout_seconds: DEFAULT_RING_TIMEOUT_SECONDS.unsigned_abs(),

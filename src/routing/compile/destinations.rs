@@ -12,7 +12,7 @@ use crate::routing::table::{CallerIdEntry, DestinationEntry, DestinationTarget, 
 
 use super::trunks::Trunk;
 use super::verdict::{Checked, Problems, problem};
-use super::{Effective, Kind, Objects, chains, fields, grants, not_implemented};
+use super::{Effective, Kind, Objects, chains, fields, grants};
 use crate::resources::conditions::reason;
 
 /// Seconds that a destination may ring.
@@ -37,8 +37,7 @@ pub(in crate::routing) fn check_alone(
     key: &ObjectKey,
     spec: &TransferDestinationSpec,
 ) -> Checked<Arc<DestinationEntry>> {
-    let gaps = not_implemented::TRANSFER_DESTINATION;
-    let mut accepted = not_implemented::check(gaps, Kind::TransferDestination, key, spec);
+    let mut accepted = Problems::default();
     let entry = accepted.take(entry(spec));
     let mut resolved = Problems::default();
     let trunk = spec.trunk_ref.as_ref().map(|named| grants::target(&key.namespace, named));
@@ -77,6 +76,7 @@ fn entry(spec: &TransferDestinationSpec) -> Result<DestinationEntry, Problems> {
             Ok(DestinationEntry {
                 target,
                 description: spec.description.clone(),
+                message: spec.message.clone(),
                 trunk: None,
                 by_refer: spec.method == Some(TransferMethod::Refer),
                 ring_timeout_seconds,

@@ -3,16 +3,13 @@
 //! The schema refuses most mistakes at `kubectl apply`; they are checked again because an object may be older than the
 //! schema, and because a header with a line break must not reach the wire on anybody's word.
 
-use crate::resources::assistant::{Agent, Header};
+use crate::resources::assistant::Header;
 use crate::resources::conditions::reason;
 use crate::resources::sip_trunk::Transport;
-use crate::routing::table::{AgentEntry, E164, SipTarget, TransportEntry};
+use crate::routing::table::{E164, SipTarget, TransportEntry};
 use crate::routing::uri::{TargetError, parse_proxy, parse_target};
 
 use super::verdict::{Problems, problem};
-
-/// Seconds until an agent that doesn't answer counts as unavailable.
-const DEFAULT_ANSWER_TIMEOUT_SECONDS: i32 = 10;
 
 /// A phone number.
 pub(super) fn number(field: &str, text: &str) -> Result<E164, Problems> {
@@ -96,31 +93,20 @@ pub(super) fn headers(field: &str, headers: &[Header]) -> Result<Vec<(String, St
     Ok(headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect())
 }
 
-/// How an AI is reached. `agent.openai` is named by `not_implemented`; here it only has no entry.
-pub(super) fn agent(field: &str, agent: &Agent) -> Result<AgentEntry, Problems> {
-    let sip = match (&agent.sip, &agent.openai) {
-        (Some(sip), None) => sip,
-        (None, Some(_)) => return Err(Problems::default()),
-        _ => {
-            return Err(problem(
-                reason::INVALID,
-                format!("{field} must have exactly one of openai and sip."),
-            ));
-        }
-    };
-    let mut problems = Problems::default();
-    let uris =
-        std::iter::once(("uri", &sip.uri)).chain(sip.backup_uris.iter().map(|uri| ("backupUris", uri)));
-    let targets: Vec<SipTarget> = uris
-        .filter_map(|(name, uri)| problems.take(target(&format!("{field}.sip.{name}"), uri, sip.transport)))
-        .collect();
-    let headers = problems.take(headers(&format!("{field}.sip.headers"), &sip.headers));
-    let seconds = sip.answer_timeout_seconds.unwrap_or(DEFAULT_ANSWER_TIMEOUT_SECONDS);
-    let seconds = problems.take(bounded(&format!("{field}.sip.answerTimeoutSeconds"), seconds, 1, 120));
-    match (headers, seconds) {
-        (Some(headers), Some(answer_timeout_seconds)) if problems.is_empty() => {
-            Ok(AgentEntry::Sip { targets, headers, answer_timeout_seconds })
-        }
-        _ => Err(problems),
+/// An http or https URL without credentials.
+pub(super) fn url(field: &str, text: &str) -> Result<String, Problems> {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+    let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or_default();
+    let is_fine = !host.is_empty() && !host.contains('@') && text.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_fine {
+        return Ok(text.to_owned());
     }
+    // Not quoted: a URL may hold a password.
+    Err(problem(
+        reason::INVALID,
+        format!(
+            "{field} is not an http or https URL without user and password; write it like \
+             http://voice-agent.default.svc:8080/hook."
+        ),
+    ))
 }

@@ -4,16 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::resources::conditions::reason;
 use crate::resources::sip_gateway::SipGatewaySpec;
-use crate::routing::table::{AgentEntry, ObjectKey};
+use crate::routing::table::ObjectKey;
 
+use super::agents::{self, Agent};
 use super::verdict::{Checked, Problems, problem};
-use super::{Kind, Objects, fields, not_implemented, secrets};
+use super::{Kind, Objects, not_implemented, secrets};
 
 /// A gateway that numbers can attach to.
 #[derive(PartialEq)]
 pub(in crate::routing) struct Gateway {
     /// The agent of Assistants that name none.
-    pub default_agent: Option<AgentEntry>,
+    pub default_agent: Option<Agent>,
 }
 
 /// Checks every SipGateway.
@@ -30,8 +31,10 @@ pub(in crate::routing) fn check_one(
 ) -> Checked<Gateway> {
     let mut accepted = not_implemented::check(not_implemented::SIP_GATEWAY, Kind::SipGateway, key, spec);
     let default_agent = spec.default_agent.as_ref();
-    let default_agent = default_agent.and_then(|agent| accepted.take(fields::agent("defaultAgent", agent)));
+    let default_agent =
+        default_agent.map(|agent| agents::check(objects, "defaultAgent", &key.namespace, agent));
     let mut resolved = Problems::default();
+    let default_agent = default_agent.and_then(|agent| agent.within(&mut accepted, &mut resolved));
     for listener in &spec.listeners {
         let Some(named) = &listener.certificate_ref else { continue };
         let secret = ObjectKey::new(&key.namespace, &named.name);
@@ -46,10 +49,12 @@ pub(in crate::routing) fn check_one(
     Checked { accepted, resolved, usable }
 }
 
-/// The Secrets that a gateway names for its listeners and its API keys, in its own namespace; each once.
+/// The Secrets that a gateway names for its listeners, its API keys and its default agent, in its own namespace; each once.
 pub(in crate::routing) fn secrets(key: &ObjectKey, spec: &SipGatewaySpec) -> BTreeSet<ObjectKey> {
     let named = spec.listeners.iter().filter_map(|listener| listener.certificate_ref.as_ref());
-    named.chain(&spec.api_keys_secret_ref).map(|named| ObjectKey::new(&key.namespace, &named.name)).collect()
+    let named = named.chain(&spec.api_keys_secret_ref);
+    let hook = spec.default_agent.as_ref().and_then(|agent| agents::named_secret(&key.namespace, agent));
+    named.map(|named| ObjectKey::new(&key.namespace, &named.name)).chain(hook).collect()
 }
 
 /// What is wrong with the Secret of API keys. Calls go on without it.

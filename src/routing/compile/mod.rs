@@ -7,6 +7,7 @@
 //! [`super::index`], which shares every rule below (each checks one object) and does again only what a change concerns; a
 //! property test holds the two equal, byte for byte.
 
+pub(super) mod agents;
 pub(super) mod assistants;
 pub(super) mod chains;
 pub(super) mod destinations;
@@ -101,6 +102,11 @@ pub enum CredentialKeys {
     Certificate,
     /// `ca.crt`: authorities.
     Authorities,
+    /// A secret that requests are signed with.
+    Signing {
+        /// Its key.
+        key: String,
+    },
 }
 
 /// Key of a certificate in a `kubernetes.io/tls` Secret.
@@ -180,12 +186,12 @@ pub enum Effective {
     },
 }
 
-/// The Secrets that SipTrunks and SipGateways name for credentials, certificates and API keys: the operator reads these and no
-/// others.
+/// The Secrets that objects name for credentials, certificates, API keys and signatures: the operator reads these and no others.
 pub fn secrets_needed(objects: &Objects) -> BTreeSet<ObjectKey> {
     let trunks = objects.trunks.iter().flat_map(|(key, trunk)| trunks::secrets(key, &trunk.spec));
     let gateways = objects.gateways.iter().flat_map(|(key, gateway)| gateways::secrets(key, &gateway.spec));
-    trunks.chain(gateways).collect()
+    let assistants = objects.assistants.iter().flat_map(|(key, it)| assistants::secrets(key, &it.spec));
+    trunks.chain(gateways).chain(assistants).collect()
 }
 
 /// Compiles everything.
@@ -204,10 +210,13 @@ pub fn compile(objects: &Objects) -> Compiled {
         trunks: &trunks,
     };
     let numbers = numbers::check(objects, &targets);
-    for (key, problems) in numbers::without_agent(objects, &gateways, &assistants) {
-        if let Some(assistant) = assistants.get_mut(&key) {
-            assistant.resolved.extend(problems);
-        }
+    let answering = numbers::answering_gateways(objects);
+    let mut unsaid = BTreeMap::new();
+    for (key, assistant) in &mut assistants {
+        let attached = answering.get(key).into_iter().flatten();
+        unsaid.extend(assistants::unsaid(&gateways, assistant, attached.clone()).map(|it| (key.clone(), it)));
+        let problems = numbers::without_agent_on(&gateways, key, Some(&*assistant), attached);
+        assistant.resolved.extend(problems);
     }
     let parts = tables::Parts {
         objects,
@@ -218,7 +227,7 @@ pub fn compile(objects: &Objects) -> Compiled {
         numbers: &numbers,
     };
     let built = tables::build(&parts);
-    let verdicts = verdicts::build(&parts, &built);
+    let verdicts = verdicts::build(&parts, &built, &unsaid);
     let mut compiled = Compiled { verdicts, ..Compiled::default() };
     for (gateway, (table, credentials)) in built {
         compiled.credentials.insert(gateway.clone(), credentials);

@@ -6,7 +6,6 @@
 use crate::resources::assistant::AssistantSpec;
 use crate::resources::conditions::reason;
 use crate::resources::sip_gateway::{Exposure, SipGatewaySpec};
-use crate::resources::transfer_destination::TransferDestinationSpec;
 
 use super::Kind;
 use super::verdict::Problems;
@@ -22,16 +21,7 @@ pub(super) struct Gap<S> {
 }
 
 #[rustfmt::skip]
-pub(super) const TRANSFER_DESTINATION: &[Gap<TransferDestinationSpec>] = &[
-    Gap { field: "message", remedy: "have the assistant say it before it transfers", is_set: |spec| spec.message.is_some() },
-];
-
-#[rustfmt::skip]
 pub(super) const ASSISTANT: &[Gap<AssistantSpec>] = &[
-    Gap { field: "llmConfig.tools[].destinations[].message", remedy: "have the assistant say it before it transfers", is_set: |spec| {
-        let tools = spec.llm_config.iter().flat_map(|llm_config| &llm_config.tools);
-        tools.flat_map(|tool| &tool.destinations).any(|destination| destination.message.is_some())
-    } },
     Gap { field: "agent.openai", remedy: "use agent.sip", is_set: |spec| spec.agent.as_ref().is_some_and(|agent| agent.openai.is_some()) },
     Gap { field: "events", remedy: "remove it", is_set: |spec| spec.events.is_some() },
 ];
@@ -61,7 +51,6 @@ pub(super) fn check<S>(gaps: &[Gap<S>], kind: Kind, key: &ObjectKey, spec: &S) -
 /// The name of every field, for tests.
 #[cfg(test)]
 pub(super) fn fields() -> Vec<&'static str> {
-    let destination = TRANSFER_DESTINATION.iter().map(|gap| gap.field);
     let assistant = ASSISTANT.iter().map(|gap| gap.field);
-    destination.chain(assistant).chain(SIP_GATEWAY.iter().map(|gap| gap.field)).collect()
+    assistant.chain(SIP_GATEWAY.iter().map(|gap| gap.field)).collect()
 }

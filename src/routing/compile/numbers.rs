@@ -237,25 +237,16 @@ pub(in crate::routing) fn has_agent(
     assistant.agent.is_some() || default.is_some_and(|gateway| gateway.default_agent.is_some())
 }
 
-/// Assistants that name no agent though a gateway that answers for them has no default one.
-pub(in crate::routing) fn without_agent(
-    objects: &Objects,
-    gateways: &BTreeMap<ObjectKey, Checked<Gateway>>,
-    assistants: &BTreeMap<ObjectKey, Checked<Assistant>>,
-) -> BTreeMap<ObjectKey, Problems> {
-    let mut without: BTreeMap<ObjectKey, BTreeSet<ObjectKey>> = BTreeMap::new();
+/// The gateways that answer a PhoneNumber of each assistant that is named.
+pub(in crate::routing) fn answering_gateways(objects: &Objects) -> BTreeMap<ObjectKey, BTreeSet<ObjectKey>> {
+    let mut answering: BTreeMap<ObjectKey, BTreeSet<ObjectKey>> = BTreeMap::new();
     for (key, number) in &objects.numbers {
         let Some(named) = &number.spec.assistant_ref else { continue };
         let assistant = ObjectKey::new(&key.namespace, &named.name);
         let Some(gateway) = attached(objects, key, number) else { continue };
-        without.entry(assistant).or_default().insert(gateway);
+        answering.entry(assistant).or_default().insert(gateway);
     }
-    let problems = without.into_iter().map(|(assistant, attached)| {
-        let checked = assistants.get(&assistant);
-        let problems = without_agent_on(gateways, &assistant, checked, &attached);
-        (assistant, problems)
-    });
-    problems.collect()
+    answering
 }
 
 /// What is wrong with an assistant that names no agent, on those of the gateways that have no default one.

@@ -57,6 +57,27 @@ pub(super) fn certificate(
     named(problems, facts, secret, CredentialKeys::Certificate)
 }
 
+/// A secret that requests are signed with.
+pub(super) fn signing(
+    objects: &Objects,
+    field: &str,
+    secret: &ObjectKey,
+    key: &str,
+    effect: &str,
+) -> Result<(CredentialId, CredentialSource), Problems> {
+    let facts = find(objects, field, secret, "Opaque", effect)?;
+    let mut problems = Problems::default();
+    if !facts.keys.contains(key) {
+        problems.add(
+            reason::SECRET_KEY_MISSING,
+            format!(
+                "Secret {secret} has no value under key '{key}'; add it, or name another key in {field}.key. {effect}"
+            ),
+        );
+    }
+    named(problems, facts, secret, CredentialKeys::Signing { key: key.to_owned() })
+}
+
 /// Authorities.
 pub(super) fn authorities(
     objects: &Objects,
@@ -105,10 +126,12 @@ fn named(
 /// A name for this version of the credentials: over the Secret's identity and version and the keys that are read, never
 /// over a value, so that the name gives nothing away and a rotated Secret has another one.
 pub fn credential_id(source: &CredentialSource, facts: &SecretFacts) -> CredentialId {
+    // What is read in different ways must not have the same name: each way has other parts, or another number of them.
     let keys = match &source.keys {
-        CredentialKeys::Login { username, password } => [username.as_str(), password.as_str()],
-        CredentialKeys::Certificate => [CERTIFICATE_KEY, PRIVATE_KEY_KEY],
-        CredentialKeys::Authorities => [AUTHORITIES_KEY, ""],
+        CredentialKeys::Login { username, password } => vec![username.as_str(), password.as_str()],
+        CredentialKeys::Certificate => vec![CERTIFICATE_KEY, PRIVATE_KEY_KEY],
+        CredentialKeys::Authorities => vec![AUTHORITIES_KEY, ""],
+        CredentialKeys::Signing { key } => vec![key.as_str()],
     };
     let mut digest = Sha256::new();
     let secret = source.secret.to_string();

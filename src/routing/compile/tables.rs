@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::resources::SipTrunk;
 use crate::routing::table::{AssistantEntry, CredentialId, DestinationEntry, ObjectKey, Table, TrunkEntry};
 
+use super::agents::Agent;
 use super::assistants::Assistant;
 use super::gateways::Gateway;
 use super::numbers::Number;
@@ -45,6 +46,7 @@ fn table(parts: &Parts<'_>, key: &ObjectKey, gateway: &Gateway, numbers: &[&Numb
     let mut table = Table::default();
     let mut namespaces = Counts::default();
     let mut wanted = Wanted::default();
+    let mut credentials = Credentials::new();
     for number in numbers {
         let namespace = &number.entry.object.namespace;
         table.numbers.insert(number.number.clone(), number.entry.clone());
@@ -56,10 +58,10 @@ fn table(parts: &Parts<'_>, key: &ObjectKey, gateway: &Gateway, numbers: &[&Numb
             add_destination(parts, destination, &mut table, &mut wanted);
         }
         if let Some(assistant) = &number.entry.assistant {
-            add_assistant(parts, gateway, assistant, &mut table, &mut wanted);
+            credentials.extend(add_assistant(parts, gateway, assistant, &mut table, &mut wanted));
         }
     }
-    let credentials = add_trunks(parts, key, &namespaces, &wanted, &mut table);
+    credentials.extend(add_trunks(parts, key, &namespaces, &wanted, &mut table));
     (table, credentials)
 }
 
@@ -135,21 +137,22 @@ impl Wanted {
     }
 }
 
+/// Returns the credentials that the assistant's entry names.
 fn add_assistant(
     parts: &Parts<'_>,
     gateway: &Gateway,
     key: &ObjectKey,
     table: &mut Table,
     wanted: &mut Wanted,
-) {
+) -> Vec<(CredentialId, CredentialSource)> {
     if table.assistants.contains_key(key) {
-        return;
+        return Vec::new();
     }
     let Some(assistant) = parts.assistants.get(key).and_then(|checked| checked.usable.as_ref()) else {
-        return;
+        return Vec::new();
     };
-    let Some(entry) = assistant_entry(gateway, assistant) else { return };
-    table.assistants.insert(key.clone(), Arc::new(entry));
+    let Some(agent) = agent_on(gateway, assistant) else { return Vec::new() };
+    table.assistants.insert(key.clone(), Arc::new(assistant_entry(agent, assistant)));
     for destination in assistant.destinations.values() {
         match assistant.inline.get(destination) {
             Some(entry) => {
@@ -158,15 +161,17 @@ fn add_assistant(
             None => add_destination(parts, destination, table, wanted),
         }
     }
+    agent.credentials.clone()
 }
 
-/// The entry of an assistant; `None` when it has no agent on this gateway.
-pub(in crate::routing) fn assistant_entry(
-    gateway: &Gateway,
-    assistant: &Assistant,
-) -> Option<AssistantEntry> {
-    let agent = assistant.agent.as_ref().or(gateway.default_agent.as_ref())?.clone();
-    Some(AssistantEntry { agent, destinations: assistant.destinations.clone() })
+/// How an assistant is reached from a gateway; `None` when it has no agent there.
+pub(in crate::routing) fn agent_on<'a>(gateway: &'a Gateway, assistant: &'a Assistant) -> Option<&'a Agent> {
+    assistant.agent.as_ref().or(gateway.default_agent.as_ref())
+}
+
+/// The entry of an assistant that is reached so.
+pub(in crate::routing) fn assistant_entry(agent: &Agent, assistant: &Assistant) -> AssistantEntry {
+    AssistantEntry { agent: agent.entry.clone(), destinations: assistant.destinations.clone() }
 }
 
 /// A destination, and those that are tried after it.

@@ -75,6 +75,13 @@ impl<T> Checked<T> {
     pub(in crate::routing) fn is_accepted(&self) -> bool {
         self.accepted.is_empty()
     }
+
+    /// What it is good for, as a part of an object whose problems these are.
+    pub(in crate::routing) fn within(self, accepted: &mut Problems, resolved: &mut Problems) -> Option<T> {
+        accepted.extend(self.accepted);
+        resolved.extend(self.resolved);
+        self.usable
+    }
 }
 
 /// How a reference fails.

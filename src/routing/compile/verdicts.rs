@@ -21,6 +21,7 @@ use super::{
 pub(in crate::routing) fn build(
     parts: &tables::Parts<'_>,
     built: &BTreeMap<ObjectKey, (Table, tables::Credentials)>,
+    unsaid: &BTreeMap<ObjectKey, String>,
 ) -> BTreeMap<ObjectRef, Verdict> {
     let objects = parts.objects;
     let mut used: BTreeMap<ObjectRef, BTreeSet<ObjectKey>> = BTreeMap::new();
@@ -57,7 +58,9 @@ pub(in crate::routing) fn build(
     for ((key, object), checked) in objects.assistants.iter().zip(parts.assistants.values()) {
         let numbers = naming.get(key).copied().unwrap_or_default();
         add(Kind::Assistant, key, &|gateways| {
-            of_assistant(object, checked, Problems::default(), numbers, gateways)
+            let found =
+                OfNumbers { problems: Problems::default(), unsaid: unsaid.get(key).cloned(), numbers };
+            of_assistant(object, checked, found, gateways)
         });
     }
     for ((key, object), checked) in objects.numbers.iter().zip(parts.numbers.values()) {
@@ -73,7 +76,8 @@ pub(in crate::routing) fn of_gateway(
     checked: &Checked<Gateway>,
     gateways: BTreeSet<ObjectKey>,
 ) -> Verdict {
-    verdict(&object.metadata, &checked.accepted, &checked.resolved, Effective::SipGateway, gateways)
+    let effective = Effective::SipGateway;
+    verdict(&object.metadata, &checked.accepted, None, &checked.resolved, effective, gateways)
 }
 
 /// The verdict about a SipTrunk that the tables of `gateways` hold.
@@ -83,7 +87,7 @@ pub(in crate::routing) fn of_trunk(
     gateways: BTreeSet<ObjectKey>,
 ) -> Verdict {
     let effective = trunks::effective(&object.spec);
-    verdict(&object.metadata, &checked.accepted, &checked.resolved, effective, gateways)
+    verdict(&object.metadata, &checked.accepted, None, &checked.resolved, effective, gateways)
 }
 
 /// The verdict about a TransferDestination that the tables of `gateways` hold.
@@ -93,16 +97,24 @@ pub(in crate::routing) fn of_destination(
     gateways: BTreeSet<ObjectKey>,
 ) -> Verdict {
     let effective = destinations::effective(&object.spec);
-    verdict(&object.metadata, &checked.accepted, &checked.resolved, effective, gateways)
+    verdict(&object.metadata, &checked.accepted, None, &checked.resolved, effective, gateways)
 }
 
-/// The verdict about an Assistant that the tables of `gateways` hold and `numbers` PhoneNumbers name. `more` is what only
-/// those show to be wrong with it.
+/// What only the PhoneNumbers of an Assistant show.
+pub(in crate::routing) struct OfNumbers {
+    /// What is wrong with it.
+    pub problems: Problems,
+    /// See [`assistants::unsaid`].
+    pub unsaid: Option<String>,
+    /// How many name it.
+    pub numbers: i64,
+}
+
+/// The verdict about an Assistant that the tables of `gateways` hold.
 pub(in crate::routing) fn of_assistant(
     object: &Assistant,
     checked: &Checked<assistants::Assistant>,
-    more: Problems,
-    numbers: i64,
+    OfNumbers { problems, unsaid, numbers }: OfNumbers,
     gateways: BTreeSet<ObjectKey>,
 ) -> Verdict {
     let effective = Effective::Assistant {
@@ -111,8 +123,8 @@ pub(in crate::routing) fn of_assistant(
         numbers,
     };
     let mut resolved = checked.resolved.clone();
-    resolved.extend(more);
-    verdict(&object.metadata, &checked.accepted, &resolved, effective, gateways)
+    resolved.extend(problems);
+    verdict(&object.metadata, &checked.accepted, unsaid, &resolved, effective, gateways)
 }
 
 /// The verdict about a PhoneNumber that attaches to `gateway` and that the tables of `gateways` hold: that one or none.
@@ -123,19 +135,25 @@ pub(in crate::routing) fn of_number(
     gateways: BTreeSet<ObjectKey>,
 ) -> Verdict {
     let effective = Effective::PhoneNumber { gateway };
-    verdict(&object.metadata, &checked.accepted, &checked.resolved, effective, gateways)
+    verdict(&object.metadata, &checked.accepted, None, &checked.resolved, effective, gateways)
 }
 
+/// `remark` is what the one who wrote the object should know although it is accepted.
 fn verdict(
     metadata: &ObjectMeta,
     accepted: &Problems,
+    remark: Option<String>,
     resolved: &Problems,
     effective: Effective,
     gateways: BTreeSet<ObjectKey>,
 ) -> Verdict {
+    let good = match remark {
+        Some(remark) => format!("The spec is accepted. {remark}"),
+        None => "The spec is accepted.".to_owned(),
+    };
     Verdict {
         generation: metadata.generation.unwrap_or_default(),
-        accepted: accepted.finding(reason::ACCEPTED, "The spec is accepted."),
+        accepted: accepted.finding(reason::ACCEPTED, &good),
         resolved_refs: resolved.finding(reason::RESOLVED, "Everything it names was found."),
         gateways,
         effective,

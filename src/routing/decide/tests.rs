@@ -54,6 +54,7 @@ fn destination(target: DestinationTarget, trunk: Option<&str>) -> DestinationEnt
     DestinationEntry {
         target,
         description: "for tests".into(),
+        message: Some("One moment.".into()),
         trunk: trunk.map(key),
         by_refer: false,
         ring_timeout_seconds: 20,
@@ -122,6 +123,7 @@ impl World {
             targets: vec![uri("sip:agent@ai")],
             headers: vec![],
             answer_timeout_seconds: 10,
+            hook: None,
         };
         world.0.assistants.insert(key("shop/support"), Arc::new(AssistantEntry { agent, destinations }));
         world
@@ -205,6 +207,7 @@ fn a_number_is_dialled_at_its_trunk_with_all_that_the_trunk_and_the_destination_
     let expected = TransferRoute {
         destination: Some(key("shop/front")),
         label: "front".into(),
+        message: Some("One moment.".into()),
         target,
         refer_to: None,
         failover: Failover::default(),

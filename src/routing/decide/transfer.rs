@@ -157,6 +157,7 @@ impl Index {
             let route = route(name.clone(), dialled, Some(way));
             return Ok(TransferRoute {
                 destination: Some(key.clone()),
+                message: destination.message.clone(),
                 refer_to: Some(refer_to),
                 headers: destination.headers.clone(),
                 ring_timeout_seconds: destination.ring_timeout_seconds,
@@ -179,6 +180,7 @@ impl Index {
         Ok(TransferRoute {
             destination: Some(key.clone()),
             label: name.clone(),
+            message: destination.message.clone(),
             caller_id: destination.caller_id.clone(),
             headers: destination.headers.clone(),
             ring_timeout_seconds: destination.ring_timeout_seconds,
@@ -322,6 +324,7 @@ fn route(label: String, (target, failover): Dialled, way: Option<Way<'_>>) -> Tr
     TransferRoute {
         destination: None,
         label,
+        message: None,
         target,
         refer_to: None,
         failover,

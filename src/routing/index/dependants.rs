@@ -9,7 +9,7 @@ use crate::routing::table::ObjectKey;
 /// What can be referred to, whether it exists or not.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Node {
-    /// A Secret with credentials or API keys.
+    /// A Secret.
     Secret(ObjectKey),
     /// An object that people write.
     Object(Kind, ObjectKey),

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use crate::routing::compile::agents::Agent;
 use crate::routing::compile::grants;
 use crate::routing::compile::numbers::{self, Targets};
 use crate::routing::compile::verdict::{Checked, Failure};
@@ -47,9 +48,10 @@ impl Index {
             };
             let after = self.gateways.get(&key);
             let (agent_before, agent_after) = (agent(before.as_ref()), agent(after));
-            let seen_before = (standing(before.as_ref()), agent_before.is_some());
+            let has_hook = |agent: &Option<Agent>| agent.as_ref().map(|agent| agent.has_hook);
+            let seen_before = (standing(before.as_ref()), has_hook(&agent_before));
             let is_usable = standing(after).is_ok();
-            if seen_before != (standing(after), agent_after.is_some()) {
+            if seen_before != (standing(after), has_hook(&agent_after)) {
                 self.mark_dependants(Kind::SipGateway, &key);
                 for assistant in self.attachments.answered_by(&key) {
                     self.dirty.mark_verdict(Kind::Assistant, assistant);
@@ -110,12 +112,15 @@ impl Index {
         for key in stale {
             let object = self.objects.destinations.get(&key);
             let after = object.and_then(|object| chains::link(&self.alone, &key, &object.spec));
-            let seen = standing(after.as_ref());
+            let seen = |checked: Option<&Checked<Arc<DestinationEntry>>>| {
+                grants::usable(checked).map(|entry| entry.message.is_some())
+            };
+            let seen_after = seen(after.as_ref());
             let before = match after {
                 Some(after) => self.destinations.insert(key.clone(), after),
                 None => self.destinations.remove(&key),
             };
-            if standing(before.as_ref()) != seen {
+            if seen(before.as_ref()) != seen_after {
                 // The destinations that lead here are among those that are linked anew.
                 let node = Node::Object(Kind::TransferDestination, key.clone());
                 let dependants = self.dependants.of(&node);
@@ -149,7 +154,8 @@ impl Index {
     pub(super) fn settle_assistants(&mut self) {
         for key in std::mem::take(&mut self.dirty.assistants) {
             let object = self.objects.assistants.get(&key);
-            let after = object.map(|object| assistants::check_one(&self.destinations, &key, &object.spec));
+            let after = object
+                .map(|object| assistants::check_one(&self.objects, &self.destinations, &key, &object.spec));
             let seen = |checked: Option<&Checked<assistants::Assistant>>| {
                 let usable = checked.and_then(|checked| checked.usable.as_ref());
                 (standing(checked), usable.is_some_and(|assistant| assistant.agent.is_some()))
@@ -281,10 +287,12 @@ impl Index {
             Kind::Assistant => {
                 let checked = self.assistants.get(key)?;
                 let answering = self.attachments.answering(key);
-                let more = numbers::without_agent_on(&self.gateways, key, Some(checked), answering);
+                let problems = numbers::without_agent_on(&self.gateways, key, Some(checked), answering);
+                let unsaid = assistants::unsaid(&self.gateways, checked, self.attachments.answering(key));
                 let numbers = self.dependants.count(&Node::Object(kind, key.clone()));
                 let numbers = i64::try_from(numbers).unwrap_or(i64::MAX);
-                verdicts::of_assistant(self.objects.assistants.get(key)?, checked, more, numbers, holding)
+                let found = verdicts::OfNumbers { problems, unsaid, numbers };
+                verdicts::of_assistant(self.objects.assistants.get(key)?, checked, found, holding)
             }
             Kind::PhoneNumber => {
                 let checked = self.numbers.get(key)?;

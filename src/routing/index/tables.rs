@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::routing::compile::assistants::{self, Assistant};
 use crate::routing::compile::gateways::Gateway;
 use crate::routing::compile::numbers::Number;
-use crate::routing::compile::tables::{Counts, Wanted, assistant_entry, trunk_entry};
+use crate::routing::compile::tables::{Counts, Wanted, agent_on, assistant_entry, trunk_entry};
 use crate::routing::compile::trunks::Trunk;
 use crate::routing::compile::verdict::Checked;
 use crate::routing::compile::{CredentialSource, Kind, ObjectRef, Objects};
@@ -23,8 +23,8 @@ pub struct GatewayTable {
     gateway: ObjectKey,
     sliced: Sliced,
     credentials: BTreeMap<CredentialId, CredentialSource>,
-    /// The credentials of each trunk of the table.
-    by_trunk: BTreeMap<ObjectKey, Vec<(CredentialId, CredentialSource)>>,
+    /// The credentials that each entry of the table names; only those that name some.
+    by_owner: BTreeMap<(Kind, ObjectKey), Vec<(CredentialId, CredentialSource)>>,
     /// How many numbers name each assistant.
     assistants: Counts<ObjectKey>,
     /// How many numbers and assistants of the table name each destination.
@@ -67,7 +67,7 @@ impl GatewayTable {
             gateway,
             sliced: Sliced::default(),
             credentials: BTreeMap::new(),
-            by_trunk: BTreeMap::new(),
+            by_owner: BTreeMap::new(),
             assistants: Counts::default(),
             destinations: Counts::default(),
             chains: BTreeMap::new(),
@@ -190,20 +190,25 @@ impl GatewayTable {
     /// Makes what is marked anew; adds the objects that came into the table or left it to `moved`. Returns whether table
     /// or credentials are others.
     pub(super) fn settle(&mut self, means: &Means<'_>, moved: &mut BTreeSet<ObjectRef>) -> bool {
-        self.settle_assistants(means, moved);
+        let hooks = self.settle_assistants(means, moved);
         self.settle_destinations(means, moved);
-        let credentials = self.settle_trunks(means, moved);
+        let trunks = self.settle_trunks(means, moved);
         self.stale.rows = false;
+        let credentials = (hooks || trunks) && self.settle_credentials();
         self.sliced.settle() || credentials
     }
 
-    fn settle_assistants(&mut self, means: &Means<'_>, moved: &mut BTreeSet<ObjectRef>) {
+    /// Returns whether others name credentials than before, or name other ones.
+    fn settle_assistants(&mut self, means: &Means<'_>, moved: &mut BTreeSet<ObjectRef>) -> bool {
         let gateway = usable(means.gateways, &self.gateway);
+        let mut others = false;
         for key in std::mem::take(&mut self.stale.assistants) {
             let named = self.assistants.contains(&key);
             let assistant = usable(means.assistants, &key).filter(|_| named);
-            let entry =
-                gateway.zip(assistant).and_then(|(gateway, it)| assistant_entry(gateway, it)).map(Arc::new);
+            let reached = gateway.zip(assistant).and_then(|(gateway, it)| Some((agent_on(gateway, it)?, it)));
+            let credentials = reached.map(|(agent, _)| agent.credentials.as_slice()).unwrap_or_default();
+            others |= self.set_credentials(Kind::Assistant, &key, credentials);
+            let entry = reached.map(|(agent, assistant)| Arc::new(assistant_entry(agent, assistant)));
             // A destination that is written in the assistant is changed with it.
             let listed = entry.iter().flat_map(|entry| entry.destinations.values());
             let inline = listed.filter(|listed| assistants::holder_of_inline(listed).is_some());
@@ -223,6 +228,7 @@ impl GatewayTable {
                 moved.insert(ObjectRef { kind: Kind::Assistant, key });
             }
         }
+        others
     }
 
     fn settle_destinations(&mut self, means: &Means<'_>, moved: &mut BTreeSet<ObjectRef>) {
@@ -271,7 +277,7 @@ impl GatewayTable {
         }
     }
 
-    /// Returns whether the credentials are others.
+    /// Returns whether others name credentials than before, or name other ones.
     fn settle_trunks(&mut self, means: &Means<'_>, moved: &mut BTreeSet<ObjectRef>) -> bool {
         let changed = std::mem::take(&mut self.stale.namespaces);
         // Numbers of a namespace are reached over its own trunks and over the platform's, see `allowed_namespaces`.
@@ -289,14 +295,7 @@ impl GatewayTable {
                 trunk_entry(means.objects, &self.gateway, &key, trunk, &self.namespaces, wanted)
             });
             let named = trunk.filter(|_| entry.is_some()).map(|trunk| trunk.credentials.as_slice());
-            let named = named.unwrap_or_default();
-            if self.by_trunk.get(&key).map_or(&[][..], Vec::as_slice) != named {
-                others = true;
-                match named {
-                    [] => self.by_trunk.remove(&key),
-                    named => self.by_trunk.insert(key.clone(), named.to_vec()),
-                };
-            }
+            others |= self.set_credentials(Kind::SipTrunk, &key, named.unwrap_or_default());
             let held = entry.is_some();
             if let Change::From(before) = self.sliced.trunks.set(&key, entry.map(Arc::new))
                 && before.is_some() != held
@@ -304,10 +303,30 @@ impl GatewayTable {
                 moved.insert(ObjectRef { kind: Kind::SipTrunk, key });
             }
         }
-        if !others {
+        others
+    }
+
+    /// An entry names these credentials; returns whether it named others before.
+    fn set_credentials(
+        &mut self,
+        kind: Kind,
+        key: &ObjectKey,
+        named: &[(CredentialId, CredentialSource)],
+    ) -> bool {
+        let owner = (kind, key.clone());
+        if self.by_owner.get(&owner).map_or(&[][..], Vec::as_slice) == named {
             return false;
         }
-        let credentials: BTreeMap<_, _> = self.by_trunk.values().flatten().cloned().collect();
+        match named {
+            [] => self.by_owner.remove(&owner),
+            named => self.by_owner.insert(owner, named.to_vec()),
+        };
+        true
+    }
+
+    /// Returns whether the credentials are others.
+    fn settle_credentials(&mut self) -> bool {
+        let credentials: BTreeMap<_, _> = self.by_owner.values().flatten().cloned().collect();
         let changed = credentials != self.credentials;
         self.credentials = credentials;
         changed

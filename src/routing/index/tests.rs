@@ -101,9 +101,9 @@ impl Pair {
                 let facts = facts.map(|(version, whole)| SecretFacts {
                     uid: "1".to_owned(),
                     resource_version: version.to_string(),
-                    keys: ["username", "password"]
+                    keys: ["secret", "username", "password"]
                         .into_iter()
-                        .skip(usize::from(!whole))
+                        .skip(if whole { 0 } else { 2 })
                         .map(str::to_owned)
                         .collect(),
                     certificates: BTreeSet::new(),

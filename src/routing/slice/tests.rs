@@ -38,6 +38,7 @@ fn destination(description: String) -> Arc<DestinationEntry> {
     Arc::new(DestinationEntry {
         target: DestinationTarget::Sip(target()),
         description,
+        message: None,
         trunk: None,
         by_refer: false,
         ring_timeout_seconds: 30,
@@ -59,7 +60,12 @@ fn table(numbers: usize) -> Table {
     table.assistants.insert(
         key.clone(),
         Arc::new(AssistantEntry {
-            agent: AgentEntry::Sip { targets: vec![target()], headers: vec![], answer_timeout_seconds: 10 },
+            agent: AgentEntry::Sip {
+                targets: vec![target()],
+                headers: vec![],
+                answer_timeout_seconds: 10,
+                hook: None,
+            },
             destinations: BTreeMap::from([("sales".into(), ObjectKey::new("shop", "sales"))]),
         }),
     );

@@ -130,6 +130,11 @@ impl Side {
         seen
     }
 
+    /// Whether nothing has come that wasn't received yet.
+    pub(super) fn has_heard_nothing(&self) -> bool {
+        self.peer.0.try_recv(&mut [0; 16]).is_err()
+    }
+
     /// Answers a request.
     pub(super) async fn answer(&self, request: &Seen, code: u16, lines: &str, body: &str) {
         let mut text = format!("SIP/2.0 {code} Answer\r\n");

@@ -84,6 +84,7 @@ fn text(compiled: &Compiled) -> String {
                         CredentialKeys::Login { username, password } => format!("{username} {password}"),
                         CredentialKeys::Certificate => "certificate".to_owned(),
                         CredentialKeys::Authorities => "authorities".to_owned(),
+                        CredentialKeys::Signing { key } => format!("{key} for signatures"),
                     };
                     let keys = format!("{} {keys}", source.secret);
                     (id.0.clone(), keys.into())

@@ -71,12 +71,21 @@ fn destination() -> impl Strategy<Value = Value> {
     })
 }
 
+/// Where an agent is told what to say.
+fn hook() -> impl Strategy<Value = Value> {
+    let hook = |name: String| json!({"url": "http://ai/hook", "secretRef": {"name": name}});
+    prop_oneof![1 => Just(Value::Null), 1 => "k[0-3]".prop_map(hook)]
+}
+
 fn assistant() -> impl Strategy<Value = Value> {
     let listed = prop_oneof![
         3 => "k[0-3]".prop_map(|name| json!({"destinationRef": {"name": name}})),
-        1 => number().prop_map(|number| json!({"type": "number", "number": number, "description": "d"})),
+        1 => (number(), any::<bool>()).prop_map(|(number, says)| {
+            let message = says.then_some("One moment.");
+            json!({"type": "number", "number": number, "description": "d", "message": message})
+        }),
     ];
-    (proptest::collection::vec(listed, 0..4), 0..8u8).prop_map(|(destinations, agent)| {
+    (proptest::collection::vec(listed, 0..4), 0..8u8, hook()).prop_map(|(destinations, agent, hook)| {
         let tools = if destinations.is_empty() {
             json!([{"type": "end_call"}])
         } else {
@@ -85,7 +94,7 @@ fn assistant() -> impl Strategy<Value = Value> {
         let agent = match agent {
             0 => json!({"sip": {"uri": "sips:agent@ai"}}),
             1 | 2 => Value::Null,
-            _ => json!({"sip": {"uri": "sip:agent@ai"}}),
+            _ => json!({"sip": {"uri": "sip:agent@ai", "hook": hook}}),
         };
         json!({"agent": agent, "llmConfig": {"tools": tools}})
     })
@@ -107,11 +116,11 @@ fn phone_number() -> impl Strategy<Value = Value> {
 
 fn gateway() -> impl Strategy<Value = Value> {
     let agent = proptest::option::of("default|other");
-    (grant(), agent, 0..8u8).prop_map(|(grant, default, broken)| {
+    (grant(), agent, hook(), 0..8u8).prop_map(|(grant, default, hook, broken)| {
         json!({
             "allowedNamespaces": grant,
             "exposure": if broken == 0 { "HostNetwork" } else { "ClusterIP" },
-            "defaultAgent": default.map(|user| json!({"sip": {"uri": format!("sip:{user}@ai")}})),
+            "defaultAgent": default.map(|user| json!({"sip": {"uri": format!("sip:{user}@ai"), "hook": hook}})),
         })
     })
 }
@@ -152,9 +161,9 @@ fn cluster() -> impl Strategy<Value = Vec<Value>> {
             "defaultGateway": "na/default",
             "namespaces": {"na": {"team": "a"}, "nb": {}},
             "secrets": {
-                "na/k0": {"uid": "1", "resourceVersion": "1", "keys": ["username", "password"]},
+                "na/k0": {"uid": "1", "resourceVersion": "1", "keys": ["username", "password", "secret"]},
                 "na/k1": {"uid": "2", "resourceVersion": "1", "keys": ["username"]},
-                "nb/k0": {"uid": "3", "resourceVersion": "1", "keys": ["username", "password"]},
+                "nb/k0": {"uid": "3", "resourceVersion": "1", "keys": ["secret", "password"]},
             },
         }));
         unique
@@ -288,11 +297,11 @@ fn break_document(documents: &mut Vec<Value>, index: usize) -> Option<ObjectRef>
     let key = ObjectKey::new(text(&metadata["namespace"]), text(&metadata["name"]));
     let kind = match document["kind"].as_str().unwrap() {
         "SipTrunk" => {
-            document["spec"]["register"] = json!({});
+            document["spec"]["host"] = json!("not a host");
             Kind::SipTrunk
         }
         "TransferDestination" => {
-            document["spec"]["message"] = json!("One moment.");
+            document["spec"]["number"] = json!("020");
             Kind::TransferDestination
         }
         "Assistant" => {
@@ -334,7 +343,7 @@ proptest! {
             let slices = cut(table);
             let parts = slices.iter().map(|slice| (slice.part.as_str(), slice.hash.as_str(), &slice.content));
             prop_assert_eq!(&join(parts).unwrap(), table);
-            let named: BTreeSet<_> = table.trunks.values().flat_map(|trunk| trunk.credentials()).collect();
+            let named: BTreeSet<_> = table.credentials().map(|(.., id)| id).collect();
             prop_assert_eq!(named, compiled.credentials[gateway].keys().collect::<BTreeSet<_>>());
         }
     }

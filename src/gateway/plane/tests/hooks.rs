@@ -1,0 +1,235 @@
+//! The message before a transfer, with a hook that a test serves over HTTP and parties on real sockets.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use jiff::Timestamp;
+use ring::hmac;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+
+use super::side::{Side, sdp};
+use super::*;
+use crate::gateway::call_id::CallId;
+use crate::gateway::calls::{CallView, Outcome};
+use crate::gateway::control::TransferCommand;
+
+const SECRET: &str = "whsec_7";
+const MESSAGE: &str = "I'm transferring you to our sales team, one moment please.";
+
+/// A request that a hook got, and the way to answer it.
+struct Asked {
+    headers: HeaderMap,
+    body: Bytes,
+    answer: oneshot::Sender<Response>,
+}
+
+impl Asked {
+    fn content(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap()
+    }
+
+    fn answer(self, status: u16) {
+        let _ = self.answer.send(StatusCode::from_u16(status).unwrap().into_response());
+    }
+}
+
+/// An agent's hook: its URL, and what it is asked.
+struct Hook {
+    url: String,
+    asked: mpsc::UnboundedReceiver<Asked>,
+}
+
+impl Hook {
+    async fn serve() -> Self {
+        let (sender, asked) = mpsc::unbounded_channel();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        let take = |headers: HeaderMap, body: Bytes| async move {
+            let (answer, answered) = oneshot::channel();
+            let _ = sender.send(Asked { headers, body, answer });
+            answered.await.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
+        };
+        tokio::spawn(async move { axum::serve(listener, Router::new().route("/hook", post(take))).await });
+        Self { url, asked }
+    }
+
+    async fn asked(&mut self) -> Asked {
+        tokio::time::timeout(LIMIT, self.asked.recv()).await.expect("the hook was not asked").unwrap()
+    }
+}
+
+/// A call that the agent answered, and whom it can be transferred to.
+struct Scene {
+    stage: Stage,
+    caller: Side,
+    agent: Side,
+    human: Side,
+    call: CallId,
+}
+
+impl Scene {
+    async fn new(hook: &str) -> Self {
+        let (agent, human) = (Peer::new().await, Peer::new().await);
+        let sales = json!({
+            "target": { "number": "+31612345678" }, "description": "Sales", "message": MESSAGE,
+            "ringTimeoutSeconds": 30, "callerId": "preserve", "returnToAssistant": true,
+        });
+        let signing = Credential::Signing { secret: SECRET.into() };
+        let given = Given {
+            hook: json!({ "url": hook, "secret": "v1" }),
+            destinations: [("sales".to_owned(), sales)].into_iter().collect(),
+            trunk: json!({
+                "host": "127.0.0.1", "port": human.address().port(), "allowedSources": ["127.0.0.1/32"],
+            }),
+            credentials: [(CredentialId("v1".into()), signing)].into(),
+            ..Given::new(&agent)
+        };
+        let stage = given.stage().await;
+        let (mut agent, human) = (Side::called(agent, stage.address), Side::called(human, stage.address));
+        let mut caller = Side::caller(stage.address).await;
+        caller.request("INVITE", "", &sdp("caller", "sendrecv")).await;
+        let invite = agent.receive("INVITE").await;
+        let call = invite.value("X-VoiceDock-Call-Id").parse().unwrap();
+        agent.answer(&invite, 200, "", &sdp("agent", "sendrecv")).await;
+        agent.receive("ACK").await;
+        caller.receive("SIP/2.0 200").await;
+        caller.request("ACK", "", "").await;
+        Self { stage, caller, agent, human, call }
+    }
+
+    /// The agent asks for sales.
+    async fn refer(&mut self) {
+        let refer_to = format!("Refer-To: <sip:sales@{}>\r\n", self.stage.address);
+        self.agent.request("REFER", &refer_to, "").await;
+        self.agent.receive("SIP/2.0 202").await;
+    }
+
+    /// What the gateway has been told so far is carried out once something that it was told later is.
+    async fn settled(&mut self) {
+        self.caller.request("INFO", "", "5").await;
+        self.agent.receive("INFO").await;
+    }
+
+    /// The call as it is shown once its transfer has an outcome.
+    async fn transferred(&self) -> Arc<CallView> {
+        let view = async {
+            loop {
+                match self.stage.control.get(self.call) {
+                    Some(view) if !view.transfers.is_empty() => return view,
+                    _ => tokio::task::yield_now().await,
+                }
+            }
+        };
+        tokio::time::timeout(LIMIT, view).await.expect("the transfer has an outcome")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_human_is_dialled_when_the_hook_says_that_the_message_was_heard() {
+    let mut hook = Hook::serve().await;
+    let mut scene = Scene::new(&hook.url).await;
+    scene.refer().await;
+    let asked = hook.asked().await;
+    let said = json!({
+        "type": "say", "call_id": scene.call.to_string(), "assistant": "acme/support", "number": "+31201234567",
+        "content": MESSAGE, "end_after": false,
+    });
+    assert_eq!(asked.content(), said);
+    let header = |name: &str| asked.headers[name].to_str().unwrap().to_owned();
+    assert_eq!(
+        (header("x-webhook-event"), header("content-type")),
+        ("say".into(), "application/json".into())
+    );
+    let signed = [header("x-webhook-timestamp").as_bytes(), b".", &asked.body].concat();
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, SECRET.as_bytes()), &signed);
+    let hex: String = tag.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(header("x-webhook-signature"), format!("sha256={hex}"));
+    let now = Timestamp::now().as_second();
+    assert!((now - 60..=now).contains(&header("x-webhook-timestamp").parse().unwrap()));
+
+    scene.settled().await;
+    assert!(scene.human.has_heard_nothing(), "nobody is dialled while the caller hears the message");
+    asked.answer(204);
+    let invite = scene.human.receive("INVITE").await;
+    scene.human.answer(&invite, 200, "", &sdp("human", "sendrecv")).await;
+    let moved = scene.caller.receive("INVITE").await;
+    scene.caller.answer(&moved, 200, "", &sdp("caller", "sendrecv")).await;
+    let view = scene.transferred().await;
+    assert_eq!(view.transfers[0].outcome, Outcome::Answered);
+    assert!(view.transfers[0].message.as_ref().is_some_and(|message| message.heard));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_that_fails_does_not_hold_up_the_transfer() {
+    let elsewhere = Hook::serve().await;
+    for (status, why) in
+        [(500, "answered 500"), (404, "answered 404"), (307, "answered 307"), (0, "can't be reached")]
+    {
+        let mut hook = Hook::serve().await;
+        let nobody = format!("http://{}/hook", free_address());
+        let mut scene = Scene::new(if status == 0 { &nobody } else { &hook.url }).await;
+        scene.refer().await;
+        if status == 307 {
+            let location = [(header::LOCATION, elsewhere.url.clone())];
+            let _ =
+                hook.asked().await.answer.send((StatusCode::TEMPORARY_REDIRECT, location).into_response());
+        } else if status > 0 {
+            hook.asked().await.answer(status);
+        }
+        let invite = scene.human.receive("INVITE").await;
+        scene.human.answer(&invite, 486, "", "").await;
+        let view = scene.transferred().await;
+        let message = view.transfers[0].message.clone().unwrap();
+        let reason = message.reason.unwrap();
+        assert!(!message.heard && reason.contains(why), "{reason}");
+    }
+    let mut elsewhere = elsewhere;
+    assert!(elsewhere.asked.try_recv().is_err(), "a redirect is not followed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_hangs_up_over_the_message_has_nobody_dialled_and_the_hook_is_left() {
+    let mut hook = Hook::serve().await;
+    let mut scene = Scene::new(&hook.url).await;
+    scene.refer().await;
+    let mut asked = hook.asked().await;
+    scene.caller.request("BYE", "", "").await;
+    let bye = scene.agent.receive("BYE").await;
+    scene.agent.answer(&bye, 200, "", "").await;
+    tokio::time::timeout(LIMIT, asked.answer.closed()).await.expect("the request is given up with the call");
+    let view = scene.transferred().await;
+    assert_eq!((view.transfers[0].outcome, view.transfers[0].attempts), (Outcome::CallerHungUp, 0));
+    assert!(scene.human.has_heard_nothing());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_api_wants_said_goes_before_the_message_of_the_destination() {
+    let mut hook = Hook::serve().await;
+    let mut scene = Scene::new(&hook.url).await;
+    let command =
+        TransferCommand { wanted: "sales".parse().unwrap(), message: Some("Eén moment geduld.".into()) };
+    scene.stage.control.transfer(scene.call, command).await.unwrap();
+    let asked = hook.asked().await;
+    assert_eq!(asked.content()["content"], "Eén moment geduld.");
+    asked.answer(200);
+    scene.human.receive("INVITE sip:+31612345678@127.0.0.1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_was_revoked_signs_nothing_more() {
+    let mut hook = Hook::serve().await;
+    let mut scene = Scene::new(&hook.url).await;
+    let table = Arc::clone(scene.stage.snapshot.load().index.table());
+    let without = Snapshot { index: Index::new(table), ..Snapshot::none() };
+    scene.stage.snapshot.store(Arc::new(without));
+    scene.refer().await;
+    let invite = scene.human.receive("INVITE").await;
+    scene.human.answer(&invite, 486, "", "").await;
+    let view = scene.transferred().await;
+    let reason = view.transfers[0].message.clone().unwrap().reason.unwrap();
+    assert_eq!(reason, "the secret of the agent's hook is gone");
+    assert!(hook.asked.try_recv().is_err());
+}
