@@ -61,7 +61,7 @@ struct Kind {
 
 impl Kind {
     fn new(label: &'static str, rate: Option<NonZeroU32>) -> Self {
-        let sources = rate.map(|rate| Mutex::new(Sources::new(rate, rand::random())));
+        let sources = rate.map(|rate| Mutex::new(Sources::new(rate, rate, rand::random())));
         Self { label, rate, sources, refused: AtomicU64::new(0), said: AtomicU64::new(0) }
     }
 

@@ -21,7 +21,7 @@ use super::lines::Lines;
 use super::peers::Peers;
 use super::plane_metrics::PlaneMetrics;
 use super::resolve::Resolver;
-use super::shard::{Shard, ShardInput};
+use super::shard::{Callers, Shard, ShardInput};
 use super::snapshot::Snapshot;
 use super::sockets::{self, PodAddress, SHARD_QUEUE, Sockets};
 use super::tls::{TlsError, TlsPeers};
@@ -55,6 +55,8 @@ pub struct PlaneConfig {
     pub max_calls: usize,
     /// How much one source may begin.
     pub rates: Rates,
+    /// What callers that must prove who they are see in their challenge: the same for all pods of a gateway.
+    pub realm: String,
     /// What is routed by; loaded anew for every decision.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Where hosts are.
@@ -82,6 +84,7 @@ pub(super) struct Shared {
     pub(super) hooks: Hooks,
     pub(super) calls: Arc<Calls>,
     pub(super) lines: Arc<Lines>,
+    pub(super) callers: Callers,
     pub(super) metrics: PlaneMetrics,
     pub(super) instance: Instance,
     pub(super) max_calls: usize,
@@ -161,6 +164,7 @@ pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
         hooks: Hooks::new().map_err(io::Error::other)?,
         calls: config.calls,
         lines: Arc::default(),
+        callers: Callers::new(config.realm),
         metrics,
         instance: config.instance,
         max_calls: config.max_calls,

@@ -150,6 +150,7 @@ pub async fn run(args: Args) -> Result<(), GatewayError> {
             instance: config.pod.instance,
             max_calls: config.max_calls,
             rates: config.rates,
+            realm: format!("{}.{}.voicedock.dev", config.gateway, config.pod.namespace),
             snapshot,
             resolver: Resolver::from_system(config.pod.ip),
             peers,

@@ -3,6 +3,7 @@
 //! A shard is one task that owns its endpoint, calls and timers; nothing in it is locked or awaited but its inputs. It
 //! turns messages, timers, commands and resolved names into inputs of the machines, and carries their outputs out.
 
+mod admission;
 mod dialling;
 mod saying;
 
@@ -18,6 +19,8 @@ use sipx_sip::Method;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::AbortOnDropHandle;
 
+pub(super) use self::admission::Callers;
+use self::admission::NotAdmitted;
 use self::dialling::Ways;
 use super::call_id::CallId;
 use super::control::{ControlError, ControlRequest, TransferCommand};
@@ -30,7 +33,6 @@ use crate::call::{
     Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Refer, Timer,
     Utterance, passed_on,
 };
-use crate::routing::decide::AnswerRefusal;
 use crate::routing::table::CredentialId;
 use crate::sip::endpoint::{Endpoint, Output};
 use crate::sip::event::{
@@ -250,27 +252,18 @@ impl Shard {
             shared.metrics.refuse("overload");
             return self.endpoint.refuse(leg, 503, &[("Retry-After", RETRY_AFTER.into())], now);
         }
-        let source = incoming.flow.peer.ip();
-        let found = snapshot.index.who_answers(source, &incoming.called).or_else(|refusal| match refusal {
-            // A registrar sends a call to the Contact that we registered, whose user is that of the registration: what was
-            // dialled stands in To.
-            AnswerRefusal::UnknownNumber(_) if incoming.to.user != incoming.called => {
-                snapshot.index.who_answers(source, &incoming.to.user).map_err(|_| refusal)
-            }
-            refusal => Err(refusal),
-        });
-        let answer = match found {
+        let answer = match self.admit(&incoming, &snapshot) {
             Ok(answer) => answer,
-            Err(refusal) => {
-                let (code, label) = match &refusal {
-                    AnswerRefusal::UnknownSource(_) => (403, "unknown-source"),
-                    AnswerRefusal::UnknownNumber(_) => (404, "unknown-number"),
-                };
-                shared.metrics.refuse(label);
-                tracing::info!(code, "call refused: {refusal}");
-                return self.endpoint.refuse(leg, code, &[], now);
+            Err(NotAdmitted { code, headers, why }) => {
+                if let Some((label, why)) = why {
+                    shared.metrics.refuse(label);
+                    tracing::info!(code, "call refused: {why}");
+                }
+                return self.endpoint.refuse(leg, code, &headers, now);
             }
         };
+        // Nobody needs it any more.
+        let incoming = IncomingCall { authorization: Vec::new(), ..incoming };
         if !self.endpoint.keep_session(leg, answer.session_timer().into(), now) {
             return shared.metrics.refuse("session-interval");
         }

@@ -37,6 +37,8 @@ use super::rules;
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!has(self.tls) || (has(self.transport) && self.transport == 'TLS')")
     .message("tls is only read with transport: TLS; write that too, or remove tls"))]
+#[x_kube(validation = Rule::new("!has(self.inbound) || !has(self.inbound.authenticate) || !self.inbound.authenticate || has(self.credentialsSecretRef)")
+    .message("inbound.authenticate: true needs credentialsSecretRef, the user name and password that callers must know"))]
 pub struct SipTrunkSpec {
     /// Name for people; the object's name when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -160,13 +162,18 @@ pub struct Backup {
 #[x_kube(validation = Rule::new("has(self.countryCode) == (has(self.numberFormat) && self.numberFormat == 'National')")
     .message("write a countryCode with numberFormat: National, and only with it"))]
 pub struct Inbound {
-    /// Addresses or CIDRs from which calls are taken; none when empty.
+    /// Addresses or CIDRs from which calls are taken; none when empty, unless `authenticate` is true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 64)))]
     #[x_kube(validation = Rule::new("self.all(source, isIP(source) || (isCIDR(source) && cidr(source) == cidr(source).masked()))")
         .message("write IP addresses or networks in CIDR form without host bits, such as 203.0.113.10, 203.0.113.0/24 or 2001:db8::/32"))]
     #[x_kube(validation = rules::unique("source"))]
     pub allowed_sources: Vec<String>,
+    /// Whether whoever calls must answer a digest challenge (RFC 8760: SHA-256 or MD5) with the user name and password of
+    /// `credentialsSecretRef`; false when left out. With `allowedSources` a call needs both, without them the trunk is recognised
+    /// by its answer alone, wherever it calls from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authenticate: Option<bool>,
     /// How the called number is written; `E164` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub number_format: Option<NumberFormat>,

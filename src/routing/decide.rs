@@ -38,6 +38,7 @@ pub struct Answer {
     entry: Arc<NumberEntry>,
     trunk: Arc<ObjectKey>,
     session_timer: SessionTimerEntry,
+    proof: Option<Option<CredentialId>>,
     assistant: Option<Arc<AssistantEntry>>,
 }
 
@@ -60,6 +61,11 @@ impl Answer {
     /// That trunk's session timers.
     pub fn session_timer(&self) -> SessionTimerEntry {
         self.session_timer
+    }
+
+    /// What whoever calls must prove to know, if anything: `Some(None)` when that is missing, and nobody can.
+    pub fn proof(&self) -> Option<Option<&CredentialId>> {
+        self.proof.as_ref().map(Option::as_ref)
     }
 
     /// The assistant that answers and how it is reached; absent: straight to [`Self::fallback`].
@@ -324,9 +330,31 @@ impl Index {
     /// Every trunk that admits the source reads the number in its own format; the number's namespace must be one that may
     /// use the trunk. A trunk in the number's own namespace comes first, then the order of keys decides.
     pub fn who_answers(&self, source: IpAddr, called_raw: &str) -> Result<Answer, AnswerRefusal> {
+        self.among(self.sources.admitting(source), called_raw)
+            .map_err(|first| first.map_or(AnswerRefusal::UnknownSource(source), AnswerRefusal::UnknownNumber))
+    }
+
+    /// The trunks that are recognised by what their callers know, wherever they call from, each with what that is; `None`
+    /// when it is missing.
+    pub fn by_digest(&self) -> impl Iterator<Item = (&ObjectKey, Option<&CredentialId>)> {
+        self.sources.anywhere().map(|(key, trunk)| (key.as_ref(), trunk.credential.as_ref()))
+    }
+
+    /// Who answers a call from a trunk of [`Self::by_digest`] that was recognised.
+    pub fn who_answers_over(&self, trunk: &ObjectKey, called_raw: &str) -> Result<Answer, AnswerRefusal> {
+        let recognised = self.sources.anywhere().filter(|(key, _)| key.as_ref() == trunk);
+        self.among(recognised, called_raw).map_err(|_| AnswerRefusal::UnknownNumber(trunk.clone()))
+    }
+
+    /// The answer over one of these trunks, or the first of them.
+    fn among<'a>(
+        &self,
+        trunks: impl Iterator<Item = (&'a Arc<ObjectKey>, &'a TrunkEntry)>,
+        called_raw: &str,
+    ) -> Result<Answer, Option<ObjectKey>> {
         let mut first = None;
         let mut shared = None;
-        for (key, trunk) in self.sources.admitting(source) {
+        for (key, trunk) in trunks {
             first.get_or_insert(key);
             let Some(number) = normalise(&trunk.number_format, called_raw) else { continue };
             let Some(found) = self.numbers.get(&number) else { continue };
@@ -339,10 +367,9 @@ impl Index {
             }
             shared.get_or_insert(((key, trunk), number, found));
         }
-        match (shared, first) {
-            (Some((trunk, number, found)), _) => Ok(self.answer(trunk, number, found)),
-            (None, Some(trunk)) => Err(AnswerRefusal::UnknownNumber(ObjectKey::clone(trunk))),
-            (None, None) => Err(AnswerRefusal::UnknownSource(source)),
+        match shared {
+            Some((trunk, number, found)) => Ok(self.answer(trunk, number, found)),
+            None => Err(first.map(|key| ObjectKey::clone(key))),
         }
     }
 
@@ -359,7 +386,8 @@ impl Index {
     ) -> Answer {
         let assistant = found.assistant.as_ref().and_then(|key| self.table.assistants.get(key)).cloned();
         let (trunk, session_timer) = (trunk.clone(), entry.session_timer);
-        Answer { number, entry: found.clone(), trunk, session_timer, assistant }
+        let proof = entry.authenticates.then(|| entry.credential.clone());
+        Answer { number, entry: found.clone(), trunk, session_timer, proof, assistant }
     }
 }
 

@@ -322,6 +322,9 @@ pub struct TrunkEntry {
     /// The only realm whose challenge is answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub realm: Option<String>,
+    /// Whoever calls must prove that it knows `credential`. Without `allowed_sources` that is enough, wherever it calls from.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub authenticates: bool,
     /// Sources that may bring calls in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_sources: Vec<IpNet>,

@@ -140,6 +140,8 @@ pub struct IncomingCall {
     pub max_forwards: u8,
     /// The peer's Call-ID, for logs.
     pub call_id: String,
+    /// Values of Authorization, as they are. `Debug` shows them: no log does.
+    pub authorization: Vec<Vec<u8>>,
     /// Every `X-…` and `User-to-User` header.
     pub headers: Vec<(String, String)>,
     /// Whether its provisional responses are acknowledged.

@@ -8,6 +8,7 @@
 //! One [`endpoint::Endpoint`] per shard owns its legs, transactions and timers. It speaks [`event::LegEvent`] to the call
 //! machine: what happened on a leg, in terms of offers, answers and codes, never of retransmissions, tags or branches.
 
+pub mod challenger;
 mod content;
 mod dialog;
 mod digest;

@@ -17,31 +17,40 @@ use siphasher::sip::SipHasher13;
 
 /// Places in a row: two rows take 128 KiB.
 const PLACES: usize = 8192;
-/// How much of its rate a source may send at once, after it was silent for as long.
-const BURST: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Debug)]
 pub struct Sources {
     /// Nanoseconds between two messages at the exact rate.
     interval: u64,
+    /// Nanoseconds in which a burst would come at that rate.
+    burst: u64,
     /// In nanoseconds since the same moment as `now`.
     rows: [Box<[u64]>; 2],
     key: [u8; 16],
 }
 
 impl Sources {
-    /// Lets each source send so much a second. `key` is secret and random.
-    pub fn new(per_second: NonZeroU32, key: [u8; 16]) -> Self {
+    /// Lets each source send so much a second, and `burst` at once when it was silent before. `key` is secret and random.
+    pub fn new(per_second: NonZeroU32, burst: NonZeroU32, key: [u8; 16]) -> Self {
         let row = || vec![0; PLACES].into_boxed_slice();
-        Self { interval: 1_000_000_000 / u64::from(per_second.get()), rows: [row(), row()], key }
+        let interval = 1_000_000_000 / u64::from(per_second.get());
+        Self { interval, burst: interval * u64::from(burst.get()), rows: [row(), row()], key }
+    }
+
+    /// Whether there is room for a message of `source`.
+    pub fn has_room(&self, source: IpAddr, now: Duration) -> bool {
+        let full = nanos(now) + self.burst;
+        self.rows.iter().zip(self.places(source)).any(|(row, place)| {
+            row.get(place).is_some_and(|due| (*due).max(nanos(now)) + self.interval <= full)
+        })
     }
 
     /// Lets one more message of `source` through at `now`, counted from any fixed moment, or says how long it is until there is
     /// room for one.
     pub fn take(&mut self, source: IpAddr, now: Duration) -> Result<(), Duration> {
         let now = nanos(now);
-        let full = now + nanos(BURST);
+        let full = now + self.burst;
         let places = self.places(source);
         let mut soonest = None;
         let mut taken = false;
@@ -81,7 +90,8 @@ mod tests {
     use super::*;
 
     fn sources(per_second: u32) -> Sources {
-        Sources::new(NonZeroU32::new(per_second).unwrap(), [1; 16])
+        let rate = NonZeroU32::new(per_second).unwrap();
+        Sources::new(rate, rate, [1; 16])
     }
 
     fn ip(text: &str) -> IpAddr {
@@ -126,6 +136,7 @@ mod tests {
         while sources.take(source, Duration::ZERO).is_ok() {}
         let wait = sources.take(source, Duration::ZERO).unwrap_err();
         assert_eq!(wait, Duration::from_millis(100));
+        assert!(!sources.has_room(source, Duration::ZERO) && sources.has_room(source, wait));
         assert!(sources.take(source, wait - Duration::from_nanos(1)).is_err());
         assert!(sources.take(source, wait).is_ok());
     }

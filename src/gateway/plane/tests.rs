@@ -20,6 +20,7 @@ use crate::routing::ack::TrunkReport;
 use crate::routing::decide::Index;
 use crate::routing::table::{CredentialId, ObjectKey, Table};
 
+mod authenticated;
 mod elsewhere;
 mod flooded;
 mod registered;
@@ -237,6 +238,7 @@ async fn stage_of(given: Given) -> Stage {
         ip: bind.ip(),
         max_calls: 10,
         rates,
+        realm: "gw.test".into(),
         snapshot: Arc::clone(&snapshot),
         resolver,
         peers: Arc::clone(&peers),

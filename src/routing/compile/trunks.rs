@@ -123,6 +123,12 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
     let inbound = spec.inbound.as_ref();
     let allowed_sources = inbound.map(|inbound| sources(inbound, &mut problems)).unwrap_or_default();
     let number_format = inbound.and_then(|inbound| problems.take(number_format(inbound)));
+    let authenticates = inbound.is_some_and(|inbound| inbound.authenticate == Some(true));
+    if authenticates && spec.credentials_secret_ref.is_none() {
+        problems.invalid(
+            "inbound.authenticate needs credentialsSecretRef: callers prove that they know its user name and password.",
+        );
+    }
     let outbound = spec.outbound.as_ref();
     if let Some(outbound) = outbound {
         check_prefixes(outbound, &mut problems);
@@ -157,6 +163,7 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
             tls: None,
             credentials_missing: false,
             realm: spec.realm.clone(),
+            authenticates,
             allowed_sources,
             number_format: number_format.unwrap_or(NumberFormatEntry::E164),
             allowed_prefixes: sorted(outbound.map(|outbound| &outbound.allowed_prefixes)),

@@ -21,11 +21,13 @@ pub(super) struct Sources {
     networks: HashMap<IpNet, Vec<usize>, BuildHasherDefault<SipHasher13>>,
     /// Prefix lengths that occur, for IPv4 and IPv6.
     lengths: [BTreeSet<u8>; 2],
+    /// Trunks that are recognised by digest, wherever they call from; in the order of their keys.
+    anywhere: Vec<(Arc<ObjectKey>, Arc<TrunkEntry>)>,
 }
 
 impl Sources {
-    pub(super) fn new(trunks: &Entries<ObjectKey, TrunkEntry>) -> Self {
-        let trunks: Vec<_> = trunks
+    pub(super) fn new(all: &Entries<ObjectKey, TrunkEntry>) -> Self {
+        let trunks: Vec<_> = all
             .iter()
             .filter(|(_, trunk)| !trunk.allowed_sources.is_empty())
             .map(|(key, trunk)| (Arc::new(key.clone()), trunk.clone()))
@@ -42,7 +44,18 @@ impl Sources {
                 }
             }
         }
-        Self { trunks, networks, lengths }
+        let anywhere = |trunk: &TrunkEntry| trunk.authenticates && trunk.allowed_sources.is_empty();
+        let anywhere = all
+            .iter()
+            .filter(|(_, trunk)| anywhere(trunk))
+            .map(|(key, trunk)| (Arc::new(key.clone()), trunk.clone()))
+            .collect();
+        Self { trunks, networks, lengths, anywhere }
+    }
+
+    /// The trunks that are recognised by digest alone.
+    pub(super) fn anywhere(&self) -> impl Iterator<Item = (&Arc<ObjectKey>, &TrunkEntry)> {
+        self.anywhere.iter().map(|(key, trunk)| (key, trunk.as_ref()))
     }
 
     /// The trunks that admit `source`, in the order of their keys, each once.

@@ -37,6 +37,7 @@ fn trunk(host: &str, sources: &[&str], namespaces: &[&str]) -> TrunkEntry {
         tls: None,
         credentials_missing: false,
         realm: Some(host.into()),
+        authenticates: false,
         allowed_sources: sources.iter().map(|source| source.parse().unwrap()).collect(),
         number_format: NumberFormatEntry::E164,
         allowed_prefixes: vec![],
@@ -375,6 +376,32 @@ fn a_trunk_without_its_credentials_recognises_calls_but_carries_none_out() {
     let refusal = TransferRefusal::CredentialsMissing(key("shop/carrier"));
     assert_eq!(world.transfer("sales", Authority::Assistant), Err(refusal));
     assert!(world.transfer("front", Authority::Assistant).is_ok());
+}
+
+#[test]
+fn a_trunk_that_authenticates_is_recognised_from_anywhere_unless_it_lists_sources() {
+    let mut world = World::new();
+    world.change_trunk("shop/pbx", |trunk| trunk.authenticates = true);
+    world.change_trunk("shop/carrier", |trunk| trunk.authenticates = true);
+    let listed = who(&world, "203.0.113.7", "+31201234567").unwrap();
+    let credential = CredentialId("cred-sip.carrier.net".into());
+    assert_eq!((listed.trunk(), listed.proof()), (&key("shop/carrier"), Some(Some(&credential))));
+    assert!(matches!(who(&world, "192.0.2.1", "+31201234567"), Err(AnswerRefusal::UnknownSource(_))));
+
+    let index = world.index();
+    let anywhere: Vec<_> = index.by_digest().map(|(key, _)| key.clone()).collect();
+    assert_eq!(anywhere, [key("shop/pbx")]);
+    let found = index.who_answers_over(&key("shop/pbx"), "+31201234567").unwrap();
+    assert_eq!((found.trunk(), found.object()), (&key("shop/pbx"), &key("shop/main")));
+    let unknown = AnswerRefusal::UnknownNumber(key("shop/pbx"));
+    assert_eq!(index.who_answers_over(&key("shop/pbx"), "+31999"), Err(unknown));
+
+    world.change_trunk("shop/carrier", |trunk| trunk.credential = None);
+    assert_eq!(
+        who(&world, "203.0.113.7", "+31201234567").unwrap().proof(),
+        Some(None),
+        "nobody can prove it"
+    );
 }
 
 #[test]

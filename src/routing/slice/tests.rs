@@ -87,6 +87,7 @@ fn table(numbers: usize) -> Table {
             tls: None,
             credentials_missing: true,
             realm: Some("pbx".into()),
+            authenticates: false,
             allowed_sources: vec!["203.0.113.0/24".parse().unwrap()],
             number_format: NumberFormatEntry::National { country_code: "31".into() },
             allowed_prefixes: vec!["+31".into()],

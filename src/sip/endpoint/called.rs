@@ -94,6 +94,10 @@ fn incoming_call(inbound: &Inbound) -> IncomingCall {
         privacy: read::privacy(headers),
         max_forwards,
         call_id: String::from_utf8_lossy(&id.call_id).into_owned(),
+        authorization: headers
+            .get_all(&sipx_sip::HeaderName::Authorization)
+            .map(|row| row.value().into_owned())
+            .collect(),
         headers: read::passed_headers(headers),
         reliability: reliability(headers),
         offer: content::offer(request),

@@ -70,6 +70,11 @@ impl Side {
         Self { peer, gateway, ours, theirs, call_id, target, cseq: 0, sent: 0, known: HashSet::new() }
     }
 
+    /// In a call with this Call-ID.
+    pub(super) fn in_call(self, call_id: &str) -> Self {
+        Self { call_id: call_id.into(), ..self }
+    }
+
     /// Who is called; in a dialog from the first INVITE on.
     pub(super) fn called(peer: Peer, gateway: SocketAddr) -> Self {
         let [ours, theirs, call_id, target] = [(); 4].map(|()| String::new());
