@@ -13,6 +13,7 @@ use super::machine::{Call, CallerPhase, Peer, PeerKind, Status};
 use super::outcome::Outcome;
 use super::relay::same;
 use super::sdp::Origin;
+use super::stir;
 use super::transfer::Transfer;
 
 /// Somebody who is being dialled.
@@ -121,9 +122,11 @@ impl Call {
                 ("X-VoiceDock-Number".to_owned(), self.start.answer.number().to_string()),
             ];
             all.extend(headers.iter().cloned());
+            let from = Party { host: String::new(), ..self.start.incoming.from.clone() };
+            all.extend(stir::headers(&self.start.incoming, &from, &target.uri));
             let dial = Dial {
                 target: target.clone(),
-                from: Party { host: String::new(), ..self.start.incoming.from.clone() },
+                from,
                 headers: all,
                 max_forwards: self.max_forwards(),
                 offer: None,

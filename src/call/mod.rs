@@ -24,6 +24,7 @@ pub mod outcome;
 mod referral;
 pub mod relay;
 pub mod sdp;
+mod stir;
 #[cfg(test)]
 mod tests;
 mod transfer;

@@ -142,6 +142,10 @@ pub struct IncomingCall {
     pub call_id: String,
     /// Values of Authorization, as they are. `Debug` shows them: no log does.
     pub authorization: Vec<Vec<u8>>,
+    /// Values of Identity (RFC 8224), as they are.
+    pub identity: Vec<String>,
+    /// Date, by which they were signed.
+    pub date: Option<String>,
     /// Every `X-…` and `User-to-User` header.
     pub headers: Vec<(String, String)>,
     /// Whether its provisional responses are acknowledged.

@@ -1,5 +1,6 @@
 //! The call machine driven by hand (`flows`; `early`: before the answer; `sessions`: what passes between joined legs;
-//! `referrals`: transfers by REFER; `announcements`: what is said before one; `identities`: who is shown to be calling) and at random (`properties`).
+//! `referrals`: transfers by REFER; `announcements`: what is said before one; `identities`: who is shown to be calling, `stir`:
+//! signed) and at random (`properties`).
 
 mod announcements;
 mod early;
@@ -8,4 +9,5 @@ mod identities;
 mod properties;
 mod referrals;
 mod sessions;
+mod stir;
 mod world;

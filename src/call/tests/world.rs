@@ -287,6 +287,8 @@ impl World {
             max_forwards: 70,
             call_id: "a".into(),
             authorization: Vec::new(),
+            identity: Vec::new(),
+            date: None,
             headers: Vec::new(),
             reliability: Reliability::Unknown,
             offer: sdp("caller"),

@@ -98,6 +98,11 @@ fn incoming_call(inbound: &Inbound) -> IncomingCall {
             .get_all(&sipx_sip::HeaderName::Authorization)
             .map(|row| row.value().into_owned())
             .collect(),
+        identity: headers
+            .get_all(&sipx_sip::HeaderName::Identity)
+            .map(|row| String::from_utf8_lossy(&row.value()).into_owned())
+            .collect(),
+        date: read::text(headers, &sipx_sip::HeaderName::Date),
         headers: read::passed_headers(headers),
         reliability: reliability(headers),
         offer: content::offer(request),
