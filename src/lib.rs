@@ -10,6 +10,7 @@
 pub mod call;
 pub mod gateway;
 pub mod http;
+mod memory;
 pub mod metrics;
 pub mod operator;
 pub mod resources;

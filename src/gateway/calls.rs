@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use serde::{Serialize, Serializer};
 
 use super::call_id::CallId;
+use crate::memory::give_back;
 use crate::routing::table::{E164, ObjectKey};
 
 /// Seconds that a call which is over stays visible.
@@ -196,7 +197,9 @@ impl Calls {
         over.push_back(Arc::new(view));
         forget(&mut over, now);
         drop(over);
-        locked(live).remove(&id);
+        let mut live = locked(live);
+        live.remove(&id);
+        give_back(&mut live);
     }
 
     /// One call, live or over for not too long.

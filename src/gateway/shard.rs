@@ -33,6 +33,8 @@ use crate::call::{
     Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Refer, Timer,
     Utterance, passed_on,
 };
+use crate::memory::give_back;
+use crate::routing::decide::AnswerRefusal;
 use crate::routing::table::CredentialId;
 use crate::sip::endpoint::{Endpoint, Output};
 use crate::sip::event::{
@@ -446,6 +448,7 @@ impl Shard {
     fn forget_if_gone(&mut self, key: u64) {
         if self.calls.get(&key).is_some_and(|entry| entry.call.is_gone()) {
             self.forget(key);
+        give_back(&mut self.calls);
         }
     }
 
@@ -459,6 +462,7 @@ impl Shard {
                 self.legs.remove(&id);
                 let of_leg = (id, RequestId(0))..=(id, RequestId(u64::MAX));
                 let open: Vec<_> = self.relayed.range(of_leg).map(|(request, _)| *request).collect();
+        give_back(&mut self.legs);
                 for request in open {
                     self.relayed.remove(&request);
                 }

@@ -39,6 +39,7 @@ use super::transaction::{OnGlare, ServerKey, ServerState};
 use super::{proxy, via, wire};
 
 /// What a shard's endpoint produces.
+use crate::memory::give_back;
 #[derive(Clone, Debug)]
 pub enum Output {
     /// Bytes to send.
@@ -367,6 +368,7 @@ impl Endpoint {
             Method::Cancel => self.on_cancel(&inbound, now),
             _ if self.core.servers.get_mut(inbound.key).is_some() => self.core.repeated(inbound.key),
             _ if inbound.id.to.tag().is_some() => self.on_request_within(&inbound, now),
+            give_back(&mut self.core.forks);
             Method::Invite => called::invite(&mut self.legs, &mut self.core, &inbound, now),
             _ => called::outside(&mut self.core, &inbound),
         }

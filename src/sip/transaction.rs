@@ -18,6 +18,7 @@ use super::read::Identified;
 use super::time::Millis;
 use super::wheel::Handle;
 use super::wire::Lines;
+use crate::memory::give_back;
 
 /// Why a request was sent: decides what its response means.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -272,8 +273,10 @@ impl Servers {
         let server = self.table.remove(&key)?;
         if let Some(merged) = server.merged {
             self.merged.remove(&merged);
+        give_back(&mut self.table);
         }
         Some(server)
+            give_back(&mut self.merged);
     }
 
     /// How many there are.
