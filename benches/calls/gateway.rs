@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
@@ -54,8 +55,11 @@ impl Gateway {
     pub fn start(setup: &Setup<'_>) -> Self {
         let Setup { program, directory, agent, human, max_calls } = setup;
         let (keys, kubeconfig) = (directory.join("keys"), directory.join("kubeconfig"));
-        let written = fs::create_dir_all(&keys)
-            .and_then(|()| fs::write(keys.join("key"), KEY))
+        // As kubelet mounts a Secret.
+        let written = fs::create_dir_all(keys.join("..version"))
+            .and_then(|()| fs::write(keys.join("..version/key"), KEY))
+            .and_then(|()| symlink("..version", keys.join("..data")))
+            .and_then(|()| symlink("..data/key", keys.join("key")))
             .and_then(|()| fs::write(&kubeconfig, nowhere().to_string()));
         written.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
         let mut disk = Disk::new(directory.join("state"), "voice/default");
@@ -75,6 +79,7 @@ impl Gateway {
             format!("--state={}", directory.join("state").display()),
             format!("--api-keys={}", keys.display()),
             format!("--max-calls={max_calls}"),
+            "--max-calls-per-second=100000".to_owned(),
             "--drain-seconds=0".to_owned(),
         ];
         let process = Process::start("gateway", directory, "env", &args, Vec::new());

@@ -151,27 +151,33 @@ impl Run {
         self.figures.set("plain", "rss_after_mib", after);
     }
 
-    /// Added set-up time, at half the highest rate.
+    /// Added set-up time, at half the highest rate; Kamailio's at half of its own, for a look.
     fn setup(&mut self) {
-        let Some(highest) = self.figures.get("plain", "max_rate") else { return };
-        let rate = highest as u32 / 2;
-        let found = [Subject::Nothing, Subject::Kamailio, Subject::Plain].map(|subject| {
-            let stage = self.stage(subject);
-            let callers = stage.load(rate, SETUP + 2).start(&stage.directory, stage.entrance);
-            thread::sleep(Duration::from_secs(1));
-            let found = single::measure(stage.entrance, Duration::from_secs(SETUP.into()));
-            let (p50, p99, lost) = (found.setup.p50(), found.setup.p99(), found.lost);
-            let outcome = callers.end();
-            self.figures.note(format!(
-                "set-up at {rate}/s, {subject:?}: p50 {p50:.3} ms, p99 {p99:.3} ms, {} calls timed, {lost} without an answer; \
-                 {} of {} others failed",
-                found.setup.len(), outcome.failed, outcome.calls
-            ));
-            [p50, p99]
-        });
-        let [alone, _, gateway] = &found;
+        let half = |run: &Self, name| Some(run.figures.get(name, "max_rate")? as u32 / 2);
+        let Some(rate) = half(self, "plain") else { return };
+        if let Some(rate) = half(self, "kamailio") {
+            self.time_setup(Subject::Kamailio, rate);
+        }
+        let [alone, gateway] =
+            [Subject::Nothing, Subject::Plain].map(|subject| self.time_setup(subject, rate));
         self.figures.set("plain", "setup_p50_ms", gateway[0] - alone[0]);
         self.figures.set("plain", "setup_p99_ms", gateway[1] - alone[1]);
+    }
+
+    /// Median and 99th percentile of the set-up time beside calls at this rate, ms.
+    fn time_setup(&mut self, subject: Subject, rate: u32) -> [f64; 2] {
+        let stage = self.stage(subject);
+        let callers = stage.load(rate, SETUP + 2).start(&stage.directory, stage.entrance);
+        thread::sleep(Duration::from_secs(1));
+        let found = single::measure(stage.entrance, Duration::from_secs(SETUP.into()));
+        let (p50, p99, lost) = (found.setup.p50(), found.setup.p99(), found.lost);
+        let outcome = callers.end();
+        self.figures.note(format!(
+            "set-up at {rate}/s, {subject:?}: p50 {p50:.3} ms, p99 {p99:.3} ms, {} calls timed, {lost} without an answer; \
+             {} of {} others failed",
+            found.setup.len(), outcome.failed, outcome.calls
+        ));
+        [p50, p99]
     }
 
     fn stage(&self, subject: Subject) -> Stage {
