@@ -96,6 +96,10 @@ pub struct Args {
     /// The same for any other address
     #[arg(long, env = "VOICEDOCK_STRANGER_RATE", value_name = "N", default_value_t = 100)]
     pub stranger_rate: u32,
+    /// New calls a second; those that come faster get 503
+    #[arg(long, env = "VOICEDOCK_MAX_CALLS_PER_SECOND", value_name = "N", default_value_t = 1_000,
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub max_calls_per_second: u32,
     /// Logs
     #[command(flatten)]
     pub log: LogArgs,
@@ -126,6 +130,8 @@ pub struct Config {
     pub max_calls: usize,
     /// How much one source may begin.
     pub rates: Rates,
+    /// New calls a second, at least 1.
+    pub max_calls_per_second: u32,
 }
 
 /// A gateway pod.
@@ -232,6 +238,7 @@ impl Config {
                 trunk: NonZeroU32::new(args.trunk_rate),
                 stranger: NonZeroU32::new(args.stranger_rate),
             },
+            max_calls_per_second: args.max_calls_per_second,
         })
     }
 
@@ -419,6 +426,7 @@ mod tests {
             ("--shards=0", "1..=256"),
             ("--shards=257", "1..=256"),
             ("--max-calls=0", "1..=1000000"),
+            ("--max-calls-per-second=0", "1..=1000000"),
             ("--gateway=", "VOICEDOCK_GATEWAY is empty"),
             ("--pod-ip=here", "invalid IP address"),
         ] {

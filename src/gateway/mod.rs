@@ -8,6 +8,7 @@ pub mod control;
 pub mod disk;
 mod guard;
 mod hook;
+mod intake;
 mod lines;
 pub mod metrics;
 pub mod peers;

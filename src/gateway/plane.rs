@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -17,6 +17,7 @@ use super::config::Listener;
 use super::control::ControlRequest;
 use super::guard::{Guard, Rates};
 use super::hook::Hooks;
+use super::intake::Intake;
 use super::lines::Lines;
 use super::peers::Peers;
 use super::plane_metrics::PlaneMetrics;
@@ -57,6 +58,8 @@ pub struct PlaneConfig {
     pub rates: Rates,
     /// What callers that must prove who they are see in their challenge: the same for all pods of a gateway.
     pub realm: String,
+    /// New calls a second, over all shards; those that come faster get 503.
+    pub max_calls_per_second: u32,
     /// What is routed by; loaded anew for every decision.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
     /// Where hosts are.
@@ -87,9 +90,7 @@ pub(super) struct Shared {
     pub(super) callers: Callers,
     pub(super) metrics: PlaneMetrics,
     pub(super) instance: Instance,
-    pub(super) max_calls: usize,
-    pub(super) live: AtomicUsize,
-    pub(super) draining: AtomicBool,
+    pub(super) intake: Intake,
     /// By shard: whether a peer is still owed something, such as the BYE that it hasn't answered.
     pub(super) owing: Box<[AtomicBool]>,
     /// The end of the plane.
@@ -167,9 +168,7 @@ pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
         callers: Callers::new(config.realm),
         metrics,
         instance: config.instance,
-        max_calls: config.max_calls,
-        live: AtomicUsize::new(0),
-        draining: AtomicBool::new(false),
+        intake: Intake::new(config.max_calls, config.max_calls_per_second),
         owing: config.control.iter().map(|_| AtomicBool::new(false)).collect(),
         closing: closing.clone(),
         addresses: addresses.clone(),
@@ -206,12 +205,12 @@ impl Plane {
     /// From now on new calls are passed on to pods that take them, and refused if there is none; those that there are go
     /// on, transfers included.
     pub fn drain(&self) {
-        self.shared.draining.store(true, Ordering::Relaxed);
+        self.shared.intake.drain();
     }
 
     /// Calls that are not over yet.
     pub fn live_calls(&self) -> usize {
-        self.shared.live.load(Ordering::Acquire)
+        self.shared.intake.live()
     }
 
     /// Waits until the last call is over, at most for `deadline`; calls that are left then are told goodbye. Then waits

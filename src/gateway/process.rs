@@ -151,6 +151,7 @@ pub async fn run(args: Args) -> Result<(), GatewayError> {
             max_calls: config.max_calls,
             rates: config.rates,
             realm: format!("{}.{}.voicedock.dev", config.gateway, config.pod.namespace),
+            max_calls_per_second: config.max_calls_per_second,
             snapshot,
             resolver: Resolver::from_system(config.pod.ip),
             peers,

@@ -34,7 +34,6 @@ use crate::call::{
     Utterance, passed_on,
 };
 use crate::memory::give_back;
-use crate::routing::decide::AnswerRefusal;
 use crate::routing::table::CredentialId;
 use crate::sip::endpoint::{Endpoint, Output};
 use crate::sip::event::{
@@ -44,8 +43,6 @@ use crate::sip::time::Millis;
 
 /// Inputs that are taken before outputs are sent: bounds the time that a burst keeps timers waiting.
 const BATCH: usize = 64;
-/// Seconds after which a caller who was refused for overload or drain may try again.
-const RETRY_AFTER: &str = "5";
 
 /// What a shard is told.
 pub(super) enum ShardInput {
@@ -159,7 +156,7 @@ impl Shard {
         let now = self.now();
         match input {
             ShardInput::Message { source, message, flow } => {
-                self.endpoint.set_draining(self.shared.draining.load(Ordering::Relaxed));
+                self.endpoint.set_opening(self.shared.intake.opening());
                 self.endpoint.receive_from(source, *message, flow, now);
             }
             ShardInput::TransportFailed(flow) => self.endpoint.transport_failed(flow, now),
@@ -222,6 +219,7 @@ impl Shard {
                         self.endpoint.turn_away(*request, flow);
                     }
                 }
+                Output::TurnedAway => self.shared.metrics.refuse("overload"),
                 Output::Leg(leg, LegEvent::Incoming(incoming)) => self.incoming(leg, *incoming),
                 Output::Leg(leg, LegEvent::Response { request, code }) => {
                     if let Some((origin, request)) = self.relayed.remove(&(leg, request)) {
@@ -250,10 +248,6 @@ impl Shard {
         let now = self.now();
         let shared = Arc::clone(&self.shared);
         let snapshot = shared.snapshot.load();
-        if shared.live.load(Ordering::Relaxed) >= shared.max_calls {
-            shared.metrics.refuse("overload");
-            return self.endpoint.refuse(leg, 503, &[("Retry-After", RETRY_AFTER.into())], now);
-        }
         let answer = match self.admit(&incoming, &snapshot) {
             Ok(answer) => answer,
             Err(NotAdmitted { code, headers, why }) => {
@@ -273,7 +267,7 @@ impl Shard {
         tracing::info!(call = %id, number = %answer.object(), trunk = %answer.trunk(), "call came in");
         let start = CallStart { id: id.to_string(), incoming, answer };
         let (call, effects) = Call::start(start, context(now, &snapshot, &shared.lines));
-        shared.live.fetch_add(1, Ordering::Relaxed);
+        shared.intake.begin();
         shared.metrics.calls.inc();
         let entry = Entry {
             view: view::View::new(id, &call),
@@ -448,12 +442,12 @@ impl Shard {
     fn forget_if_gone(&mut self, key: u64) {
         if self.calls.get(&key).is_some_and(|entry| entry.call.is_gone()) {
             self.forget(key);
-        give_back(&mut self.calls);
         }
     }
 
     fn forget(&mut self, key: u64) {
         let Some(entry) = self.calls.remove(&key) else { return };
+        give_back(&mut self.calls);
         for (timer, at) in entry.timers {
             self.timers.remove(&(at, key, timer));
         }
@@ -462,15 +456,15 @@ impl Shard {
                 self.legs.remove(&id);
                 let of_leg = (id, RequestId(0))..=(id, RequestId(u64::MAX));
                 let open: Vec<_> = self.relayed.range(of_leg).map(|(request, _)| *request).collect();
-        give_back(&mut self.legs);
                 for request in open {
                     self.relayed.remove(&request);
                 }
             }
         }
+        give_back(&mut self.legs);
         // Before the call stops counting: its BYEs may still have to be repeated.
         self.shared.owing[usize::from(self.number)].store(true, Ordering::Release);
-        self.shared.live.fetch_sub(1, Ordering::AcqRel);
+        self.shared.intake.end();
     }
 
     /// Gives up a call whose machine failed: every leg is told, nothing is awaited.

@@ -157,6 +157,7 @@ impl<T> Phone<T> {
                 Output::Transmit { flow, bytes } => self.send(flow, bytes),
                 Output::Leg(leg, event) => return Some(Happening::Leg(leg, event)),
                 // A phone never drains.
+                Output::TurnedAway => {}
                 Output::Elsewhere { request, flow } => self.endpoint.turn_away(*request, flow),
             }
         }

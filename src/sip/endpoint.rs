@@ -17,10 +17,12 @@ mod core;
 mod ending;
 mod inside;
 mod keeping;
+mod large;
 mod leg;
 mod reliable;
 #[cfg(test)]
 pub(crate) mod tests;
+mod turned_away;
 
 use std::fmt;
 
@@ -37,9 +39,9 @@ use super::time::Millis;
 use super::timer;
 use super::transaction::{OnGlare, ServerKey, ServerState};
 use super::{proxy, via, wire};
+use crate::memory::give_back;
 
 /// What a shard's endpoint produces.
-use crate::memory::give_back;
 #[derive(Clone, Debug)]
 pub enum Output {
     /// Bytes to send.
@@ -59,6 +61,21 @@ pub enum Output {
         /// Where it came from.
         flow: Flow,
     },
+    /// An INVITE was answered 503, because there is no room ([`Opening::Full`]).
+    TurnedAway,
+}
+
+/// What a request that would begin something here meets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Opening {
+    /// It is taken.
+    #[default]
+    Open,
+    /// An INVITE is answered 503 before anything else is done with it ([`Output::TurnedAway`]); OPTIONS is answered as ever:
+    /// whoever asks wants to know whether there is somebody.
+    Full,
+    /// It goes elsewhere ([`Output::Elsewhere`]), while what is there goes on.
+    Draining,
 }
 
 /// What an endpoint is told at its start.
@@ -165,9 +182,9 @@ impl Endpoint {
         }
     }
 
-    /// Whether new calls and OPTIONS go elsewhere ([`Output::Elsewhere`]), while what is there goes on.
-    pub fn set_draining(&mut self, draining: bool) {
-        self.core.draining = draining;
+    /// What new calls and OPTIONS meet from now on.
+    pub fn set_opening(&mut self, opening: Opening) {
+        self.core.opening = opening;
     }
 
     /// Answers a request of [`Output::Elsewhere`] that nobody else takes: 503 (Retry-After: 5), or 481 if it is a CANCEL.
@@ -175,7 +192,7 @@ impl Endpoint {
         if let Some(inbound) = self.inbound(flow, request, flow) {
             match inbound.request.method {
                 Method::Cancel => self.core.reply(&inbound, 481, &[]),
-                _ => self.core.reply(&inbound, 503, &[("Retry-After", "5".into())]),
+                _ => self.core.no_room(&inbound),
             }
         }
     }
@@ -349,6 +366,7 @@ impl Endpoint {
         }
         if let Some(fork) = leg.fork {
             self.core.forks.remove(&fork);
+            give_back(&mut self.core.forks);
         }
     }
 
@@ -368,7 +386,6 @@ impl Endpoint {
             Method::Cancel => self.on_cancel(&inbound, now),
             _ if self.core.servers.get_mut(inbound.key).is_some() => self.core.repeated(inbound.key),
             _ if inbound.id.to.tag().is_some() => self.on_request_within(&inbound, now),
-            give_back(&mut self.core.forks);
             Method::Invite => called::invite(&mut self.legs, &mut self.core, &inbound, now),
             _ => called::outside(&mut self.core, &inbound),
         }

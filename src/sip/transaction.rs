@@ -102,6 +102,8 @@ pub struct Client {
     pub purpose: Purpose,
     /// Where it was sent.
     pub flow: Flow,
+    /// It was too large for the datagram that it should have been.
+    pub large: bool,
     /// The encoded request (or ACK, see [`ClientState::Acknowledged`]).
     pub bytes: Bytes,
     /// Where it stands.
@@ -271,12 +273,12 @@ impl Servers {
     /// Takes one out.
     pub fn remove(&mut self, key: ServerKey) -> Option<Server> {
         let server = self.table.remove(&key)?;
+        give_back(&mut self.table);
         if let Some(merged) = server.merged {
             self.merged.remove(&merged);
-        give_back(&mut self.table);
+            give_back(&mut self.merged);
         }
         Some(server)
-            give_back(&mut self.merged);
     }
 
     /// How many there are.

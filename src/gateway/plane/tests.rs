@@ -239,6 +239,7 @@ async fn stage_of(given: Given) -> Stage {
         max_calls: 10,
         rates,
         realm: "gw.test".into(),
+        max_calls_per_second: 1_000,
         snapshot: Arc::clone(&snapshot),
         resolver,
         peers: Arc::clone(&peers),

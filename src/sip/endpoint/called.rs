@@ -2,6 +2,7 @@
 
 use sipx_sip::{Headers, Method, Request};
 
+use super::Opening;
 use super::client;
 use super::core::{Core, Inbound, Reply};
 use super::ending;
@@ -24,15 +25,19 @@ pub const ACCEPT: &str = "application/sdp, message/sipfrag, application/dtmf-rel
 
 /// A new call.
 pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, inbound: &Inbound, now: Millis) {
+    // First: in overload nothing else may cost anything.
+    if core.opening == Opening::Full || core.turned_away.has(inbound.key, now) {
+        return core.turn_away(inbound, now);
+    }
     let merged = ServerKey::merged(&core.identity, &inbound.id);
     if core.servers.is_merged(merged, inbound.key) {
         return core.reply(inbound, 482, &[]);
     }
-    if core.draining {
+    if core.opening == Opening::Draining {
         return core.elsewhere(inbound);
     }
     if core.live >= core.config.max_legs {
-        return core.reply(inbound, 503, &[("Retry-After", "5".into())]);
+        return core.turn_away(inbound, now);
     }
     if let Err(unacceptable) = content::judge(&inbound.request) {
         let (code, header) = unacceptable.answer();
@@ -46,7 +51,7 @@ pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, inbound: &Inbound, now
     let made = legs
         .insert_with(|id| Box::new(Leg::new(id, false, Phase::Ringing, dialog(core, inbound, &head, id))));
     let Some(leg) = made.and_then(|id| legs.get_mut(id)) else {
-        return core.reply(inbound, 503, &[("Retry-After", "5".into())]);
+        return core.turn_away(inbound, now);
     };
     core.live += 1;
     leg.invite = Some((inbound.key, inbound.id.cseq));
@@ -123,7 +128,7 @@ fn reliability(headers: &Headers) -> Reliability {
 pub fn outside(core: &mut Core, inbound: &Inbound) {
     let allow = ("Allow", ALLOW.to_owned());
     match inbound.request.method {
-        Method::Options if core.draining => core.elsewhere(inbound),
+        Method::Options if core.opening == Opening::Draining => core.elsewhere(inbound),
         Method::Options => {
             let headers = [allow, ("Accept", ACCEPT.to_owned()), ("Supported", SUPPORTED.to_owned())];
             core.reply(inbound, 200, &headers);

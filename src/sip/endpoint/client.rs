@@ -42,26 +42,33 @@ pub fn send(leg: &mut Leg, core: &mut Core, purpose: Purpose, again: Again, now:
     }
     let seq = next_seq(leg);
     let dialog = dialog(leg, &purpose);
-    let flow = if purpose == Purpose::Invite { dialog.flow } else { dialog.next_hop() };
+    let next = if purpose == Purpose::Invite { dialog.flow } else { dialog.next_hop() };
     let method = purpose.method();
-    let via = core.via(flow.transport, &core.identity.branch(leg.id, seq));
-    let mut w = dialog.request(method, cseq, &via, again.max_forwards, None);
     let uri = leg.digest.is_some().then(|| String::from_utf8_lossy(dialog.request_uri()).into_owned());
-    // It names the target of a dialog; BYE, INFO and MESSAGE must not have it (RFC 3261 §20.10, RFC 3428 §4).
-    if matches!(method, "INVITE" | "NOTIFY" | "REFER" | "UPDATE") {
-        w.line("Contact", core.contact(leg.id, flow.transport));
-    }
-    if purpose.refreshes() {
-        let acknowledged = purpose == Purpose::Invite && again.body.is_some();
-        let supported = if acknowledged { SUPPORTED } else { SUPPORTED_UNACKNOWLEDGED };
-        w.line("Allow", ALLOW).line("Supported", supported).lines(&leg.session.request());
-    }
-    if !core.config.user_agent.is_empty() {
-        w.line("User-Agent", &core.config.user_agent);
-    }
     let authorization = authorization(leg, core, method, &uri.unwrap_or_default());
-    w.lines(&authorization).lines(&again.headers);
-    let bytes = w.finish(again.body.as_ref());
+    let encoded = |flow: Flow| {
+        let via = core.via(flow.transport, &core.identity.branch(leg.id, seq));
+        let mut w = self::dialog(leg, &purpose).request(method, cseq, &via, again.max_forwards, None);
+        // It names the target of a dialog; BYE, INFO and MESSAGE must not have it (RFC 3261 §20.10, RFC 3428 §4).
+        if matches!(method, "INVITE" | "NOTIFY" | "REFER" | "UPDATE") {
+            w.line("Contact", core.contact(leg.id, next.transport));
+        }
+        if purpose.refreshes() {
+            let acknowledged = purpose == Purpose::Invite && again.body.is_some();
+            let supported = if acknowledged { SUPPORTED } else { SUPPORTED_UNACKNOWLEDGED };
+            w.line("Allow", ALLOW).line("Supported", supported).lines(&leg.session.request());
+        }
+        if !core.config.user_agent.is_empty() {
+            w.line("User-Agent", &core.config.user_agent);
+        }
+        w.lines(&authorization).lines(&again.headers);
+        w.finish(again.body.as_ref())
+    };
+    let bytes = encoded(next);
+    let (flow, bytes, large) = match core.datagram_peers.instead(next, bytes.len(), now) {
+        Some(stream) => (stream, encoded(stream), true),
+        None => (next, bytes, false),
+    };
     core.transmit(flow, bytes.clone());
     let gives_up = now + timer::GIVE_UP;
     let first = if flow.transport == Transport::Udp { now + timer::T1 } else { gives_up };
@@ -72,6 +79,7 @@ pub fn send(leg: &mut Leg, core: &mut Core, purpose: Purpose, again: Again, now:
         cseq,
         purpose,
         flow,
+        large,
         bytes,
         state: ClientState::Trying,
         interval: timer::T1,
@@ -144,6 +152,7 @@ pub fn send_cancel(leg: &mut Leg, core: &mut Core, index: usize, now: Millis) {
         cseq,
         purpose: Purpose::Cancel,
         flow,
+        large: false,
         bytes,
         state: ClientState::Trying,
         interval: timer::T1,
@@ -314,6 +323,7 @@ fn acknowledge_refusal(
             cseq,
             purpose: client.purpose.clone(),
             flow,
+            large: false,
             bytes: ack,
             state: ClientState::Acknowledged,
             interval: timer::T1,
@@ -385,6 +395,14 @@ impl<'a> Outcome<'a> {
 fn failed(leg: &mut Leg, core: &mut Core, client: Client, outcome: &Outcome<'_>, now: Millis) {
     let code = outcome.code;
     let mut by = outcome.by.clone();
+    if client.large
+        && client.state == ClientState::Trying
+        && outcome.by == RefusedBy::Transport
+        && !leg.is_over()
+    {
+        core.datagram_peers.add(client.flow.peer, now);
+        return send_again(leg, core, client, now);
+    }
     if matches!(code, 401 | 407)
         && let Some(response) = outcome.response
         && (!leg.is_over() || client.purpose == Purpose::Bye)

@@ -5,9 +5,11 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 use sipx_sip::{HeaderName, Request, Via};
 
+use super::large::DatagramPeers;
 use super::leg::{Leg, Phase};
 use super::reliable;
-use super::{EndpointConfig, Output};
+use super::turned_away::TurnedAway;
+use super::{EndpointConfig, Opening, Output};
 use crate::sip::event::{Body, Flow, LegEvent, LegId, RequestId, Transport};
 use crate::sip::front_door::reply_stateless;
 use crate::sip::identity::Identity;
@@ -17,6 +19,9 @@ use crate::sip::timer;
 use crate::sip::transaction::{ReplyHead, Server, ServerKey, ServerState, Servers};
 use crate::sip::wheel::Wheel;
 use crate::sip::wire::{ALLOW, Lines, SUPPORTED, Writer, reason_phrase};
+
+/// Seconds after which a caller for whom there was no room may try again.
+const RETRY_AFTER: &str = "5";
 
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,8 +64,12 @@ pub struct Core {
     pub live: usize,
     /// Forked dialogs that are being ended, by a digest of Call-ID and To tag.
     pub forks: HashMap<ServerKey, LegId>,
-    /// No new calls.
-    pub draining: bool,
+    /// What new calls meet.
+    pub opening: Opening,
+    /// Those that met no room.
+    pub turned_away: TurnedAway,
+    /// Peers that large requests go to over UDP all the same.
+    pub datagram_peers: DatagramPeers,
     requests: u64,
 }
 
@@ -95,7 +104,9 @@ impl Core {
             out: VecDeque::new(),
             live: 0,
             forks: HashMap::new(),
-            draining: false,
+            opening: Opening::Open,
+            turned_away: TurnedAway::default(),
+            datagram_peers: DatagramPeers::default(),
         }
     }
 
@@ -192,6 +203,21 @@ impl Core {
     pub fn reply(&mut self, inbound: &Inbound, code: u16, headers: &[(&str, String)]) {
         let bytes = reply_stateless(&inbound.request, code, reason_phrase(code), headers);
         self.transmit(inbound.reply_to, bytes);
+    }
+
+    /// Answers 503: there is no room, and may be some in a while.
+    pub fn no_room(&mut self, inbound: &Inbound) {
+        self.reply(inbound, 503, &[("Retry-After", RETRY_AFTER.to_owned())]);
+    }
+
+    /// Answers an INVITE 503, and its copies too.
+    pub fn turn_away(&mut self, inbound: &Inbound, now: Millis) {
+        // Over a stream there are no copies.
+        if !inbound.flow.transport.is_reliable() {
+            self.turned_away.add(inbound.key, now);
+        }
+        self.no_room(inbound);
+        self.out.push_back(Output::TurnedAway);
     }
 
     /// Answers a request inside a leg at once, and repeats the answer when the request is repeated.

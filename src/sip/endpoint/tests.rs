@@ -3,6 +3,8 @@
 
 mod digest;
 mod ending;
+mod full;
+mod large;
 mod loss;
 pub(crate) mod net;
 mod passed_on;

@@ -184,6 +184,7 @@ impl Net {
                     self.send(Flow { transport: flow.transport, peer: address }, flow, bytes);
                 }
                 Output::Leg(leg, event) => self.events.entry(address).or_default().push((leg, event)),
+                Output::TurnedAway => {}
                 Output::Elsewhere { request, flow } => self.elsewhere.push((address, *request, flow)),
             }
         }

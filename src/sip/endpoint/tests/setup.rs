@@ -3,7 +3,7 @@
 use sipx_sip::{HeaderName, Limits, Message, Method};
 
 use super::net::*;
-use crate::sip::endpoint::{Endpoint, Output};
+use crate::sip::endpoint::{Endpoint, Opening, Output};
 use crate::sip::event::{EndedBy, Flow, LegEvent, OutgoingInvite, RefusedBy, Transport};
 use crate::sip::front_door::{Verdict, admit};
 
@@ -165,7 +165,7 @@ fn a_lost_answer_or_ack_is_repeated() {
 fn draining_leaves_new_calls_to_others_but_not_what_is_there() {
     let mut net = Net::new();
     let (caller, callee) = net.connected();
-    net.at(B).set_draining(true);
+    net.at(B).set_opening(Opening::Draining);
     let refused = net.act(A, |a, now| a.invite(call_to(B), now));
     net.run(DELAY);
     let (_, invite, from) = net.elsewhere.pop().unwrap();
@@ -183,7 +183,7 @@ fn draining_leaves_new_calls_to_others_but_not_what_is_there() {
 #[test]
 fn a_call_that_a_draining_pod_passed_on_is_the_callers_and_not_that_pods() {
     let mut net = Net::new();
-    net.at(B).set_draining(true);
+    net.at(B).set_opening(Opening::Draining);
     net.act(A, |a, now| a.invite(call_to(B), now));
     net.run(DELAY);
     let (_, invite, from) = net.elsewhere.pop().unwrap();
@@ -204,7 +204,7 @@ fn a_call_that_a_draining_pod_passed_on_is_the_callers_and_not_that_pods() {
 #[test]
 fn draining_leaves_the_cancel_of_a_call_that_was_passed_on_to_others() {
     let mut net = Net::new();
-    net.at(B).set_draining(true);
+    net.at(B).set_opening(Opening::Draining);
     let text = format!(
         "CANCEL sip:+4930123@{B} SIP/2.0\r\nVia: SIP/2.0/UDP {P};branch=z9hG4bKp\r\nMax-Forwards: 70\r\n\
          From: <sip:p@{P}>;tag=p\r\nTo: <sip:+4930123@{B}>\r\nCall-ID: p\r\nCSeq: 1 CANCEL\r\n\r\n"
