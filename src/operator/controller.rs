@@ -143,6 +143,7 @@ impl Controller {
         stop: CancellationToken,
     ) {
         loop {
+            self.metrics.turned();
             self.step();
             let wake = self.wake();
             let sleep = async {
@@ -201,9 +202,12 @@ impl Controller {
         }
     }
 
+    /// When there is something to do although nothing happens. Never what [`Self::step`] leaves where it is: that would be
+    /// due for ever.
     fn wake(&self) -> Option<Instant> {
         let secrets = self.secret_retries.values().min().copied();
-        [secrets, self.fleet.wake(), self.reports.wake()].into_iter().flatten().min()
+        let writes = [self.fleet.wake(&self.state), self.reports.wake()].into_iter().flatten();
+        writes.filter(|_| self.begun).chain(secrets).min()
     }
 
     fn take_in(&mut self, first: Change, changes: &mut mpsc::Receiver<Change>) {

@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use crate::resources::SipGateway;
 use crate::resources::conditions::{ConditionStatus, reason};
 use crate::routing::compile::{Finding, Kind, ObjectRef};
+use crate::routing::index::GatewayTable;
 use crate::routing::protocol::Version;
 use crate::routing::table::ObjectKey;
 
@@ -388,8 +389,7 @@ impl Fleet {
     pub fn start(&mut self, state: &State, means: &Means<'_>, now: Instant) -> Vec<Work> {
         let mut work = Vec::new();
         for (key, gateway) in &mut self.gateways {
-            let Some(object) = alive(state, key) else { continue };
-            let Some(table) = state.index.tables().get(key) else { continue };
+            let Some((object, table)) = has_work(state, key) else { continue };
             if gateway.publish.is_due(now)
                 && let Some(publication) = gateway.publication.take()
             {
@@ -546,12 +546,20 @@ impl Fleet {
         self.verify(key, state, now);
     }
 
-    /// When work that waits is due.
-    pub fn wake(&self) -> Option<Instant> {
-        let waits = self.gateways.values();
+    /// When work that waits can be begun. What [`Self::start`] doesn't begin then must not be due here.
+    pub fn wake(&self, state: &State) -> Option<Instant> {
+        let waits = self.gateways.iter().filter(|(key, _)| has_work(state, key).is_some());
         waits
-            .flat_map(|gateway| [&gateway.publish, &gateway.collect, &gateway.provisioning])
-            .filter_map(Attempts::wake)
+            .flat_map(|(_, gateway)| {
+                let Gateway { publish, collect, provisioning, .. } = gateway;
+                let free = gateway.publication.is_some();
+                [
+                    publish.wake().filter(|_| free),
+                    collect.wake().filter(|_| free && !publish.due),
+                    provisioning.wake().filter(|_| gateway.provision.is_some()),
+                ]
+            })
+            .flatten()
             .min()
     }
 
@@ -564,6 +572,11 @@ impl Fleet {
 /// The gateway, unless it is being deleted: then nothing is made for it any more.
 fn alive<'a>(state: &'a State, key: &ObjectKey) -> Option<&'a Arc<SipGateway>> {
     state.index.objects().gateways.get(key).filter(|gateway| gateway.metadata.deletion_timestamp.is_none())
+}
+
+/// The gateway and its table, if anything is made for it.
+fn has_work<'a>(state: &'a State, key: &ObjectKey) -> Option<(&'a Arc<SipGateway>, &'a GatewayTable)> {
+    Some((alive(state, key)?, state.index.tables().get(key)?))
 }
 
 fn job(means: &Means<'_>, gateway: &Arc<SipGateway>) -> publish::Job {

@@ -31,6 +31,7 @@ pub struct Metrics {
     process: metrics::Metrics,
     leader: Gauge,
     synced: Gauge,
+    turns: Counter,
     compiles: Counter,
     writes: Family<ByKind, Counter>,
     failures: Family<ByWork, Counter>,
@@ -52,6 +53,7 @@ impl Metrics {
             process,
             leader: Gauge::default(),
             synced: Gauge::default(),
+            turns: Counter::default(),
             compiles: Counter::default(),
             writes: Family::default(),
             failures: Family::default(),
@@ -67,6 +69,11 @@ impl Metrics {
         let registry = registry.sub_registry_with_prefix("operator");
         registry.register("leader", "1 while this replica leads", metrics.leader.clone());
         registry.register("synced", "1 once every watch has listed", metrics.synced.clone());
+        registry.register(
+            "turns",
+            "Times that the controller has looked for work: grows with what happens, not with time",
+            metrics.turns.clone(),
+        );
         registry.register("compiles", "Compiles of all objects", metrics.compiles.clone());
         registry.register("writes", "Writes that changed an object, by its kind", metrics.writes.clone());
         registry.register(
@@ -105,6 +112,11 @@ impl Metrics {
     /// This replica leads, or no longer does.
     pub fn leads(&self, leads: bool) {
         self.leader.set(leads.into());
+    }
+
+    /// The controller looks for work.
+    pub fn turned(&self) {
+        self.turns.inc();
     }
 
     /// Every watch has listed.

@@ -5,11 +5,12 @@ use std::time::Duration;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt;
-use kube::api::ListParams;
-use voicedock::resources::RoutingSlice;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use serde_json::json;
+use voicedock::resources::{RoutingSlice, SipGateway};
 use voicedock::routing::table::DestinationTarget;
 
-use crate::stage::{CREDENTIALS, Operator, Stage, eventually, found, sales};
+use crate::stage::{CREDENTIALS, GATEWAY, Operator, Stage, eventually, found, sales};
 
 async fn leader(stage: &Stage) -> Option<String> {
     let lease = found(&stage.api::<Lease>(), "voicedock-operator").await?;
@@ -53,6 +54,32 @@ async fn a_leader_that_ends_gives_the_lease_back_at_once() {
     first.end().await;
     assert_ne!(leader(&stage).await, Some(holder), "it is free, or the other's already");
     leads(&stage, &second).await;
+}
+
+#[tokio::test]
+async fn an_operator_with_nothing_to_do_sleeps_whether_it_leads_or_not() {
+    let (stage, first, _pod) = Stage::set("asleep").await;
+    let second = stage.operator();
+    stage.office().await;
+    stage.is_ready("PhoneNumber", "main").await;
+    // What is to be collected of it is still there when the gateway goes.
+    stage.apply("TransferDestination", "sales", sales("+31687654321")).await;
+    stage.is_ready("TransferDestination", "sales").await;
+    let gateways = stage.api::<SipGateway>();
+    let hold = json!({ "metadata": { "finalizers": ["example.com/hold"] } });
+    gateways.patch(GATEWAY, &PatchParams::default(), &Patch::Merge(&hold)).await.unwrap();
+    gateways.delete(GATEWAY, &DeleteParams::default()).await.unwrap();
+    for operator in [&first, &second] {
+        eventually(&format!("{} sleeps", operator.identity), async || {
+            let before = operator.turns().await?;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            let turns = operator.turns().await? - before;
+            (turns < 50).then_some(())
+        })
+        .await;
+    }
+    let release = json!({ "metadata": { "finalizers": null } });
+    gateways.patch(GATEWAY, &PatchParams::default(), &Patch::Merge(&release)).await.unwrap();
 }
 
 #[tokio::test]

@@ -388,6 +388,13 @@ impl Operator {
         Self { runtime: Some(runtime), stop, ended, identity, http }
     }
 
+    /// How often its controller has looked for work.
+    pub async fn turns(&self) -> Option<u64> {
+        let (_, metrics) = crate::support::net::get(self.http, "/metrics", "").await?;
+        let line = metrics.lines().find_map(|line| line.strip_prefix("voicedock_operator_turns_total "))?;
+        line.parse().ok()
+    }
+
     /// Ends it as SIGTERM does.
     pub async fn end(mut self) {
         self.stop.cancel();
