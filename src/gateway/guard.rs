@@ -105,7 +105,7 @@ impl Guard {
     pub(super) async fn pace(&self, verdict: &Verdict, peer: SocketAddr) {
         let claim = match verdict {
             Verdict::Message(message) => glance::claim_of(message, &self.identity),
-            Verdict::Reply { .. } | Verdict::Drop(_) | Verdict::Keepalive => Claim::Nothing,
+            Verdict::Reply { .. } | Verdict::Drop(_) | Verdict::Nothing => Claim::Nothing,
         };
         while let Err(wait) = self.judge(claim, peer.ip()) {
             tokio::time::sleep(wait).await;

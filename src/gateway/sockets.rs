@@ -385,7 +385,7 @@ impl Sockets {
                 self.send(flow, bytes);
             }
             Verdict::Drop(_) => self.metrics.drop("malformed"),
-            Verdict::Keepalive => {}
+            Verdict::Nothing => {}
         }
     }
 

@@ -227,7 +227,7 @@ impl<T> Phone<T> {
                 None => self.endpoint.receive(*message, flow, now),
             },
             Verdict::Reply { flow, bytes } => self.send(flow, bytes),
-            Verdict::Keepalive | Verdict::Drop(_) => {}
+            Verdict::Nothing | Verdict::Drop(_) => {}
         }
     }
 

@@ -33,14 +33,17 @@ pub enum Verdict {
     },
     /// Dropped without an answer; why, for a counter.
     Drop(&'static str),
-    /// A keep-alive that needs no answer.
-    Keepalive,
+    /// It asks for nothing: a keep-alive, or the ACK of a refusal that was forgotten as soon as it was sent.
+    Nothing,
 }
+
+/// How the To tag of an answer begins that nothing is remembered of. The tag of a leg is longer.
+const STATELESS_TAG: &str = "s";
 
 /// Admits a datagram. Empty lines before the start line are skipped; nothing but empty lines or NUL is a keep-alive.
 pub fn admit(bytes: Bytes, flow: Flow, limits: &Limits) -> Verdict {
     let Some(start) = bytes.iter().position(|b| !matches!(b, b'\r' | b'\n' | 0)) else {
-        return Verdict::Keepalive;
+        return Verdict::Nothing;
     };
     let bytes = bytes.slice(start..);
     match parse_datagram(bytes.clone(), limits) {
@@ -87,6 +90,10 @@ impl Stream {
 
 /// Admits a message that was parsed.
 pub fn admit_message(message: Message, flow: Flow) -> Verdict {
+    // First: in overload every second message is one of these.
+    if message.as_request().is_some_and(acknowledges_nothing) {
+        return Verdict::Nothing;
+    }
     let findings = validate(&message);
     match message {
         Message::Response(_) if !findings.is_empty() => Verdict::Drop("malformed response"),
@@ -182,6 +189,15 @@ fn in_words(finding: &Finding) -> String {
     }
 }
 
+/// Whether it is the ACK of an answer that [`reply_stateless`] made (RFC 3261 §8.2.7: such an ACK is absorbed).
+fn acknowledges_nothing(request: &Request) -> bool {
+    request.method == Method::Ack
+        && read::tag(&request.headers, &HeaderName::To).is_some_and(|tag| {
+            let digits = tag.strip_prefix(STATELESS_TAG.as_bytes()).unwrap_or_default();
+            digits.len() == 16 && digits.iter().all(u8::is_ascii_hexdigit)
+        })
+}
+
 /// A response that needs no state: the headers that every response copies, a To tag that is the same for each repetition,
 /// and `headers`. What the request lacks is left out. Costs about as much as copying it: good for overload.
 pub fn reply_stateless(request: &Request, code: u16, reason: &str, headers: &[(&str, String)]) -> Bytes {
@@ -224,7 +240,10 @@ impl Copied {
             Some(to) if !self.to_tagged && code > 100 => {
                 let mut hasher = SipHasher24::new();
                 self.via.iter().chain(&self.call_id).for_each(|part| hasher.write(part));
-                w.line("To", [to, format!(";tag=s{:016x}", hasher.finish()).as_bytes()].concat());
+                w.line(
+                    "To",
+                    [to, format!(";tag={STATELESS_TAG}{:016x}", hasher.finish()).as_bytes()].concat(),
+                );
             }
             Some(to) => {
                 w.line("To", to);

@@ -5,13 +5,16 @@ use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::{RETRY_AFTER, Shard};
+use super::Shard;
 use crate::gateway::snapshot::{Credential, Snapshot};
 use crate::routing::decide::{Answer, AnswerRefusal};
 use crate::routing::table::CredentialId;
 use crate::sip::challenger::{Challenger, Judged};
 use crate::sip::event::IncomingCall;
 use crate::sip::rate::Sources;
+
+/// Seconds after which a caller may try again who can't be asked for a proof now.
+const RETRY_AFTER: &str = "5";
 
 /// Wrong passwords from one source: so many at once, and one a second.
 const GUESSES: NonZeroU32 = NonZeroU32::MIN.saturating_add(9);

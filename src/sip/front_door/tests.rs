@@ -20,7 +20,7 @@ fn outcome(text: &str) -> String {
     match verdict(text) {
         Verdict::Message(_) => "passed".into(),
         Verdict::Drop(_) => "dropped".into(),
-        Verdict::Keepalive => "keep-alive".into(),
+        Verdict::Nothing => "nothing".into(),
         Verdict::Reply { bytes, .. } => {
             String::from_utf8_lossy(&bytes).split(' ').nth(1).unwrap_or_default().to_owned()
         }
@@ -35,6 +35,17 @@ const INVITE: &str = "INVITE sip:vivekg@chair-dnrc.example.com SIP/2.0\r\n\
 fn changed(from: &str, to: &str) -> String {
     assert!(INVITE.contains(from), "{from}");
     INVITE.replace(from, to)
+}
+
+#[test]
+fn the_ack_of_an_answer_that_nothing_is_remembered_of_goes_no_further() {
+    let Verdict::Message(invite) = verdict(INVITE) else { panic!("it is valid") };
+    let refusal = reply_stateless(invite.as_request().unwrap(), 503, "Service Unavailable", &[]);
+    let refusal = String::from_utf8(refusal.to_vec()).unwrap();
+    let to = refusal.lines().find(|line| line.starts_with("To:")).unwrap();
+    let ack = changed("To: <sip:vivekg@example.com>", to).replace("INVITE", "ACK");
+    assert_eq!(outcome(&ack), "nothing");
+    assert_eq!(outcome(&ack.replace("tag=s", "tag=t")), "passed");
 }
 
 #[test]
@@ -104,7 +115,7 @@ fn what_can_not_or_must_not_be_answered_is_dropped() {
         assert_eq!(outcome(&text), "dropped", "{text}");
     }
     for text in ["\r\n\r\n", "\r\n", "\0\0\0\0", ""] {
-        assert_eq!(outcome(text), "keep-alive");
+        assert_eq!(outcome(text), "nothing");
     }
 }
 

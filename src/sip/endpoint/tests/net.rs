@@ -225,6 +225,7 @@ impl Net {
                     None => self.inbox.push(*message),
                 }
             }
+            Verdict::Nothing => {}
             verdict => panic!("{verdict:?} for {}", String::from_utf8_lossy(&bytes)),
         }
     }

@@ -35,7 +35,7 @@ fn outcome(bytes: &[u8]) -> Outcome {
         Verdict::Message(message) => message,
         Verdict::Reply { bytes, .. } => return Door(code(&bytes)),
         Verdict::Drop(_) => return Dropped,
-        Verdict::Keepalive => panic!("no message is a keep-alive"),
+        Verdict::Nothing => panic!("every message asks for something"),
     };
     let mut endpoint = Endpoint::new(config("192.0.2.1:5060", 1));
     endpoint.receive(*message, source(), Millis(0));
