@@ -43,6 +43,10 @@ use super::sip_trunk::Transport;
 #[x_kube(validation = Rule::new("!has(self.listeners) || self.listeners.all(listener, !has(listener.nodePort)) || \
     (has(self.exposure) && self.exposure in ['NodePort', 'LoadBalancer'])")
     .message("a listener's nodePort is only read with exposure: NodePort or LoadBalancer; write that, or remove nodePort"))]
+#[x_kube(validation = Rule::new("!has(self.autoscaling) || self.autoscaling.targetCallsPerPod <= \
+    (has(self.limits) && has(self.limits.maxConcurrentCalls) ? self.limits.maxConcurrentCalls : 10000)")
+    .message("a pod would refuse calls before another one is started: write an autoscaling.targetCallsPerPod that is not above \
+    limits.maxConcurrentCalls (10000 when left out)"))]
 pub struct SipGatewaySpec {
     /// Number of gateway pods; 2 when left out. Not together with `autoscaling`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -70,6 +74,9 @@ pub struct SipGatewaySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86400))]
     pub drain_timeout_seconds: Option<i32>,
+    /// What one pod takes; calls beyond get 503 with Retry-After.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<Limits>,
     /// Which namespaces may attach PhoneNumbers; only its own when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_namespaces: Option<AllowedNamespaces>,
@@ -121,6 +128,20 @@ pub struct Autoscaling {
     /// Calls that one pod should hold.
     #[schemars(range(min = 1, max = 100000))]
     pub target_calls_per_pod: i32,
+}
+
+/// What one pod takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Limits {
+    /// Calls at the same time; 10000 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100000))]
+    pub max_concurrent_calls: Option<i32>,
+    /// New calls a second; 1000 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100000))]
+    pub max_calls_per_second: Option<i32>,
 }
 
 /// Where SIP is heard.

@@ -184,6 +184,7 @@ fn belongs<K: Resource>(object: &K, gateway: &SipGateway) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resources::sip_gateway::Limits;
     use serde_json::json;
 
     fn gateway() -> SipGateway {
@@ -222,6 +223,21 @@ mod tests {
             deployment.spec.unwrap().template.spec.unwrap().termination_grace_period_seconds,
             Some(135)
         );
+    }
+
+    #[test]
+    fn a_limit_reaches_the_pods_and_one_that_is_left_out_is_theirs() {
+        let env = |limits| {
+            let mut gateway = gateway();
+            gateway.spec.limits = limits;
+            let deployment = workload::deployment(&gateway, &image(), String::new());
+            let env = deployment.spec.unwrap().template.spec.unwrap().containers[0].env.clone().unwrap();
+            let limits = env.into_iter().filter(|variable| variable.name.starts_with("VOICEDOCK_MAX"));
+            limits.map(|variable| (variable.name, variable.value.unwrap())).collect::<Vec<_>>()
+        };
+        assert_eq!(env(None), []);
+        let limits = Limits { max_concurrent_calls: Some(500), max_calls_per_second: None };
+        assert_eq!(env(Some(limits)), [("VOICEDOCK_MAX_CALLS".to_owned(), "500".to_owned())]);
     }
 
     #[test]

@@ -170,18 +170,24 @@ fn container(gateway: &SipGateway, image: &Image, advertise: String) -> Containe
         image: Some(image.name.clone()),
         image_pull_policy: image.pull_policy.clone(),
         args: Some(vec!["gateway".to_owned()]),
-        env: Some(vec![
-            from_field("POD_NAME", "metadata.name"),
-            from_field("POD_UID", "metadata.uid"),
-            from_field("POD_NAMESPACE", "metadata.namespace"),
-            from_field("POD_IP", "status.podIP"),
-            from_field("NODE_IP", "status.hostIP"),
-            env("VOICEDOCK_GATEWAY", gateway.name_any()),
-            env("VOICEDOCK_GATEWAY_UID", gateway.uid().unwrap_or_default()),
-            env("VOICEDOCK_LISTENERS", heard.collect::<Vec<_>>().join(",")),
-            env("VOICEDOCK_ADVERTISE", advertise),
-            env("VOICEDOCK_DRAIN_SECONDS", drain_seconds(gateway).to_string()),
-        ]),
+        env: Some(
+            [
+                vec![
+                    from_field("POD_NAME", "metadata.name"),
+                    from_field("POD_UID", "metadata.uid"),
+                    from_field("POD_NAMESPACE", "metadata.namespace"),
+                    from_field("POD_IP", "status.podIP"),
+                    from_field("NODE_IP", "status.hostIP"),
+                    env("VOICEDOCK_GATEWAY", gateway.name_any()),
+                    env("VOICEDOCK_GATEWAY_UID", gateway.uid().unwrap_or_default()),
+                    env("VOICEDOCK_LISTENERS", heard.collect::<Vec<_>>().join(",")),
+                    env("VOICEDOCK_ADVERTISE", advertise),
+                    env("VOICEDOCK_DRAIN_SECONDS", drain_seconds(gateway).to_string()),
+                ],
+                limits(gateway),
+            ]
+            .concat(),
+        ),
         ports: Some(ports),
         // Draining doesn't fail the readiness probe: calls of a pod that ends keep their way to it.
         startup_probe: Some(probe("/healthz", 1, 60)),
@@ -197,6 +203,14 @@ fn container(gateway: &SipGateway, image: &Image, advertise: String) -> Containe
         volume_mounts: Some(mounts),
         ..Container::default()
     }
+}
+
+/// What is left out is for the pods to decide.
+fn limits(gateway: &SipGateway) -> Vec<EnvVar> {
+    let limits = gateway.spec.limits.clone().unwrap_or_default();
+    let limit = |name, value: Option<i32>| value.map(|value| env(name, value.to_string()));
+    let calls = limit("VOICEDOCK_MAX_CALLS", limits.max_concurrent_calls);
+    calls.into_iter().chain(limit("VOICEDOCK_MAX_CALLS_PER_SECOND", limits.max_calls_per_second)).collect()
 }
 
 /// The table's copy holds credentials, so it lies in memory and never on a node's disk.
