@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::routing::decide::{Authority, PassedOver, Plan, TransferRefusal, TransferRoute, Wanted};
 use crate::routing::table::{E164, ObjectKey};
 use crate::sip::event::{ReferTarget, RequestId};
+use crate::sip::replaces::Replaces;
 
 use super::attempt::{Failed, Failure, Purpose, next_host};
 use super::identity::Retarget;
@@ -25,6 +26,8 @@ pub(super) struct Transfer {
     asked_by: AskedBy,
     /// The REFER that asked for it.
     pub(super) refer: Option<(LegKey, RequestId)>,
+    /// The agent's own call with the destination, in whose place the caller's comes (RFC 5589 §7).
+    replaces: Option<Replaces>,
     /// What the assistant still has to say before that.
     pub(super) message: Option<String>,
     /// What became of it.
@@ -36,7 +39,17 @@ impl Transfer {
         let Plan { passed_over, route, then, return_to_assistant } = plan;
         let tries = passed_over.into_iter().map(Try::passed_over).collect();
         let message = route.message.clone();
-        Self { route, then, tries, return_to_assistant, asked_by, refer, message, announced: None }
+        Self {
+            route,
+            then,
+            tries,
+            return_to_assistant,
+            asked_by,
+            refer,
+            replaces: None,
+            message,
+            announced: None,
+        }
     }
 
     /// What became of the one that was dialled.
@@ -60,7 +73,7 @@ impl Call {
         if self.is_under_way() {
             return Err(CommandRefusal::TransferUnderWay);
         }
-        match self.resolve(wanted, Authority::Api, context) {
+        match self.resolve(wanted, Authority::Api, true, context) {
             Ok(plan) => {
                 let transfer = Transfer::new(plan, AskedBy::Api, None);
                 let message = message.or_else(|| transfer.message.clone());
@@ -85,7 +98,7 @@ impl Call {
     ) {
         let from_agent =
             self.peer.as_ref().is_some_and(|peer| peer.leg == leg && peer.kind == PeerKind::Agent);
-        if !from_agent || target.replaces.is_some() {
+        if !from_agent {
             out.push(Effect::Respond(leg, request, 603, None));
             return;
         }
@@ -97,7 +110,8 @@ impl Call {
             Ok(plan) => {
                 out.push(Effect::Respond(leg, request, 202, None));
                 out.push(Effect::Notify { leg, request, code: 100, reason: "Trying", last: false });
-                self.begin(Transfer::new(plan, AskedBy::Agent, Some((leg, request))), context, out);
+                let transfer = Transfer::new(plan, AskedBy::Agent, Some((leg, request)));
+                self.begin(Transfer { replaces: target.replaces.clone(), ..transfer }, context, out);
             }
             Err(refusal) => {
                 let code = match &refusal {
@@ -123,14 +137,18 @@ impl Call {
         &self,
         wanted: &Wanted,
         authority: Authority,
+        may_be_referred: bool,
         context: Context<'_>,
     ) -> Result<Plan, TransferRefusal> {
-        context.index.transfer(&self.facts(true), self.assistant(), wanted, authority, context.moment())
+        let facts = self.facts(may_be_referred);
+        context.index.transfer(&facts, self.assistant(), wanted, authority, context.moment())
     }
 
-    /// A Refer-To names a number, one of the assistant's destinations, or a SIP URI, in this order.
+    /// A Refer-To names a number, one of the assistant's destinations, or a SIP URI, in this order. A call that replaces the
+    /// agent's own is dialled by us, whatever the destination's method: the caller's trunk doesn't know of it.
     fn resolve_refer(&self, target: &ReferTarget, context: Context<'_>) -> Result<Plan, TransferRefusal> {
-        let resolve = |wanted: &Wanted| self.resolve(wanted, Authority::Assistant, context);
+        let may_be_referred = target.replaces.is_none();
+        let resolve = |wanted: &Wanted| self.resolve(wanted, Authority::Assistant, may_be_referred, context);
         let digits: String =
             target.user.chars().filter(|c| !matches!(c, '-' | '.' | '(' | ')' | ' ')).collect();
         if let Ok(number) = digits.parse::<E164>() {
@@ -157,7 +175,9 @@ impl Call {
             return self.refer_away(transfer, target, out);
         }
         let why = Retarget::Transfer { by_refer: transfer.refer.is_some() };
-        let dial = self.dial_for(&transfer.route, why);
+        let mut dial = self.dial_for(&transfer.route, why);
+        // Not required: a phone that doesn't know it takes a second call, which is better than none.
+        dial.headers.extend(transfer.replaces.iter().map(|it| ("Replaces".to_owned(), it.to_string())));
         let ring = Duration::from_secs(u64::from(transfer.route.ring_timeout_seconds));
         self.dial(Purpose::Transfer(Box::new(transfer)), dial, ring, out);
     }
@@ -196,7 +216,8 @@ impl Call {
                 out.push(Effect::Record(Record::TransferForwarded { destination: route.label.clone() }));
                 self.tell_progress(&transfer, 181, "Call Is Being Forwarded", out);
                 let message = route.message.clone();
-                return self.announce(Transfer { route, then, message, ..*transfer }, context, out);
+                let next = Transfer { route, then, message, replaces: None, ..*transfer };
+                return self.announce(next, context, out);
             }
         }
         let back = transfer.return_to_assistant;

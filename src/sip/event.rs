@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::replaces::Replaces;
 use super::session::SessionPolicy;
 
 /// One leg: a dialog (or one in the making) with one peer. Unique within a process for its whole life; 0 is never used.
@@ -204,8 +205,8 @@ pub struct ReferTarget {
     pub host: String,
     /// The URI as received, without embedded headers, for logs and direct dialling.
     pub uri: String,
-    /// Value of an embedded or given Replaces, if any (RFC 3891).
-    pub replaces: Option<String>,
+    /// The dialog that the call to it is to replace, where the URI embeds that. No other embedded header is taken over.
+    pub replaces: Option<Replaces>,
 }
 
 /// Something that happened on a leg.

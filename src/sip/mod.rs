@@ -21,6 +21,7 @@ pub mod outside;
 pub mod proxy;
 pub mod rate;
 pub mod read;
+pub mod replaces;
 pub mod session;
 mod slab;
 pub mod time;

@@ -9,6 +9,7 @@ use sipx_sip::headers::{
 use sipx_sip::{Address, HeaderName, Headers, Method, Request, Response, Scheme, Uri, Via};
 
 use super::event::{Body, Party, ReferTarget};
+use super::replaces::Replaces;
 
 /// The topmost Via.
 pub fn top_via(headers: &Headers) -> Option<Via> {
@@ -214,7 +215,8 @@ pub fn passed_headers(headers: &Headers) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The Refer-To of a REFER; `None` unless there is exactly one and it is a `sip`, `sips` or `tel` URI (RFC 3515 §2.4.2).
+/// The Refer-To of a REFER; `None` unless there is exactly one and it is a `sip`, `sips` or `tel` URI (RFC 3515 §2.4.2). Of the
+/// headers that it embeds only Replaces counts; one that can't be read makes it none either.
 pub fn refer_target(headers: &Headers) -> Option<ReferTarget> {
     let mut rows = headers.get_all(&HeaderName::ReferTo);
     let (Some(row), None) = (rows.next(), rows.next()) else { return None };
@@ -227,11 +229,13 @@ pub fn refer_target(headers: &Headers) -> Option<ReferTarget> {
         Scheme::Tel => "tel",
         _ => return None,
     };
-    let replaces = uri
-        .headers()
-        .and_then(|headers| headers.value("Replaces"))
-        .map(|value| lossy(&unescape(value)))
-        .or_else(|| text(headers, &HeaderName::Replaces));
+    let is_replaces = |name: &[u8]| name.eq_ignore_ascii_case(b"Replaces");
+    let mut embedded = uri.headers().into_iter().flatten().filter(|header| is_replaces(header.name()));
+    let replaces = match (embedded.next(), embedded.next()) {
+        (None, _) => None,
+        (Some(header), None) => Some(Replaces::parse(&unescape(header.value().unwrap_or_default()))?),
+        (Some(_), Some(_)) => return None,
+    };
     let names: Vec<String> = uri.headers().into_iter().flatten().map(|h| lossy(h.name())).collect();
     for name in names {
         uri.remove_header(&name);

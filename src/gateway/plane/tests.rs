@@ -1,8 +1,8 @@
 //! The plane on real sockets, with peers that a test plays by hand.
 
-mod hooks;
 mod legs;
 mod side;
+mod transfers;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -161,7 +161,7 @@ fn a_refer_is_accepted_and_its_outcome_told() {
     let mut net = Net::new();
     let (callee, answer) = call_from_p(&mut net);
     for (cseq, event) in [(2, "refer"), (3, "refer;id=3")] {
-        let extra = "Refer-To: <sip:+49301@gateway?Replaces=a%3Bto-tag%3Db&X-Evil=1>\r\nReferred-By: <sip:agent@p>\r\nContent-Length";
+        let extra = "Refer-To: <sip:+49301@gateway?X-Evil=1&Replaces=a%40p%3Bto-tag%3Db%3Bfrom-tag%3Dc>\r\nReferred-By: <sip:agent@p>\r\nContent-Length";
         let refer = net.within_from_p("REFER", "p", cseq, &answer).replace("Content-Length", extra);
         net.inject(B, refer);
         let (leg, LegEvent::Refer { request, target, referred_by }) = net.event(B) else { panic!("a REFER") };
@@ -171,7 +171,8 @@ fn a_refer_is_accepted_and_its_outcome_told() {
             ("+49301", "gateway", "sip")
         );
         assert_eq!(target.uri, "sip:+49301@gateway");
-        assert_eq!(target.replaces.as_deref(), Some("a;to-tag=b"));
+        let replaces = target.replaces.as_ref().map(ToString::to_string);
+        assert_eq!(replaces.as_deref(), Some("a@p;to-tag=b;from-tag=c"));
         assert_eq!(referred_by.as_deref(), Some("<sip:agent@p>"));
         net.act(B, |b, now| b.respond(callee, request, 202, None, now));
         net.response_with(202);
@@ -198,6 +199,9 @@ fn a_refer_without_exactly_one_target_is_refused() {
         "Refer-To: <sip:a@b>\r\nRefer-To: <sip:c@d>\r\n",
         "Refer-To: <sip:a@b>, <sip:c@d>\r\n",
         "Refer-To: <http://a>\r\n",
+        "Refer-To: <sip:a@b?Replaces=c%3Bto-tag%3Dd>\r\n",
+        "Refer-To: <sip:a@b?Replaces=c%3Bto-tag%3Dd%0D%0AX-Evil:%201%3Bfrom-tag%3De>\r\n",
+        "Refer-To: <sip:a@b?Replaces=c%3Bto-tag%3Dd%3Bfrom-tag%3De&Replaces=f%3Bto-tag%3Dg%3Bfrom-tag%3Dh>\r\n",
     ] {
         let mut net = Net::new();
         let (_, answer) = call_from_p(&mut net);

@@ -1,4 +1,4 @@
-//! The message before a transfer, with a hook that a test serves over HTTP and parties on real sockets.
+//! Transfers on real sockets: the message before one, with a hook that the test serves over HTTP, and attended ones.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -102,7 +102,12 @@ impl Scene {
 
     /// The agent asks for sales.
     async fn refer(&mut self) {
-        let refer_to = format!("Refer-To: <sip:sales@{}>\r\n", self.stage.address);
+        self.refer_with("").await;
+    }
+
+    /// The same with headers that the URI embeds.
+    async fn refer_with(&mut self, embedded: &str) {
+        let refer_to = format!("Refer-To: <sip:sales@{}{embedded}>\r\n", self.stage.address);
         self.agent.request("REFER", &refer_to, "").await;
         self.agent.receive("SIP/2.0 202").await;
     }
@@ -232,4 +237,16 @@ async fn a_secret_that_was_revoked_signs_nothing_more() {
     let reason = view.transfers[0].message.clone().unwrap().reason.unwrap();
     assert_eq!(reason, "the secret of the agent's hook is gone");
     assert!(hook.asked.try_recv().is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_hands_its_own_call_with_the_human_over_and_no_other_header() {
+    let mut hook = Hook::serve().await;
+    let mut scene = Scene::new(&hook.url).await;
+    let embedded = "?X-Evil=1&Replaces=c7%40pbx%3Bfrom-tag%3Dagent%3Bto-tag%3Dhuman&Route=%3Csip:evil%3E";
+    scene.refer_with(embedded).await;
+    hook.asked().await.answer(200);
+    let invite = scene.human.receive("INVITE sip:+31612345678@127.0.0.1").await;
+    assert_eq!(invite.values("Replaces"), ["c7@pbx;to-tag=human;from-tag=agent"]);
+    assert!(!invite.text.contains("evil") && !invite.text.contains("X-Evil"), "{}", invite.text);
 }
