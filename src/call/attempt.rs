@@ -45,6 +45,8 @@ pub(super) enum Purpose {
     Fallback(Box<TransferRoute>, Vec<ObjectKey>),
     /// Because a transfer was asked for.
     Transfer(Box<Transfer>),
+    /// Nobody is: it called, over this trunk, to come in the place of whom the caller talks with.
+    Replacement(Option<ObjectKey>),
 }
 
 /// How far an attempt is.
@@ -286,8 +288,9 @@ impl Call {
         let Some(attempt) = self.attempt.take() else { return };
         let kind = match attempt.purpose {
             Purpose::Agent(_) => PeerKind::Agent,
-            Purpose::Fallback(..) | Purpose::Transfer(_) => PeerKind::Human,
+            Purpose::Fallback(..) | Purpose::Transfer(_) | Purpose::Replacement(_) => PeerKind::Human,
         };
+        let trunk = attempt.purpose.trunk();
         let answer = attempt.answer.clone();
         let given = self.caller.given.take();
         let moved = given.is_some() && answer.is_some() && !same(&given, &answer);
@@ -306,6 +309,7 @@ impl Call {
             kind,
             sdp: attempt.answer,
             origin: attempt.origin,
+            trunk,
             awaits_ack: attempt.offer.is_none(),
         });
         out.push(Effect::Record(Record::Answered));
@@ -343,6 +347,7 @@ impl Call {
             }
             Purpose::Fallback(route, then) => self.fallback_failed(*route, then, failed, context, out),
             Purpose::Transfer(transfer) => self.transfer_failed(transfer, failed, context, out),
+            Purpose::Replacement(_) => self.replacement_failed(out),
         }
     }
 }
@@ -351,14 +356,37 @@ impl Purpose {
     /// How the party is dialled, unless it is an agent.
     fn route(&self) -> Option<&TransferRoute> {
         match self {
-            Self::Agent(_) => None,
+            Self::Agent(_) | Self::Replacement(_) => None,
             Self::Fallback(route, _) => Some(route),
             Self::Transfer(transfer) => Some(&transfer.route),
+        }
+    }
+
+    /// The trunk that carries the party's leg.
+    pub(super) fn trunk(&self) -> Option<ObjectKey> {
+        match self {
+            Self::Replacement(trunk) => trunk.clone(),
+            purpose => purpose.route().and_then(|route| route.trunk.clone()),
         }
     }
 }
 
 impl Attempt {
+    /// Of a party that has described its media and waits for the caller's.
+    pub(super) fn answered(leg: LegKey, purpose: Purpose, answer: Option<Body>) -> Self {
+        Self {
+            leg,
+            purpose,
+            phase: Phase::AwaitingCaller,
+            offer: None,
+            answer,
+            origin: Origin::default(),
+            ringing: None,
+            rung: Duration::ZERO,
+            by_the_host: false,
+        }
+    }
+
     pub(super) fn stop_ringing(&mut self, now: Millis) {
         if let Some(since) = self.ringing
             && matches!(self.phase, Phase::Dialling)

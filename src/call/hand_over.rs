@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::sip::event::LegEvent;
 
 use super::attempt::{Attempt, Failure, Phase, Purpose};
-use super::input::{Context, Effect, LegKey, Timer};
+use super::input::{Context, Effect, LegKey, Record, Timer};
 use super::machine::{Call, Peer, PeerKind};
 use super::outcome::{Joined, Outcome};
 use super::sdp::same_session;
@@ -64,9 +64,13 @@ impl Call {
                 }
                 match (&attempt.offer, body) {
                     (None, _) => {
-                        // The party's 2xx carried the offer: the caller's answer goes back in the ACK.
-                        let shown = attempt.origin.show(body.clone());
-                        out.push(Effect::Ack(attempt.leg, shown));
+                        // The party's 2xx carried the offer: the caller's answer goes back in the ACK. Or its INVITE did.
+                        let answer = body.clone().or_else(|| self.caller.sdp.clone());
+                        let shown = attempt.origin.show(answer);
+                        out.push(match attempt.purpose {
+                            Purpose::Replacement(_) => Effect::Answer(attempt.leg, shown),
+                            _ => Effect::Ack(attempt.leg, shown),
+                        });
                         self.joined(event, context, out);
                     }
                     (Some(offered), Some(now)) if !same_session(&offered.bytes, &now.bytes) => {
@@ -198,6 +202,10 @@ impl Call {
         let old = self.peer.take();
         let Attempt { leg, purpose, answer, origin, rung, .. } = attempt;
         let kind = if matches!(purpose, Purpose::Agent(_)) { PeerKind::Agent } else { PeerKind::Human };
+        let trunk = purpose.trunk();
+        if matches!(purpose, Purpose::Replacement(_)) {
+            out.push(Effect::Record(Record::Replaced { joined: true }));
+        }
         let mut refer_leg = None;
         if let Purpose::Transfer(transfer) = purpose {
             refer_leg = transfer.refer.map(|(leg, _)| leg);
@@ -214,7 +222,7 @@ impl Call {
                 self.hang_up(old.leg, "SIP;cause=200;text=\"Transferred\"", out);
             }
         }
-        self.peer = Some(Peer { leg, kind, sdp: answer, origin, awaits_ack: false });
+        self.peer = Some(Peer { leg, kind, sdp: answer, origin, trunk, awaits_ack: false });
     }
 
     /// Asks the caller to move back to its peer.

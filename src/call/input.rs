@@ -17,7 +17,7 @@ use super::outcome::{Message, TransferRecord};
 pub enum LegKey {
     /// Whoever called.
     Caller,
-    /// The n-th party that this call dialled, agent or human.
+    /// The n-th party that this call dialled, agent or human, or that called to take the place of one.
     Dialled(u16),
 }
 
@@ -52,6 +52,15 @@ pub enum Input {
     Timer(Timer),
     /// Somebody asks for something; answered by exactly one [`Effect::Reply`].
     Command(Command),
+    /// A leg called to come in the place of another one (RFC 3891), and may.
+    Replaces {
+        /// It, by the name that [`super::Call::new_leg`] gave it. Answered or refused like a caller's.
+        new: LegKey,
+        /// The one in whose place it comes.
+        old: LegKey,
+        /// Its offer.
+        offer: Option<Body>,
+    },
     /// What [`Effect::Say`] asked for: the caller heard it to its end, or why not.
     Said(Utterance, Result<(), String>),
 }
@@ -254,6 +263,11 @@ pub enum Record {
     NextHost {
         /// The trunk.
         trunk: Option<ObjectKey>,
+    },
+    /// Another phone came in the place of the human that the caller talks with, or wanted to.
+    Replaced {
+        /// The caller talks with it.
+        joined: bool,
     },
     /// A transfer rings.
     TransferRinging,

@@ -79,6 +79,8 @@ pub(super) struct Peer {
     pub(super) sdp: Option<Body>,
     /// What the peer has been shown.
     pub(super) origin: Origin,
+    /// The trunk that carries it.
+    pub(super) trunk: Option<ObjectKey>,
     /// Its 2xx carried an offer, and the caller's ACK brings the answer.
     pub(super) awaits_ack: bool,
 }
@@ -169,6 +171,7 @@ impl Call {
                 self.move_caller_who_is_free(&mut out);
             }
             Input::Timer(timer) => self.timer(timer, context, &mut out),
+            Input::Replaces { new, old, offer } => self.comes_instead(new, old, offer, &mut out),
             Input::Said(utterance, heard) => self.was_said(utterance, heard, &mut out),
             Input::Command(command) => {
                 let result = self.command(command, context, &mut out);

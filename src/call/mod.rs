@@ -4,7 +4,7 @@
 //! is being dialled is an [`attempt`]; an attempt that is answered takes the caller over (a *hand-over*), one that is not
 //! leaves everything as it was. Read [`machine`] for the dispatch, [`attempt`] for dialling, `transfer` for
 //! who is dialled and what is told of it, `announcement` for what the assistant says before, [`hand_over`] for the moment in which a caller moves, `referral` for
-//! what the caller's trunk does instead, [`relay`] for what passes between joined legs.
+//! what the caller's trunk does instead, `replacement` for who comes in the place of a human, [`relay`] for what passes between joined legs.
 //!
 //! What holds at every moment, whatever comes in whichever order (`tests` drives it at random):
 //! - a leg that was dialled is hung up unless it ended by itself, exactly once;
@@ -23,6 +23,7 @@ pub mod machine;
 pub mod outcome;
 mod referral;
 pub mod relay;
+mod replacement;
 pub mod sdp;
 mod stir;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 mod admission;
 mod dialling;
+mod replacing;
 mod saying;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -245,6 +246,9 @@ impl Shard {
     }
 
     fn incoming(&mut self, leg: LegId, incoming: IncomingCall) {
+        if let Some(replaced) = incoming.replaces {
+            return self.comes_instead(leg, incoming, replaced);
+        }
         let now = self.now();
         let shared = Arc::clone(&self.shared);
         let snapshot = shared.snapshot.load();

@@ -58,6 +58,7 @@ impl View {
             Record::Answered
             | Record::TransferStarted { .. }
             | Record::Message(_)
+            | Record::Replaced { .. }
             | Record::TransferForwarded { .. }
             | Record::NextHost { .. }
             | Record::TransferRinging
@@ -142,6 +143,12 @@ pub(super) fn log(call: CallId, record: &Record) {
             trunk = trunk.as_ref().map(tracing::field::display),
             "a host of the trunk doesn't take the call, the next one is tried"
         ),
+        Record::Replaced { joined: true } => {
+            tracing::info!(%call, "another phone has taken the human's place (Replaces)");
+        }
+        Record::Replaced { joined: false } => {
+            tracing::warn!(%call, "another phone could not take the human's place (Replaces)");
+        }
         Record::TransferRinging => tracing::info!(%call, "transfer: destination rings"),
         Record::TransferEnded(ended) => tracing::info!(
             %call,

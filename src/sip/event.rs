@@ -151,6 +151,8 @@ pub struct IncomingCall {
     pub headers: Vec<(String, String)>,
     /// Whether its provisional responses are acknowledged.
     pub reliability: Reliability,
+    /// The leg, answered and not over, in whose place it comes (RFC 3891). Whether it may is for others to say.
+    pub replaces: Option<LegId>,
     /// The offer; absent when the answerer must offer (RFC 3264, offerless INVITE).
     pub offer: Option<Body>,
 }

@@ -35,11 +35,18 @@ pub struct Owner {
 }
 
 /// The owner of a request inside a dialog of ours (of this or of another process): read from the To tag, else from the
-/// Request-URI. Not checked: the owner does that. `None` for a request that belongs to no dialog of ours.
+/// Request-URI, else from Replaces. Not checked: the owner does that. `None` for a request that belongs to no dialog of ours.
 pub fn owner_of(request: &Request) -> Option<Owner> {
     read::tag(&request.headers, &HeaderName::To)
         .and_then(|tag| read_token(&tag))
-        .or_else(|| read_token(request.uri.params()?.value("vd")?))
+        .or_else(|| owner_of_place(request))
+}
+
+/// The owner of the dialog whose Contact a request is addressed to, or in whose place it comes.
+fn owner_of_place(request: &Request) -> Option<Owner> {
+    let contact = || read_token(request.uri.params()?.value("vd")?);
+    let replaced = || read_token(read::replaces(&request.headers).ok()??.to_tag());
+    contact().or_else(replaced)
 }
 
 /// The owner of the request that a response answers, if that was one of ours (of this or of another process). Not checked.
@@ -48,11 +55,14 @@ pub fn owner_of_response(response: &Response) -> Option<Owner> {
     Some(read_branch(via.branch()?)?.0)
 }
 
-/// The shard, below `shards`, that a message belongs to: that of its leg, else one chosen by Call-ID and From tag, so that
+/// The shard, below `shards`, that a message belongs to: that of its leg or of the one in whose place it comes, else one chosen by Call-ID and From tag, so that
 /// an INVITE, its retransmissions, its CANCEL and its ACK meet. `None` for a response to a request outside of dialogs.
 pub fn shard_of(message: &Message, shards: usize) -> Option<usize> {
     let owner = match message {
-        Message::Request(r) => read::tag(&r.headers, &HeaderName::To).and_then(|tag| read_token(&tag)),
+        Message::Request(r) => {
+            let inside = read::tag(&r.headers, &HeaderName::To).and_then(|tag| read_token(&tag));
+            inside.or_else(|| owner_of_place(r).filter(|owner| owner.shard != OUTSIDE))
+        }
         Message::Response(r) => owner_of_response(r),
     };
     let shards = shards.max(1);

@@ -9,7 +9,7 @@ use sipx_sip::headers::{
 use sipx_sip::{Address, HeaderName, Headers, Method, Request, Response, Scheme, Uri, Via};
 
 use super::event::{Body, Party, ReferTarget};
-use super::replaces::Replaces;
+use super::replaces::{Replaces, Unreadable};
 
 /// The topmost Via.
 pub fn top_via(headers: &Headers) -> Option<Via> {
@@ -213,6 +213,16 @@ pub fn passed_headers(headers: &Headers) -> Vec<(String, String)> {
         .filter(|header| wanted(header.name().canonical()))
         .map(|header| (lossy(header.name().canonical()), lossy(&header.value())))
         .collect()
+}
+
+/// Replaces, if the message has one; an error if it has several or one that can't be read (RFC 3891 §3: 400).
+pub fn replaces(headers: &Headers) -> Result<Option<Replaces>, Unreadable> {
+    let mut rows = headers.get_all(&HeaderName::Replaces);
+    match (rows.next(), rows.next()) {
+        (None, _) => Ok(None),
+        (Some(row), None) => Replaces::parse(&row.value()).map(Some).ok_or(Unreadable),
+        (Some(_), Some(_)) => Err(Unreadable),
+    }
 }
 
 /// The Refer-To of a REFER; `None` unless there is exactly one and it is a `sip`, `sips` or `tel` URI (RFC 3515 §2.4.2). Of the

@@ -1,8 +1,9 @@
-//! Replaces (RFC 3891): the dialog in whose place a new call comes. Here it only passes through: an agent that talks with a
-//! human asks with REFER that the caller take its place (RFC 5589 §7), and the human's phone is told so in our INVITE.
+//! Replaces (RFC 3891): the dialog in whose place a new call comes (RFC 5589 §7).
 //!
-//! It comes from a peer, escaped in a URI, and goes out in a header of ours: what is read holds nothing that could begin another
-//! header or another parameter, and is written anew.
+//! Either way: a PBX that hands its side of a call to another phone sends us an INVITE with it; and an agent that talks with a human
+//! asks with REFER that the caller take its place, which the human's phone is told in our INVITE. That one comes escaped in a
+//! URI and goes out in a header of ours: what is read holds nothing that could begin another header or another parameter, and
+//! is written anew.
 
 use std::fmt;
 
@@ -19,7 +20,31 @@ pub struct Replaces {
     early_only: bool,
 }
 
+/// There is a Replaces, but not one that can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreadable;
+
 impl Replaces {
+    /// The dialog's Call-ID.
+    pub fn call_id(&self) -> &[u8] {
+        self.call_id.as_bytes()
+    }
+
+    /// The tag of the one who gets the INVITE.
+    pub fn to_tag(&self) -> &[u8] {
+        self.to_tag.as_bytes()
+    }
+
+    /// The tag of the one who is replaced.
+    pub fn from_tag(&self) -> &[u8] {
+        self.from_tag.as_bytes()
+    }
+
+    /// Whether only a dialog is meant that isn't answered yet.
+    pub fn early_only(&self) -> bool {
+        self.early_only
+    }
+
     /// Reads a header's value. Parameters that are none of its own are left out.
     pub fn parse(value: &[u8]) -> Option<Self> {
         let value = std::str::from_utf8(value).ok()?;

@@ -9,10 +9,10 @@ pub const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO,
 
 /// Option tags that we understand, for `Supported`: acknowledged provisional responses (RFC 3262), REFER without a
 /// subscription (RFC 4488), session timers (RFC 4028).
-pub const SUPPORTED: &str = "100rel, norefersub, timer";
+pub const SUPPORTED: &str = "100rel, norefersub, replaces, timer";
 
 /// Those of a request whose provisional responses we don't acknowledge: they could hold an offer, or there are none.
-pub const SUPPORTED_UNACKNOWLEDGED: &str = "norefersub, timer";
+pub const SUPPORTED_UNACKNOWLEDGED: &str = "norefersub, replaces, timer";
 
 /// Whether we understand an option tag.
 pub fn understands(tag: &[u8]) -> bool {

@@ -1,6 +1,7 @@
 //! The call machine driven by hand (`flows`; `early`: before the answer; `sessions`: what passes between joined legs;
 //! `referrals`: transfers by REFER; `announcements`: what is said before one; `attended`: with the agent's own call;
-//! `identities`: who is shown to be calling, `stir`: signed) and at random (`properties`).
+//! `replacements`: who comes in the place of a human; `identities`: who is shown to be calling, `stir`: signed) and at random
+//! (`properties`).
 
 mod announcements;
 mod attended;
@@ -9,6 +10,7 @@ mod flows;
 mod identities;
 mod properties;
 mod referrals;
+mod replacements;
 mod sessions;
 mod stir;
 mod tables;

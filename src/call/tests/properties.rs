@@ -11,13 +11,17 @@ fn possible(world: &World) -> Vec<(LegKey, u8)> {
     let mut events = Vec::new();
     for (key, leg) in &world.legs {
         let mut add = |kinds: &[u8]| events.extend(kinds.iter().map(|kind| (*key, *kind)));
+        let (called_us, called) = (leg.dial.is_none(), *key != LegKey::Caller);
         match (key, leg.state) {
             (_, State::Over) => {}
-            (LegKey::Caller, State::Calling) => add(&[0]),
-            (LegKey::Caller, _) if !leg.acked && leg.state == State::Answered => add(&[1, 2, 4]),
+            (_, State::Calling) if called_us => add(&[0]),
+            (_, State::Answered) if called_us && !leg.acked => add(&[1, 2, 4]),
             (LegKey::Dialled(_), State::Calling | State::Ringing) => add(&[5, 6, 7, 8, 9, 10, 20, 30]),
             (_, State::HungUp) => add(&[3]),
             (_, _) => add(&[2, 11, 12, 13, 14, 15, 19, 27, 28, 29, 32]),
+        }
+        if called && matches!(leg.state, State::Answered | State::HungUp) {
+            events.push((*key, 33));
         }
         if leg.referred && leg.state == State::Answered {
             events.extend((21..27).map(|kind| (*key, kind)));
@@ -105,6 +109,10 @@ fn happen(world: &mut World, leg: LegKey, kind: u8, step: usize) {
             return;
         }
         127 => return world.input(Input::Command(Command::End)),
+        33 => {
+            world.replace(leg, sdp(&name).filter(|_| !step.is_multiple_of(7)));
+            return;
+        }
         130 => return world.said(Ok(())),
         131 => return world.said(Err("the hook answered 500")),
         // About something that was said before.

@@ -170,6 +170,7 @@ impl World {
             date: None,
             headers: Vec::new(),
             reliability: Reliability::Unknown,
+            replaces: None,
             offer: sdp("caller"),
         };
         change(&mut incoming);
@@ -268,6 +269,14 @@ impl World {
         self.input(Input::Leg(leg, event));
     }
 
+    /// Another phone calls to take the place of a leg; returns its own.
+    pub(super) fn replace(&mut self, old: LegKey, offer: Option<Body>) -> LegKey {
+        let new = self.call.new_leg();
+        assert!(self.legs.insert(new, FakeLeg::new(None)).is_none());
+        self.input(Input::Replaces { new, old, offer });
+        new
+    }
+
     pub(super) fn refer(&mut self, leg: LegKey, user: &str) -> RequestId {
         self.refer_replacing(leg, user, None)
     }
@@ -310,12 +319,14 @@ impl World {
         // What ends a message: it was heard or not, it takes too long, whoever says it or hears it is gone.
         let ends = match &input {
             Input::Said(utterance, _) => self.saying == Some(*utterance),
-            Input::Timer(Timer::Message) | Input::Command(Command::End) => true,
+            Input::Timer(Timer::Message) => true,
             Input::Leg(leg, LegEvent::Ended(_)) => *leg == CALLER || self.spoken_by == Some(*leg),
             _ => false,
         };
         self.saying.take_if(|_| ends);
         let effects = self.call.step(input, context(self.now, &self.index, &self.carried));
+        // The end of the call ends it, whatever brought that about.
+        self.saying.take_if(|_| self.call.end_reason().is_some());
         self.carry_out(effects);
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::Shard;
 use crate::gateway::snapshot::{Credential, Snapshot};
 use crate::routing::decide::{Answer, AnswerRefusal};
-use crate::routing::table::CredentialId;
+use crate::routing::table::{CredentialId, ObjectKey, TrunkEntry};
 use crate::sip::challenger::{Challenger, Judged};
 use crate::sip::event::IncomingCall;
 use crate::sip::rate::Sources;
@@ -55,8 +55,15 @@ pub(super) struct NotAdmitted {
 }
 
 impl NotAdmitted {
-    fn new(code: u16, label: &'static str, why: impl ToString) -> Self {
+    pub(super) fn new(code: u16, label: &'static str, why: impl ToString) -> Self {
         Self { code, headers: Vec::new(), why: Some((label, why.to_string())) }
+    }
+
+    /// The login is gone that callers would be asked for.
+    fn without_login(trunk: &ObjectKey) -> Self {
+        let why = format!("trunk {trunk} authenticates callers, but its credentialsSecretRef is missing");
+        let headers = vec![("Retry-After", RETRY_AFTER.to_owned())];
+        Self { headers, ..Self::new(503, "unauthorized", why) }
     }
 }
 
@@ -79,14 +86,7 @@ impl Shard {
                 Some(Some(credential)) => {
                     self.proven(incoming, snapshot, [((), credential)]).map(|()| answer)
                 }
-                Some(None) => {
-                    let trunk = answer.trunk();
-                    let why = format!(
-                        "trunk {trunk} authenticates callers, but its credentialsSecretRef is missing"
-                    );
-                    let headers = vec![("Retry-After", RETRY_AFTER.to_owned())];
-                    Err(NotAdmitted { headers, ..NotAdmitted::new(503, "unauthorized", why) })
-                }
+                Some(None) => Err(NotAdmitted::without_login(answer.trunk())),
             },
             Err(AnswerRefusal::UnknownSource(_)) if index.by_digest().next().is_some() => {
                 let logins = index.by_digest().filter_map(|(trunk, credential)| Some((trunk, credential?)));
@@ -94,6 +94,26 @@ impl Shard {
                 Ok(dialled(incoming, |called| index.who_answers_over(trunk, called))?)
             }
             Err(refusal) => Err(refusal.into()),
+        }
+    }
+
+    /// Whether a call is let in over this trunk, whatever it wants: it comes in the place of a leg that the trunk carries.
+    pub(super) fn admit_over(
+        &self,
+        incoming: &IncomingCall,
+        snapshot: &Snapshot,
+        key: &ObjectKey,
+        trunk: &TrunkEntry,
+    ) -> Result<(), NotAdmitted> {
+        let from_anywhere = trunk.authenticates && trunk.allowed_sources.is_empty();
+        if !from_anywhere && !trunk.admits(incoming.flow.peer.ip()) {
+            let why = format!("its source is not in inbound.allowedSources of trunk {key}");
+            return Err(NotAdmitted::new(403, "may-not-replace", why));
+        }
+        match &trunk.credential {
+            _ if !trunk.authenticates => Ok(()),
+            Some(credential) => self.proven(incoming, snapshot, [((), credential)]),
+            None => Err(NotAdmitted::without_login(key)),
         }
     }
 

@@ -33,7 +33,11 @@ pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, inbound: &Inbound, now
     if core.servers.is_merged(merged, inbound.key) {
         return core.reply(inbound, 482, &[]);
     }
-    if core.opening == Opening::Draining {
+    let replaced = match replaced(legs, core, &inbound.request.headers) {
+        Ok(replaced) => replaced,
+        Err(code) => return core.reply(inbound, code, &[]),
+    };
+    if core.opening == Opening::Draining && replaced.is_none() {
         return core.elsewhere(inbound);
     }
     if core.live >= core.config.max_legs {
@@ -59,7 +63,26 @@ pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, inbound: &Inbound, now
     leg.reliable = Reliable::new(reliability(&inbound.request.headers));
     core.remember(leg.id, inbound, head, Some(merged), now);
     core.provisional(inbound.key, leg.id, &Reply::code(100, true));
-    core.tell(leg, LegEvent::Incoming(Box::new(incoming_call(inbound))));
+    let call = IncomingCall { replaces: replaced, ..incoming_call(inbound) };
+    core.tell(leg, LegEvent::Incoming(Box::new(call)));
+}
+
+/// The leg in whose place an INVITE comes, if it says so; or the code with which it is refused (RFC 3891 §3). Our tag is the one
+/// that we gave that leg, the other its peer's; a dialog that isn't answered yet is none that can be replaced here.
+fn replaced(
+    legs: &mut Slab<Box<Leg>>,
+    core: &Core,
+    headers: &Headers,
+) -> Result<Option<crate::sip::event::LegId>, u16> {
+    let Some(replaces) = read::replaces(headers).map_err(|_| 400_u16)? else { return Ok(None) };
+    let id = core.identity.leg_of_token(replaces.to_tag()).ok_or(481_u16)?;
+    let is_with = |leg: &&mut Box<Leg>| leg.dialog.is_with(replaces.call_id(), replaces.from_tag());
+    match legs.get_mut(id).filter(is_with).ok_or(481_u16)?.phase {
+        Phase::Calling | Phase::Ringing => Err(481),
+        Phase::Over => Err(603),
+        Phase::Unacknowledged | Phase::Confirmed if replaces.early_only() => Err(486),
+        Phase::Unacknowledged | Phase::Confirmed => Ok(Some(id)),
+    }
 }
 
 /// The dialog that our answer will make (RFC 3261 §12.1.1).
@@ -110,6 +133,7 @@ fn incoming_call(inbound: &Inbound) -> IncomingCall {
         date: read::text(headers, &sipx_sip::HeaderName::Date),
         headers: read::passed_headers(headers),
         reliability: reliability(headers),
+        replaces: None,
         offer: content::offer(request),
     }
 }

@@ -11,6 +11,7 @@ mod passed_on;
 mod races;
 mod refer;
 mod reliable;
+mod replaces;
 mod session_timers;
 mod setup;
 mod within;

@@ -81,6 +81,12 @@ impl Side {
         Self { peer, gateway, ours, theirs, call_id, target, cseq: 0, sent: 0, known: HashSet::new() }
     }
 
+    /// Its dialog, as a Replaces names it to the gateway.
+    pub(super) fn dialog(&self) -> String {
+        let tag = |party: &str| party.rsplit(";tag=").next().unwrap_or_default().to_owned();
+        format!("{};to-tag={};from-tag={}", self.call_id, tag(&self.theirs), tag(&self.ours))
+    }
+
     /// Sends a request with these header lines; an ACK has the number of the request before.
     pub(super) async fn request(&mut self, method: &str, lines: &str, body: &str) {
         if method != "ACK" {

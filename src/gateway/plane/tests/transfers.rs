@@ -250,3 +250,49 @@ async fn an_agent_hands_its_own_call_with_the_human_over_and_no_other_header() {
     assert_eq!(invite.values("Replaces"), ["c7@pbx;to-tag=human;from-tag=agent"]);
     assert!(!invite.text.contains("evil") && !invite.text.contains("X-Evil"), "{}", invite.text);
 }
+
+fn in_place_of(side: &Side) -> String {
+    format!("Require: replaces\r\nReplaces: {}\r\n", side.dialog())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_takes_the_place_of_an_agent() {
+    let hook = Hook::serve().await;
+    let mut scene = Scene::new(&hook.url).await;
+    for (call_id, side) in [("of-the-agent", &scene.agent), ("of-the-caller", &scene.caller)] {
+        let mut stranger = Side::caller(scene.stage.address).await.in_call(call_id);
+        stranger.request("INVITE", &in_place_of(side), &sdp("stranger", "sendrecv")).await;
+        stranger.receive("SIP/2.0 403").await;
+    }
+    scene.settled().await;
+    assert_eq!(scene.stage.plane.live_calls(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_of_the_trunk_takes_the_place_of_the_human() {
+    let mut hook = Hook::serve().await;
+    let mut scene = Scene::new(&hook.url).await;
+    scene.refer().await;
+    hook.asked().await.answer(200);
+    let invite = scene.human.receive("INVITE").await;
+    scene.human.answer(&invite, 200, "", &sdp("human", "sendrecv")).await;
+    scene.human.receive("ACK").await;
+    let moved = scene.caller.receive("INVITE").await;
+    scene.caller.answer(&moved, 200, "", &sdp("caller", "sendrecv")).await;
+    scene.caller.receive("ACK").await;
+    scene.transferred().await;
+
+    let mut colleague = Side::caller(scene.stage.address).await.in_call("colleague");
+    colleague.request("INVITE", &in_place_of(&scene.human), &sdp("colleague", "sendrecv")).await;
+    let moved = scene.caller.receive("INVITE").await;
+    assert!(moved.body().contains("o=") && moved.direction() == "sendrecv", "{}", moved.body());
+    scene.caller.answer(&moved, 200, "", &sdp("caller", "sendrecv")).await;
+    colleague.receive("SIP/2.0 200").await;
+    colleague.request("ACK", "", "").await;
+    let bye = scene.human.receive("BYE").await;
+    scene.human.answer(&bye, 200, "", "").await;
+    colleague.request("INFO", "", "5").await;
+    scene.caller.receive("INFO").await;
+    colleague.request("BYE", "", "").await;
+    scene.caller.receive("BYE").await;
+}

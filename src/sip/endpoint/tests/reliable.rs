@@ -151,7 +151,7 @@ fn a_new_offer_before_the_answer_is_refused_and_the_call_goes_on() {
 fn calling_p(net: &mut Net) -> (LegId, Request) {
     let leg = net.act(A, |a, now| a.invite(call_to(P), now));
     let invite = net.request("INVITE");
-    assert_eq!(header(&invite, &HeaderName::Supported), "100rel, norefersub, timer");
+    assert_eq!(header(&invite, &HeaderName::Supported), "100rel, norefersub, replaces, timer");
     (leg, invite)
 }
 
@@ -205,7 +205,7 @@ fn an_invite_without_an_offer_says_nothing_of_it() {
     let mut net = Net::new();
     let offerless = crate::sip::event::OutgoingInvite { offer: None, ..call_to(P) };
     net.act(A, |a, now| a.invite(offerless, now));
-    assert_eq!(header(&net.request("INVITE"), &HeaderName::Supported), "norefersub, timer");
+    assert_eq!(header(&net.request("INVITE"), &HeaderName::Supported), "norefersub, replaces, timer");
 }
 
 #[test]
