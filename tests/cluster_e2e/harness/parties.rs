@@ -58,6 +58,7 @@ impl Scene {
     ) -> Sipp {
         let (directory, host) = (&*self.directory, self.host());
         let calls = format!("{}-{name}-", self.namespace);
+        let scenario = &format!("cluster_e2e/sipp/{scenario}");
         Sipp::start(Setup { name, scenario, directory, host, transport, calls, args, messages })
     }
 }

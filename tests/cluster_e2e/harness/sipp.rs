@@ -1,4 +1,4 @@
-//! SIPp as a party of a call: a scenario of `sipp/` that runs, is told things and tells what it saw.
+//! SIPp as a party of a call: a scenario that runs, is told things and tells what it saw.
 
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -27,7 +27,7 @@ pub struct Sipp {
 pub struct Setup<'a> {
     /// Its name in this test.
     pub name: &'a str,
-    /// The scenario, without `.xml`.
+    /// The scenario: a path below `tests`, without `.xml`.
     pub scenario: &'a str,
     /// Where its files go.
     pub directory: &'a Path,
@@ -66,8 +66,7 @@ impl Sipp {
     pub fn start(setup: Setup<'_>) -> Self {
         let Setup { name, scenario, directory, host, transport, calls, args, messages } = setup;
         let (port, media) = (free_port(host), free_port(host));
-        let scenario =
-            Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/cluster_e2e/sipp/{scenario}.xml"));
+        let scenario = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/{scenario}.xml"));
         let file = |kind: &str| directory.join(format!("{name}.{kind}"));
         let (log, errors, trace) = (file("log"), file("errors"), file("messages"));
         let mut all: Vec<String> = vec![

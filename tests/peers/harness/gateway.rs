@@ -1,0 +1,129 @@
+//! One gateway process, as a pod that restarts while no API server can be reached: it starts from its disk copy, which is
+//! written here with the product's own types.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use voicedock::gateway::disk::Disk;
+use voicedock::gateway::snapshot::{Credential, Parts, Piece};
+use voicedock::routing::slice;
+use voicedock::routing::table::{CredentialId, Table};
+
+use super::control::Control;
+use super::network::GATEWAY;
+use super::process::Process;
+use super::wait::{SOON, until};
+
+/// Where it takes SIP over UDP and TCP, and over TLS.
+pub const SIP: (u16, u16) = (5060, 5061);
+
+const HTTP: u16 = 8080;
+const KEY: &str = "the-key";
+/// What it logs: nothing of the API server that it can't find.
+const LOGS: &str = "voicedock=info,voicedock::gateway::table=off,voicedock::gateway::acknowledge=off,\
+                    voicedock::gateway::peers=off";
+/// Longest wait for an answer over HTTP.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A gateway process.
+pub struct Gateway {
+    _process: Process,
+}
+
+/// What a gateway is told.
+pub struct Setup {
+    /// Its table.
+    pub table: Value,
+    /// What its trunks' credentials are.
+    pub credentials: BTreeMap<CredentialId, Credential>,
+    /// Seconds that it waits for its calls when it is told to stop.
+    pub drain_seconds: u32,
+}
+
+impl Gateway {
+    /// Starts it and waits until it takes calls.
+    pub fn start(directory: &Path, setup: Setup) -> Self {
+        let file = |name: &str| directory.join(name).display().to_string();
+        let written = fs::create_dir_all(directory.join("keys"))
+            .and_then(|()| fs::write(directory.join("keys/key"), KEY))
+            .and_then(|()| fs::write(directory.join("kubeconfig"), nowhere().to_string()));
+        written.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
+        let mut disk = Disk::new(directory.join("state"), "voice/default");
+        disk.save(&parts(setup.table, setup.credentials)).expect("the disk copy can be written");
+        let (open, secured) = SIP;
+        let args = [
+            format!("KUBECONFIG={}", file("kubeconfig")),
+            format!("RUST_LOG={LOGS}"),
+            env!("CARGO_BIN_EXE_voicedock").to_owned(),
+            "gateway".to_owned(),
+            "--pod-name=gw-1".to_owned(),
+            "--pod-uid=uid-of-gw-1".to_owned(),
+            "--pod-namespace=voice".to_owned(),
+            format!("--pod-ip={GATEWAY}"),
+            "--gateway=default".to_owned(),
+            format!("--listeners=udp:{open},tcp:{open},tls:{secured}"),
+            format!("--http={GATEWAY}:{HTTP}"),
+            format!("--state={}", file("state")),
+            format!("--api-keys={}", file("keys")),
+            format!("--certificates={}", file("certificates")),
+            format!("--drain-seconds={}", setup.drain_seconds),
+        ];
+        let process = Process::start("gateway", directory, "env", &args, Vec::new());
+        let gateway = Self { _process: process };
+        until("the gateway is ready", SOON, || match gateway.get("/readyz") {
+            Some((200, _)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        gateway
+    }
+
+    /// Call control.
+    pub fn control(&self) -> Control {
+        Control::new(GATEWAY, KEY)
+    }
+
+    fn get(&self, path: &str) -> Option<(u16, String)> {
+        let address = SocketAddr::from((GATEWAY, HTTP));
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    }
+}
+
+/// An API server that isn't there.
+fn nowhere() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "nowhere",
+        "clusters": [{ "name": "nowhere", "cluster": { "server": "http://127.0.0.1:9" } }],
+        "users": [{ "name": "nobody", "user": {} }],
+        "contexts": [{ "name": "nowhere", "context": { "cluster": "nowhere", "user": "nobody" } }],
+    })
+}
+
+/// A table as a gateway fetches it.
+fn parts(table: Value, credentials: BTreeMap<CredentialId, Credential>) -> Parts {
+    let table: Table = serde_json::from_value(table).expect("it is a table");
+    let slices = slice::cut(&table);
+    Parts {
+        generation: 1,
+        hash: slice::table_hash(slices.iter().map(|slice| &*slice.hash)),
+        slices: (slices.into_iter())
+            .map(|slice| Piece {
+                name: format!("default-{}-{}", slice.part, slice.hash),
+                hash: slice.hash,
+                content: serde_json::value::to_raw_value(&slice.content).expect("it is JSON").into(),
+            })
+            .collect(),
+        credentials,
+    }
+}
