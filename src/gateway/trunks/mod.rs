@@ -7,8 +7,8 @@
 //! goes changes no status; what a pod no longer keeps it goes on reporting until the new owner does.
 //!
 //! A registration that moves is not taken back by the pod that had it: all pods that share an advertised address share the
-//! binding, and the new owner's REGISTER renews it. Only one that names the pod's own address goes with the pod, and one
-//! that no trunk asks for any more is taken back.
+//! binding, and the new owner's REGISTER renews it. Only one that names the pod's own address goes with the pod, when it
+//! begins to drain, whoever else there is; and one that no trunk asks for any more is taken back.
 
 mod probe;
 mod registration;
@@ -205,16 +205,26 @@ impl Keeper {
             self.left.extend(kept.report(now).map(|report| (key.clone(), (report, now))));
             let entry = trunks.get(&key).filter(|entry| entry.register_seconds.is_some());
             if entry.is_none() || self.shared.is_alone_at_its_address(kept.entry.transport.into()) {
-                self.withdraw(kept);
+                self.withdraw(&mut kept);
             }
         }
+        let leaves = |shared: &Shared, entry: &TrunkEntry| {
+            seen.draining && shared.is_alone_at_its_address(entry.transport.into())
+        };
         for (key, entry) in wanted {
             let address = entry.address();
             let left = self.left.remove(&key).map(|(report, _)| report);
+            let leaves = leaves(&self.shared, &entry);
             let kept = match self.kept.remove(&key) {
-                Some(kept) if kept.entry.is_kept_like(&entry) => Some(kept),
-                Some(kept) if kept.entry.address() != address || entry.register_seconds.is_none() => {
-                    self.withdraw(kept);
+                Some(mut kept) if kept.entry.is_kept_like(&entry) => {
+                    if leaves {
+                        self.stop(&mut kept, Job::Register);
+                        self.withdraw(&mut kept);
+                    }
+                    Some(kept)
+                }
+                Some(mut kept) if kept.entry.address() != address || entry.register_seconds.is_none() => {
+                    self.withdraw(&mut kept);
                     None
                 }
                 _ => None,
@@ -227,7 +237,7 @@ impl Keeper {
                     let interval = Duration::from_secs(seconds.into());
                     Probe::new(interval, inherited, now)
                 });
-                let registration = entry.register_seconds.and_then(|seconds| {
+                let registration = entry.register_seconds.filter(|_| !leaves).and_then(|seconds| {
                     let authority = authority(&entry, &seen.snapshot)?;
                     let hosts = 1 + entry.failover.as_ref().map_or(0, |failover| failover.hosts.len());
                     Some(Registration::new(seconds, hosts, self.outside.unique(), authority, now))
@@ -387,10 +397,10 @@ impl Keeper {
     }
 
     /// Takes a binding back. Whether that is heard is not waited for: it ends by itself.
-    fn withdraw(&mut self, kept: Kept) {
+    fn withdraw(&mut self, kept: &mut Kept) {
         let now = self.now();
         let user = user(&kept.entry, &self.shared.snapshot.load());
-        let Some((flow, asking)) = kept.registration.and_then(Registration::withdraw) else { return };
+        let Some((flow, asking)) = kept.registration.take().and_then(Registration::withdraw) else { return };
         let target = requests::registrar(&kept.entry, asking.host);
         let local = self.outside.local().of(flow.transport).to_string();
         let request = requests::register(&kept.entry, &target, flow, &local, &user, asking);
