@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::hash::Hasher;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use siphasher::sip::SipHasher24;
 use sipx_sip::{HeaderName, Limits, Message, Request};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::mpsc;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
@@ -65,6 +65,8 @@ pub(super) struct Sockets {
     guard: Guard,
     closing: CancellationToken,
     instance: Instance,
+    /// The pod's own address.
+    ip: IpAddr,
     /// Who gets the requests of dialogs that are not ours.
     peers: Arc<ArcSwap<Peers>>,
     /// What is written into requests that go on to their owner.
@@ -86,7 +88,7 @@ pub(super) struct Bound {
 /// Who this pod is, and who its neighbours are.
 pub(super) struct PodAddress {
     /// The pod's own address: forwarded requests are answered to it.
-    pub(super) ip: std::net::IpAddr,
+    pub(super) ip: IpAddr,
     pub(super) instance: Instance,
     pub(super) peers: Arc<ArcSwap<Peers>>,
     /// To whom connections over TLS are made.
@@ -152,6 +154,7 @@ impl Sockets {
             guard: pod.guard,
             closing,
             instance: pod.instance,
+            ip: pod.ip,
             peers: pod.peers,
             our_via,
             questions: Questions::default(),
@@ -286,7 +289,7 @@ impl Sockets {
         receiver: mpsc::Receiver<Bytes>,
     ) {
         let connecting = async {
-            let stream = TcpStream::connect(flow.peer).await?;
+            let stream = self.stream_from_here(flow.peer).await?;
             let _ = stream.set_nodelay(true);
             let Transport::Tls(peer) = flow.transport else { return Ok(Connected::Plain(stream)) };
             // Whoever connected to us is gone: we know no name by which to find them.
@@ -308,6 +311,15 @@ impl Sockets {
         tracing::warn!("no connection to {} over {transport}: {failed}", flow.peer);
         self.forget_stream(flow, &sender);
         self.failed(flow);
+    }
+
+    /// Connects from the pod's own address, as datagrams come from it: peers may let in no other.
+    async fn stream_from_here(&self, peer: SocketAddr) -> io::Result<TcpStream> {
+        let socket = if peer.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
+        if self.ip.is_ipv6() == peer.is_ipv6() {
+            socket.bind(SocketAddr::new(self.ip, 0))?;
+        }
+        socket.connect(peer).await
     }
 
     /// Reads and writes until the stream ends. One that was accepted is read as fast as its source may send.
