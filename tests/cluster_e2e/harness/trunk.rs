@@ -25,9 +25,9 @@ impl Trunk {
         let port = free_port(host);
         let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cluster_e2e/kamailio/trunk.cfg");
         let own = SocketAddr::from((host, port));
-        let phone = [("_PHONE_", format!("{host}:{phone}"))];
+        let words = [("_PHONE_", format!("{host}:{phone}")), ("_ALGORITHM_", "MD5".to_owned())];
         let process =
-            kamailio::start("trunk", directory, &config, own, &phone, &Memory { shared: 16, own: 4 });
+            kamailio::start("trunk", directory, &config, own, &words, &Memory { shared: 16, own: 4 });
         Self { port, _process: process }
     }
 }

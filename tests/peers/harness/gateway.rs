@@ -32,7 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A gateway process.
 pub struct Gateway {
-    _process: Process,
+    /// It.
+    pub process: Process,
 }
 
 /// What a gateway is told.
@@ -74,7 +75,7 @@ impl Gateway {
             format!("--drain-seconds={}", setup.drain_seconds),
         ];
         let process = Process::start("gateway", directory, "env", &args, Vec::new());
-        let gateway = Self { _process: process };
+        let gateway = Self { process };
         until("the gateway is ready", SOON, || match gateway.get("/readyz") {
             Some((200, _)) => Ok(()),
             other => Err(format!("{other:?}")),
@@ -85,6 +86,17 @@ impl Gateway {
     /// Call control.
     pub fn control(&self) -> Control {
         Control::new(GATEWAY, KEY)
+    }
+
+    /// Its metrics, as a scraper sees them.
+    pub fn metrics(&self) -> String {
+        self.get("/metrics").map(|(_, body)| body).unwrap_or_default()
+    }
+
+    /// Waits for it to end by itself.
+    pub fn ends_well(&mut self) {
+        let status = self.process.end(SOON).unwrap_or_else(|late| panic!("{late}"));
+        assert!(status.success(), "the gateway ended with {status}");
     }
 
     fn get(&self, path: &str) -> Option<(u16, String)> {

@@ -75,6 +75,11 @@ impl Stage {
         self.gateway.as_ref().expect("the stage is open")
     }
 
+    /// The gateway, for its end.
+    pub fn gateway_mut(&mut self) -> &mut Gateway {
+        self.gateway.as_mut().expect("the stage is open")
+    }
+
     /// Call control.
     pub fn control(&self) -> Control {
         self.gateway().control()

@@ -1,0 +1,186 @@
+//! What each leg does for itself and passes on to the other one, with PJSUA2 on both sides: reliable provisional responses
+//! (RFC 3262), session timers (RFC 4028), changes of the session (RFC 3261 §14, RFC 3311), INFO.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::gateway::SIP;
+use crate::harness::network::{AGENT, CARRIER, GATEWAY, Loss};
+use crate::harness::phone::{Message, PORT, Phone};
+use crate::harness::stage::{CALLER, NUMBER, Office, Stage};
+use crate::harness::wait::{SOON, until_true};
+
+/// Half of the shortest session there is, when it is refreshed; and when one ends that isn't. With time to spare.
+const REFRESHED: Duration = Duration::from_secs(55);
+const ENDED: Duration = Duration::from_secs(75);
+
+/// Two phones with the gateway between them.
+struct Line {
+    caller: Phone,
+    agent: Phone,
+    /// Held as long as they talk.
+    _stage: Stage,
+}
+
+impl Line {
+    /// A caller who has dialled the number of an agent who doesn't answer by itself.
+    fn dialled(mut stage: Stage, caller: &[&str], agent: &[&str], office: Office) -> Self {
+        let agent = Phone::start(&stage, "agent", AGENT, "agent", agent);
+        stage.open(Office { agent: PORT, ..office });
+        let caller = Phone::start(&stage, "caller", CARRIER, CALLER, caller);
+        caller.tell(&format!("dial sip:{NUMBER}@{GATEWAY}:{}", SIP.0));
+        Self { caller, agent, _stage: stage }
+    }
+
+    /// A caller with an agent who has answered.
+    fn answered(stage: Stage, caller: &[&str], agent: &[&str], office: Office) -> Self {
+        let agent = [agent, &["--willing"]].concat();
+        let line = Self::dialled(stage, caller, &agent, office);
+        line.are_connected();
+        line
+    }
+
+    fn are_connected(&self) {
+        self.caller.sees(&["phone: state CONFIRMED"]);
+        self.agent.sees(&["phone: state CONFIRMED"]);
+    }
+
+    fn hangs_up(&self) {
+        self.caller.tell("hangup");
+        for phone in [&self.caller, &self.agent] {
+            phone.sees(&["phone: state DISCONNECTED"]);
+        }
+    }
+}
+
+fn is(message: &Message, sent: bool, start: &str, method: &str) -> bool {
+    message.sent == sent
+        && message.start().starts_with(start)
+        && message.header("CSeq").is_some_and(|cseq| cseq.ends_with(method))
+}
+
+fn both_sides_insist_on_reliable_ringing_and_get_it(stage: Stage) {
+    let insists = ["--prack=mandatory"];
+    let line = Line::dialled(stage, &insists, &insists, Office::default());
+    line.agent.sees(&["phone: incoming"]);
+    line.agent.tell("ring");
+    let ringing = |message: &Message| is(message, false, "SIP/2.0 180", "INVITE");
+    let ringing = line.caller.message("it hears that it rings", ringing);
+    assert!(ringing.header("RSeq").is_some(), "reliably: {ringing:?}");
+    line.caller.message("its PRACK is answered", |message| is(message, false, "SIP/2.0 200", "PRACK"));
+    line.agent.message("it is sent a PRACK", |message| is(message, false, "PRACK", "PRACK"));
+    line.agent.tell("answer");
+    line.are_connected();
+    line.hangs_up();
+}
+
+fn a_caller_who_holds_the_call_and_goes_on_is_followed(stage: Stage) {
+    let line = Line::answered(stage, &[], &[], Office::default());
+    for (command, offered, answered) in
+        [("hold", "a=sendonly", "a=recvonly"), ("unhold", "a=sendrecv", "a=sendrecv")]
+    {
+        let before = line.caller.messages().len();
+        line.caller.tell(command);
+        line.agent
+            .message(command, |message| is(message, false, "INVITE", "INVITE") && message.has_line(offered));
+        let heard =
+            |message: &Message| is(message, false, "SIP/2.0 200", "INVITE") && message.has_line(answered);
+        until_true(&format!("{command} is answered"), SOON, || {
+            line.caller.messages().iter().skip(before).any(heard)
+        });
+    }
+    line.hangs_up();
+}
+
+fn an_agent_that_holds_the_call_is_followed(stage: Stage) {
+    let line = Line::answered(stage, &[], &[], Office::default());
+    line.agent.tell("hold");
+    line.caller.message("it is held", |message| {
+        is(message, false, "INVITE", "INVITE") && message.has_line("a=sendonly")
+    });
+    line.agent.message("it is told so", |message| {
+        is(message, false, "SIP/2.0 200", "INVITE") && message.has_line("a=recvonly")
+    });
+    line.hangs_up();
+}
+
+fn an_update_of_the_session_is_answered(stage: Stage) {
+    let line = Line::answered(stage, &[], &[], Office::default());
+    line.caller.tell("update");
+    let answer = |message: &Message| is(message, false, "SIP/2.0 200", "UPDATE");
+    let answer = line.caller.message("UPDATE is answered", answer);
+    assert_eq!(answer.header("Content-Type"), Some("application/sdp"), "{answer:?}");
+    line.hangs_up();
+}
+
+fn a_digit_that_is_pressed_reaches_the_other_side(stage: Stage) {
+    let line = Line::answered(stage, &[], &[], Office::default());
+    line.caller.tell("dtmf 5");
+    line.agent.sees(&["phone: dtmf 5"]);
+    line.agent.tell("dtmf 7");
+    line.caller.sees(&["phone: dtmf 7"]);
+    line.hangs_up();
+}
+
+fn a_caller_who_wants_too_short_a_session_is_told_which_is_long_enough(stage: Stage) {
+    let more =
+        json!({ "trunks": { "acme/carrier": { "sessionTimer": { "minSeconds": 120, "seconds": 600 } } } });
+    let office = Office { more, ..Office::default() };
+    let line = Line::answered(stage, &["--timer=required", "--seconds=90"], &[], office);
+    let refused = line.caller.message("it is refused", |message| is(message, false, "SIP/2.0 422", "INVITE"));
+    assert_eq!(refused.header("Min-SE"), Some("120"));
+    let agreed = line.caller.message("it is answered", |message| is(message, false, "SIP/2.0 200", "INVITE"));
+    assert_eq!(agreed.header("Session-Expires"), Some("120;refresher=uas"));
+    assert!(agreed.header("Require").is_some_and(|require| require.contains("timer")), "{agreed:?}");
+    line.hangs_up();
+}
+
+fn an_agent_that_wants_a_longer_session_gets_it(stage: Stage) {
+    let line =
+        Line::answered(stage, &[], &["--timer=required", "--min=2000", "--seconds=3000"], Office::default());
+    let refused = |message: &Message| is(message, true, "SIP/2.0 422", "INVITE");
+    assert_eq!(line.agent.message("it refuses", refused).header("Min-SE"), Some("2000"));
+    let asked = |message: &Message| {
+        is(message, false, "INVITE", "INVITE") && message.header("Min-SE") == Some("2000")
+    };
+    let asked = line.agent.message("it is asked again", asked);
+    assert_eq!(asked.header("Session-Expires"), Some("2000"));
+    line.hangs_up();
+}
+
+flows! {
+    both_sides_insist_on_reliable_ringing_and_get_it,
+    a_caller_who_holds_the_call_and_goes_on_is_followed,
+    an_agent_that_holds_the_call_is_followed,
+    an_update_of_the_session_is_answered,
+    a_digit_that_is_pressed_reaches_the_other_side,
+    a_caller_who_wants_too_short_a_session_is_told_which_is_long_enough,
+    an_agent_that_wants_a_longer_session_gets_it,
+}
+
+#[test]
+fn a_session_is_refreshed_at_half_of_its_time() {
+    let stage = Stage::new(Loss::None);
+    let line = Line::answered(stage, &["--timer=required", "--seconds=90"], &[], Office::default());
+    let refresh = |message: &Message| {
+        !message.sent
+            && message.header("Session-Expires") == Some("90;refresher=uac")
+            && !message.start().starts_with("SIP/2.0")
+    };
+    let refresh = line.caller.message_within("it is asked to go on", REFRESHED, refresh);
+    let method = refresh.start().split(' ').next().unwrap_or_default().to_owned();
+    line.caller.message("it goes on", |message| is(message, true, "SIP/2.0 200", &method));
+    line.hangs_up();
+}
+
+#[test]
+fn a_caller_who_vanishes_is_noticed_when_the_session_ends() {
+    let stage = Stage::new(Loss::None);
+    let line = Line::answered(stage, &["--timer=required", "--seconds=90"], &[], Office::default());
+    let Line { caller, agent, _stage } = line;
+    caller.vanish();
+    let goodbye =
+        agent.message_within("it is told goodbye", ENDED, |message| is(message, false, "BYE", "BYE"));
+    assert!(goodbye.header("Reason").is_some(), "{goodbye:?}");
+}
