@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::harness::gateway::SIP;
-use crate::harness::network::{AGENT, CARRIER, GATEWAY, Loss};
+use crate::harness::network::{AGENT, CARRIER, GATEWAY, Loss, OFFICE};
 use crate::harness::phone::{Message, PORT, Phone};
-use crate::harness::stage::{CALLER, NUMBER, Office, Stage};
+use crate::harness::stage::{CALLER, NUMBER, Office, SALES, Stage};
 use crate::harness::wait::{SOON, until_true};
 
 /// Half of the shortest session there is, when it is refreshed; and when one ends that isn't. With time to spare.
@@ -149,12 +149,34 @@ fn an_agent_that_wants_a_longer_session_gets_it(stage: Stage) {
     line.hangs_up();
 }
 
+fn a_caller_with_everything_is_transferred_to_a_human_with_everything(stage: Stage) {
+    let everything = ["--prack=mandatory", "--timer=required", "--seconds=600"];
+    let ready = [&everything[..], &["--media=5000"]].concat();
+    let human = Phone::start(&stage, "human", OFFICE, SALES.0, &ready);
+    let office = Office { trunk: PORT, ..Office::default() };
+    let line = Line::answered(stage, &everything, &everything, office);
+    line.agent.tell(&format!("refer sip:{}@{GATEWAY}:{}", SALES.1, SIP.0));
+    human.sees(&["phone: incoming", CALLER]);
+    human.tell("ring");
+    human.message("its ringing is acknowledged", |message| is(message, false, "PRACK", "PRACK"));
+    human.tell("answer");
+    line.agent.sees(&["phone: transfer 200 OK final"]);
+    line.agent.sees(&["phone: state DISCONNECTED"]);
+    line.caller.message("it is moved", |message| {
+        is(message, false, "INVITE", "INVITE") && message.says("m=audio 5000 ")
+    });
+    human.sees(&["phone: state CONFIRMED"]);
+    human.tell("hangup");
+    line.caller.sees(&["phone: state DISCONNECTED"]);
+}
+
 flows! {
     both_sides_insist_on_reliable_ringing_and_get_it,
     a_caller_who_holds_the_call_and_goes_on_is_followed,
     an_agent_that_holds_the_call_is_followed,
     an_update_of_the_session_is_answered,
     a_digit_that_is_pressed_reaches_the_other_side,
+    a_caller_with_everything_is_transferred_to_a_human_with_everything,
     a_caller_who_wants_too_short_a_session_is_told_which_is_long_enough,
     an_agent_that_wants_a_longer_session_gets_it,
 }

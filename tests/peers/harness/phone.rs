@@ -45,6 +45,11 @@ impl Message {
         })
     }
 
+    /// Whether this stands in it.
+    pub fn says(&self, text: &str) -> bool {
+        self.text.contains(text)
+    }
+
     /// Whether a line of it, its body's included, is this.
     pub fn has_line(&self, line: &str) -> bool {
         self.text.lines().any(|found| found.trim() == line)
