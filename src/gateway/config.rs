@@ -16,9 +16,6 @@ use super::guard::Rates;
 use crate::sip::event::{TlsPeer, Transport};
 use crate::telemetry::LogArgs;
 
-/// The port of HTTP when nothing else is said.
-const HTTP_PORT: u16 = 8080;
-
 /// Run a SIP gateway: answers calls by the routing table that the operator publishes
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
@@ -60,9 +57,9 @@ pub struct Args {
     #[arg(long, env = "VOICEDOCK_DRAIN_SECONDS", value_name = "SECONDS", default_value_t = 3600,
         value_parser = clap::value_parser!(u32).range(0..=86_400))]
     pub drain_seconds: u32,
-    /// Where HTTP is heard: health, metrics, call control [default: port 8080 of every address]
-    #[arg(long, env = "VOICEDOCK_HTTP", value_name = "ADDRESS")]
-    pub http: Option<SocketAddr>,
+    /// Where HTTP is heard (health, metrics, call control): ip:port, or :port of every address
+    #[arg(long, env = "VOICEDOCK_HTTP", value_name = "ADDRESS", default_value = ":8080")]
+    pub http: HttpAddress,
     /// Directory whose files are the bearer keys of call control, a mounted Secret; 401 to everybody if there is none
     #[arg(
         long,
@@ -169,6 +166,13 @@ pub struct HostPort {
     pub port: u16,
 }
 
+/// `ip:port`, or `:port` of every address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpAddress {
+    ip: Option<IpAddr>,
+    port: u16,
+}
+
 /// `udp:5060,tcp:5060`: at least one, no transport twice on one port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listeners(Vec<(Transport, u16)>);
@@ -228,7 +232,7 @@ impl Config {
             },
             gateway: args.gateway,
             drain: Duration::from_secs(args.drain_seconds.into()),
-            http: args.http.unwrap_or_else(|| SocketAddr::new(every_address(args.pod_ip), HTTP_PORT)),
+            http: SocketAddr::new(args.http.ip.unwrap_or_else(|| every_address(args.pod_ip)), args.http.port),
             api_keys: args.api_keys,
             certificates: args.certificates,
             state: args.state,
@@ -275,6 +279,18 @@ impl FromStr for HostPort {
             None => return Err(wrong()),
         };
         Ok(Self { host, port })
+    }
+}
+
+impl FromStr for HttpAddress {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("'{text}' is not ip:port such as 10.0.0.7:8080, or :port");
+        // As in `HostPort`, an IPv6 address may come without brackets.
+        let (ip, port) = text.rsplit_once(':').ok_or_else(wrong)?;
+        let ip = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);
+        let ip = if ip.is_empty() { None } else { Some(ip.parse().map_err(|_| wrong())?) };
+        Ok(Self { ip, port: port.parse().map_err(|_| wrong())? })
     }
 }
 
@@ -403,6 +419,8 @@ mod tests {
 
     #[test]
     fn a_pod_with_an_ipv6_address_needs_no_other_settings() {
+        let on_host = config(&["--pod-ip=fd00::7", "--http=fd00::7:9080"]).unwrap();
+        assert_eq!(on_host.http.to_string(), "[fd00::7]:9080");
         let config = config(&["--pod-ip=fd00::7", "--advertise=udp=fd00::1:30060"]).unwrap();
         assert_eq!(config.http.to_string(), "[::]:8080");
         assert_eq!(config.http_of_pod().to_string(), "[fd00::7]:8080");
@@ -416,6 +434,7 @@ mod tests {
             ("--listeners=", "udp:5060,tcp:5060"),
             ("--listeners=udp", "such as udp:5060"),
             ("--listeners=udp:0", "such as udp:5060"),
+            ("--http=localhost:8080", "such as 10.0.0.7:8080"),
             ("--listeners=sctp:5060", "it has udp, tcp and tls"),
             ("--listeners=udp:5060,udp:5060", "named twice"),
             ("--advertise=udp=2001:db8::1::5060", "not host:port"),

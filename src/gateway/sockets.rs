@@ -411,8 +411,12 @@ impl Sockets {
         }
     }
 
+    /// Whether a datagram came from the socket of another pod. Its address alone says nothing where pods share it with
+    /// others, as on the nodes' own network.
     fn is_peer(&self, flow: Flow) -> bool {
-        self.peers.load().has(flow.peer.ip().to_canonical())
+        flow.transport == Transport::Udp
+            && Some(flow.peer.port()) == self.udp_port
+            && self.peers.load().has(flow.peer.ip().to_canonical())
     }
 
     /// Behind a load balancer a message inside a dialog can reach any pod: it goes on to the one that owns the dialog.

@@ -22,6 +22,7 @@ struct Entry {
     ready: bool,
     terminating: bool,
     host_ip: Option<String>,
+    unschedulable: Option<String>,
     said: Option<Acknowledgement>,
 }
 
@@ -67,6 +68,7 @@ impl Roll {
                     ready: pod.ready,
                     terminating: pod.terminating,
                     host_ip: pod.host_ip.clone(),
+                    unschedulable: pod.unschedulable.clone(),
                     said: lease.map(|lease| lease.said.clone()),
                 };
                 (key.name.clone(), entry)
@@ -173,6 +175,11 @@ impl Roll {
         self.pods.values().filter_map(|pod| pod.said.as_ref()).map(|said| i64::from(said.calls)).sum()
     }
 
+    /// Why no node takes a pod that waits for one, as the scheduler says.
+    pub fn unschedulable(&self) -> Option<&str> {
+        self.pods.values().find_map(|pod| pod.unschedulable.as_deref())
+    }
+
     /// Addresses of the nodes on which pods take new calls.
     pub fn nodes(&self) -> Vec<String> {
         let serving = self.ready().filter(|(_, pod)| !pod.terminating);
@@ -218,6 +225,7 @@ mod tests {
             terminating: false,
             finished: false,
             host_ip: None,
+            unschedulable: None,
         }
     }
 

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::resources::conditions::{Condition, ConditionStatus, condition};
+use crate::resources::conditions::{Condition, ConditionStatus, condition, reason};
 use crate::routing::compile::{Finding, Kind, ObjectRef, SecretFacts, Verdict};
 use crate::routing::protocol::Version;
 use crate::routing::table::ObjectKey;
@@ -37,9 +37,10 @@ use super::reachable::reachable;
 use super::reports::{self, Reports, Target};
 use super::secrets;
 use super::serve::Synced;
+use super::startup;
 use super::state::{Reported, State, Touched};
 use super::status::{self, Desired, GatewayReport};
-use super::watch::Change;
+use super::watch::{Change, OwnedKind};
 
 /// Changes that are taken in at one go, before work is begun again.
 const BATCH: usize = 4096;
@@ -248,6 +249,9 @@ impl Controller {
         }
         for (gateway, kind, object) in touched.owned {
             self.fleet.drifted(&gateway, kind, &object, &self.state, now);
+            if kind == OwnedKind::Deployment {
+                self.reports.mark_summary(Target::Object(as_object(&gateway)), now);
+            }
         }
     }
 
@@ -469,9 +473,15 @@ impl Controller {
         Some(reachable(&object.key, &address, verdict, |gateway| self.fleet.roll(gateway)))
     }
 
-    /// A gateway that can't be provisioned isn't programmed, whatever its pods hold.
+    /// A gateway that can't be provisioned, or whose pods are refused, isn't programmed, whatever those that it has hold.
     fn gateway_programmed(&self, gateway: &ObjectKey, programmed: Finding) -> Finding {
-        self.fleet.provision_hindrance(gateway).cloned().unwrap_or(programmed)
+        let hindrance = self.fleet.provision_hindrance(gateway).cloned();
+        let refused = || self.state.pods_refused(gateway).map(|why| startup::refused(gateway, why));
+        let waiting = || {
+            let why = self.fleet.roll(gateway)?.unschedulable()?;
+            (programmed.reason == reason::NO_GATEWAYS).then(|| startup::unschedulable(gateway, why))
+        };
+        hindrance.or_else(refused).or_else(waiting).unwrap_or(programmed)
     }
 
     fn gateway_report(&self, gateway: &crate::resources::SipGateway) -> GatewayReport {

@@ -2,7 +2,7 @@
 //!
 //! [`watch`] → [`state`] → [`controller`] (the loop) → `routing::compile` → [`publish`] (slices, [`credentials`], head),
 //! [`provision`] (pods and what they need), [`acknowledge`] and [`programmed`] (who holds what),
-//! [`reachable`] (which trunks answer) → [`status`], [`reports`],
+//! [`reachable`] (which trunks answer), [`startup`] (why pods don't come up) → [`status`], [`reports`],
 //! [`events`]. [`collect`] deletes what is useless. [`leader`] says which replica writes.
 
 pub mod acknowledge;
@@ -22,6 +22,7 @@ pub mod reachable;
 pub mod reports;
 pub mod secrets;
 pub mod serve;
+pub mod startup;
 pub mod state;
 pub mod status;
 pub mod watch;

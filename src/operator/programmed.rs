@@ -289,6 +289,7 @@ mod tests {
             terminating: false,
             finished: false,
             host_ip: None,
+            unschedulable: None,
         };
         let table = Some(Held { generation, hash: String::new() });
         let said = Acknowledgement { table, ..Acknowledgement::default() };

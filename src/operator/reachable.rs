@@ -83,6 +83,7 @@ mod tests {
                 terminating: false,
                 finished: false,
                 host_ip: None,
+                unschedulable: None,
             };
             let trunks = report.iter().map(|report| (trunk(), report.clone())).collect();
             let said = Acknowledgement {

@@ -87,6 +87,12 @@ impl State {
         Roll::call(gateway, &self.pods, &self.leases)
     }
 
+    /// Why Kubernetes admits no pods of a gateway, if it says so.
+    pub fn pods_refused(&self, gateway: &ObjectKey) -> Option<&str> {
+        let deployment = ObjectKey::new(gateway.namespace.clone(), names::base(&gateway.name));
+        self.owned.get(&(OwnedKind::Deployment, deployment))?.pods_refused.as_deref()
+    }
+
     /// Names of the slices of a gateway.
     pub fn slices_of<'a>(
         &'a self,

@@ -105,6 +105,8 @@ pub struct PodFacts {
     pub finished: bool,
     /// Address of its node.
     pub host_ip: Option<String>,
+    /// Why no node takes it, as the scheduler says.
+    pub unschedulable: Option<String>,
 }
 
 /// What a gateway pod's Lease says.
@@ -140,6 +142,8 @@ pub struct OwnedFacts {
     pub version: Version,
     /// `metadata.generation`, for kinds that have one: a write to the status leaves it as it is.
     pub generation: Option<i64>,
+    /// Of a Deployment, why Kubernetes admits no more pods of it.
+    pub pods_refused: Option<String>,
 }
 
 impl OwnedFacts {
@@ -149,6 +153,7 @@ impl OwnedFacts {
             gateway: label(metadata, ack::GATEWAY_LABEL),
             version: version(metadata),
             generation: metadata.generation.filter(|generation| *generation > 0),
+            pods_refused: None,
         }
     }
 }
@@ -197,7 +202,9 @@ impl Watches {
         self.watch::<PartialObjectMeta<RoutingSlice>, _>(tasks, &own, false, slice_facts, Change::Slices);
         self.watch::<Pod, _>(tasks, &ours, false, pod_facts, Change::Pods);
         self.watch::<Lease, _>(tasks, &theirs, false, lease_facts, Change::Leases);
-        self.owned::<Deployment>(tasks, &ours, OwnedKind::Deployment);
+        self.watch(tasks, &ours, false, deployment_facts, |delta| {
+            Change::Owned(OwnedKind::Deployment, delta)
+        });
         self.owned::<NetworkPolicy>(tasks, &ours, OwnedKind::NetworkPolicy);
         self.owned::<PodDisruptionBudget>(tasks, &ours, OwnedKind::PodDisruptionBudget);
         self.owned::<Role>(tasks, &ours, OwnedKind::Role);
@@ -418,10 +425,20 @@ fn slice_facts(slice: PartialObjectMeta<RoutingSlice>) -> Option<SliceFacts> {
     })
 }
 
+fn deployment_facts(deployment: Deployment) -> Option<OwnedFacts> {
+    let conditions = deployment.status.and_then(|status| status.conditions).unwrap_or_default();
+    let failure = conditions.into_iter().find(|c| c.type_ == "ReplicaFailure" && c.status == "True");
+    let pods_refused = failure.and_then(|failure| failure.message);
+    Some(OwnedFacts { pods_refused, ..OwnedFacts::of(&deployment.metadata) })
+}
+
 fn pod_facts(pod: Pod) -> Option<PodFacts> {
     let status = pod.status.unwrap_or_default();
-    let ready =
-        status.conditions.unwrap_or_default().iter().any(|c| c.type_ == "Ready" && c.status == "True");
+    let conditions = status.conditions.unwrap_or_default();
+    let ready = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
+    let unschedulable = conditions
+        .into_iter()
+        .find(|c| c.type_ == "PodScheduled" && c.reason.as_deref() == Some("Unschedulable"));
     Some(PodFacts {
         gateway: label(&pod.metadata, ack::GATEWAY_LABEL),
         uid: pod.metadata.uid.unwrap_or_default(),
@@ -429,6 +446,7 @@ fn pod_facts(pod: Pod) -> Option<PodFacts> {
         terminating: pod.metadata.deletion_timestamp.is_some(),
         finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
         host_ip: status.host_ip,
+        unschedulable: unschedulable.and_then(|unschedulable| unschedulable.message),
     })
 }
 

@@ -92,6 +92,8 @@ pub mod reason {
     pub const UNREACHABLE: &str = "Unreachable";
     /// No gateway pod is ready.
     pub const NO_GATEWAYS: &str = "NoReadyGateways";
+    /// Kubernetes admits no pods of the gateway.
+    pub const PODS_REFUSED: &str = "PodsRefused";
     /// The table is too large for an object of the API server.
     pub const TOO_LARGE: &str = "TooLarge";
     /// The table is past 80 % of what the API server takes.

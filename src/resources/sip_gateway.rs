@@ -47,6 +47,9 @@ use super::sip_trunk::Transport;
     (has(self.limits) && has(self.limits.maxConcurrentCalls) ? self.limits.maxConcurrentCalls : 10000)")
     .message("a pod would refuse calls before another one is started: write an autoscaling.targetCallsPerPod that is not above \
     limits.maxConcurrentCalls (10000 when left out)"))]
+#[x_kube(validation = Rule::new("!has(self.httpPort) || !has(self.listeners) || \
+    self.listeners.all(listener, listener.transport == 'UDP' || listener.port != self.httpPort)")
+    .message("httpPort is the port of health, metrics and call control: write another port for it, or for the TCP or TLS listener"))]
 pub struct SipGatewaySpec {
     /// Number of gateway pods; 2 when left out. Not together with `autoscaling`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,6 +70,11 @@ pub struct SipGatewaySpec {
     /// How the pods are reached from outside; `ClusterIP` when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exposure: Option<Exposure>,
+    /// Port of the pods for health, metrics and call control; 8080 when left out. Services keep 8080. With
+    /// `exposure: HostNetwork` it is a port of the nodes: two SipGateways that may meet on a node need two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1024, max = 65535))]
+    pub http_port: Option<i32>,
     /// What Contact and Via say; by exposure the Service's, the node's or the pod's address when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub advertise: Option<Advertise>,
@@ -173,7 +181,8 @@ pub enum Exposure {
     LoadBalancer,
     /// A Service of type NodePort that keeps the source address (`externalTrafficPolicy: Local`).
     NodePort,
-    /// The node's own network.
+    /// The nodes' own network, one pod a node, at the address that Kubernetes has for the node. The namespace has to admit
+    /// such pods (Pod Security `privileged`), and NetworkPolicies don't guard them.
     HostNetwork,
     /// Only inside the cluster, and where pod addresses are routed.
     ClusterIP,

@@ -12,6 +12,7 @@
 
 mod calls;
 mod configuration;
+mod exposure;
 mod faults;
 mod harness;
 mod load;

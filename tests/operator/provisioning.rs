@@ -70,11 +70,50 @@ async fn pods_are_admitted_where_pod_security_is_restricted() {
     let _operator = stage.operator();
     let spec = json!({ "exposure": "NodePort", "apiKeysSecretRef": { "name": "keys" } });
     stage.apply("SipGateway", GATEWAY, spec).await;
-    let deployment = deployment(&stage).await;
+    let pod = as_made_of(deployment(&stage).await);
+    stage.api::<Pod>().create(&PostParams { dry_run: true, ..PostParams::default() }, &pod).await.unwrap();
+}
+
+/// A pod as the Deployment would make it.
+fn as_made_of(deployment: Deployment) -> Pod {
     let template = deployment.spec.unwrap().template;
     let mut pod = Pod { metadata: template.metadata.unwrap(), spec: template.spec, status: None };
     pod.metadata.name = Some("as-the-deployment-would".to_owned());
-    stage.api::<Pod>().create(&PostParams { dry_run: true, ..PostParams::default() }, &pod).await.unwrap();
+    pod
+}
+
+#[tokio::test]
+async fn pods_that_pod_security_refuses_are_told_of_with_the_remedy_until_they_are_admitted() {
+    let (stage, _operator, _pod) = Stage::set("refused").await;
+    stage.is_ready("SipGateway", GATEWAY).await;
+    let label = json!({ "metadata": { "labels": { "pod-security.kubernetes.io/enforce": "baseline" } } });
+    let namespaces: Api<Namespace> = Api::all(stage.client.clone());
+    namespaces.patch(&stage.namespace, &PatchParams::default(), &Patch::Merge(label)).await.unwrap();
+    stage.apply("SipGateway", GATEWAY, json!({ "exposure": "HostNetwork" })).await;
+    let on_host = eventually("a Deployment on the nodes' network", async || {
+        let deployment = deployment(&stage).await;
+        let pod = deployment.spec.as_ref()?.template.spec.as_ref()?;
+        (pod.host_network == Some(true)).then_some(deployment)
+    })
+    .await;
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    let refusal = stage.api::<Pod>().create(&params, &as_made_of(on_host)).await.unwrap_err();
+    let kube::Error::Api(refusal) = refusal else { panic!("{refusal}") };
+
+    // As the controllers write down what the API server says.
+    let failure = |status: &str| {
+        json!({ "status": { "conditions": [{
+            "type": "ReplicaFailure", "status": status, "reason": "FailedCreate", "message": refusal.message,
+        }] } })
+    };
+    let api = stage.api::<Deployment>();
+    api.patch_status(NAME, &PatchParams::default(), &Patch::Merge(failure("True"))).await.unwrap();
+    let message = stage.says("SipGateway", GATEWAY, "Ready", "False", "PodsRefused").await;
+    assert!(message.contains("hostNetwork=true"), "{message}");
+    let remedy = format!("label {} with pod-security.kubernetes.io/enforce=privileged", stage.namespace);
+    assert!(message.contains(&remedy), "{message}");
+    api.patch_status(NAME, &PatchParams::default(), &Patch::Merge(failure("False"))).await.unwrap();
+    stage.is_ready("SipGateway", GATEWAY).await;
 }
 
 #[tokio::test]
@@ -164,6 +203,14 @@ async fn exposure_decides_what_pods_tell_others_about_their_address() {
             format!("tcp:10.9.8.7:{}", node_port("sip-tcp")),
         ];
         (gateway.status?.addresses == expected).then_some(())
+    })
+    .await;
+
+    stage.apply("SipGateway", GATEWAY, json!({ "exposure": "HostNetwork" })).await;
+    advertises(&stage, "udp=$(NODE_IP):5060,tcp=$(NODE_IP):5060").await;
+    eventually("the nodes' addresses", async || {
+        let gateway = found(&stage.api::<SipGateway>(), GATEWAY).await?;
+        (gateway.status?.addresses == ["udp:10.9.8.7:5060", "tcp:10.9.8.7:5060"]).then_some(())
     })
     .await;
 

@@ -181,10 +181,11 @@ async fn an_object_that_nothing_leads_to_is_ready_to_be_used() {
 #[tokio::test]
 async fn a_field_without_behaviour_is_not_silently_ignored() {
     let (stage, _operator, _pod) = Stage::set("later-issue").await;
-    let spec = json!({ "exposure": "HostNetwork" });
-    stage.apply("SipGateway", "on-host", spec).await;
-    let message = stage.says("SipGateway", "on-host", "Accepted", "False", "NotImplemented").await;
-    assert!(message.contains("HostNetwork"), "{message}");
+    let secret = json!({ "name": "openai" });
+    let agent = json!({ "projectId": "proj_a", "apiKeySecretRef": secret, "webhookSecretRef": secret });
+    stage.apply("SipGateway", "talkative", json!({ "defaultAgent": { "openai": agent } })).await;
+    let message = stage.says("SipGateway", "talkative", "Accepted", "False", "NotImplemented").await;
+    assert!(message.contains("defaultAgent.openai"), "{message}");
 }
 
 #[tokio::test]

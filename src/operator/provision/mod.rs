@@ -274,6 +274,7 @@ mod tests {
                 resource_version: version.to_owned(),
             },
             generation,
+            pods_refused: None,
         };
         assert!(provision.recognises(OwnedKind::Deployment, "x", Some(&facts("9", Some(3)))));
         assert!(!provision.recognises(OwnedKind::Deployment, "x", Some(&facts("9", Some(4)))));

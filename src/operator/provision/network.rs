@@ -13,8 +13,8 @@ use crate::resources::SipGateway;
 use crate::resources::sip_gateway::{Exposure, Listener};
 use crate::resources::sip_trunk::Transport;
 
-/// Port of call control, health and metrics.
-pub const HTTP_PORT: i32 = 8080;
+/// Port of call control, health and metrics: the Services' always, the pods' when the spec doesn't say.
+const HTTP_PORT: i32 = 8080;
 
 /// The listeners of a gateway: what its spec says, else UDP and TCP on 5060.
 pub fn listeners(gateway: &SipGateway) -> Vec<Listener> {
@@ -23,6 +23,11 @@ pub fn listeners(gateway: &SipGateway) -> Vec<Listener> {
     }
     let listener = |transport| Listener { transport, port: 5060, node_port: None, certificate_ref: None };
     vec![listener(Transport::Udp), listener(Transport::Tcp)]
+}
+
+/// The pods' port of call control, health and metrics.
+pub fn http_port(gateway: &SipGateway) -> i32 {
+    gateway.spec.http_port.unwrap_or(HTTP_PORT)
 }
 
 /// The exposure of a gateway: what its spec says, else `ClusterIP`.
@@ -75,7 +80,7 @@ pub fn service(gateway: &SipGateway) -> Service {
         })
         .collect();
     if exposure != Exposure::LoadBalancer {
-        ports.push(http_port());
+        ports.push(http_of_service());
     }
     let type_ = match exposure {
         Exposure::LoadBalancer => "LoadBalancer",
@@ -108,14 +113,14 @@ pub fn api_service(gateway: &SipGateway) -> Service {
         spec: Some(ServiceSpec {
             type_: Some("ClusterIP".to_owned()),
             selector: Some(names::selector(&name)),
-            ports: Some(vec![http_port()]),
+            ports: Some(vec![http_of_service()]),
             ..ServiceSpec::default()
         }),
         ..Service::default()
     }
 }
 
-fn http_port() -> ServicePort {
+fn http_of_service() -> ServicePort {
     ServicePort {
         name: Some("http".to_owned()),
         port: HTTP_PORT,
@@ -127,7 +132,8 @@ fn http_port() -> ServicePort {
 
 /// Which traffic reaches the pods: SIP on the listeners' ports from anywhere (a trunk is known by its address, and that
 /// is the gateway's own check), HTTP from anywhere (bearer keys guard call control). Everything else is closed. What
-/// the pods send is not restricted: SIP and DNS go wherever trunks and agents are.
+/// the pods send is not restricted: SIP and DNS go wherever trunks and agents are. Pods on the nodes' network are beyond
+/// its reach.
 pub fn network_policy(gateway: &SipGateway) -> NetworkPolicy {
     let port = |port: i32, protocol: &str| NetworkPolicyPort {
         port: Some(IntOrString::Int(port)),
@@ -146,7 +152,7 @@ pub fn network_policy(gateway: &SipGateway) -> NetworkPolicy {
                 ..LabelSelector::default()
             }),
             policy_types: Some(vec!["Ingress".to_owned()]),
-            ingress: Some(vec![rule(sip), rule(vec![port(HTTP_PORT, "TCP")])]),
+            ingress: Some(vec![rule(sip), rule(vec![port(http_port(gateway), "TCP")])]),
             egress: None,
         }),
     }

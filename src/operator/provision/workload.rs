@@ -18,7 +18,7 @@ use crate::resources::SipGateway;
 use crate::resources::sip_gateway::Exposure;
 
 use super::Image;
-use super::network::{HTTP_PORT, exposure, listeners, port_name, protocol, scheme};
+use super::network::{exposure, http_port, listeners, port_name, protocol, scheme};
 
 /// Seconds that a pod which is told to stop waits for its calls, when the spec doesn't say.
 pub const DRAIN_SECONDS: i32 = 3600;
@@ -33,7 +33,8 @@ const CERTIFICATES_DIRECTORY: &str = "/etc/voicedock/certificates";
 /// Where call control's keys are mounted.
 const API_KEYS_DIRECTORY: &str = "/etc/voicedock/api-keys";
 
-/// The pods. An update brings a new pod up before an old one drains.
+/// The pods. An update brings a new pod up before an old one drains; on the nodes' network the old one goes first, one at a
+/// time, because the new one may need its ports and there may be no other node.
 pub fn deployment(gateway: &SipGateway, image: &Image, advertise: String) -> Deployment {
     let name = gateway.name_any();
     let autoscaled = gateway.spec.autoscaling.as_ref().map(|autoscaling| autoscaling.min);
@@ -47,8 +48,8 @@ pub fn deployment(gateway: &SipGateway, image: &Image, advertise: String) -> Dep
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".to_owned()),
                 rolling_update: Some(RollingUpdateDeployment {
-                    max_unavailable: Some(IntOrString::Int(0)),
-                    max_surge: Some(IntOrString::Int(1)),
+                    max_unavailable: Some(IntOrString::Int(i32::from(on_host(gateway)))),
+                    max_surge: Some(IntOrString::Int(i32::from(!on_host(gateway)))),
                 }),
             }),
             template: PodTemplateSpec {
@@ -84,10 +85,15 @@ fn drain_seconds(gateway: &SipGateway) -> i32 {
     gateway.spec.drain_timeout_seconds.unwrap_or(DRAIN_SECONDS)
 }
 
+/// Whether the pods are on the nodes' own network.
+fn on_host(gateway: &SipGateway) -> bool {
+    exposure(gateway) == Exposure::HostNetwork
+}
+
 fn pod(gateway: &SipGateway, image: &Image, advertise: String) -> PodSpec {
     let spec = &gateway.spec;
     let name = gateway.name_any();
-    let on_host = exposure(gateway) == Exposure::HostNetwork;
+    let on_host = on_host(gateway);
     let spread = if spec.topology_spread_constraints.is_empty() {
         vec![TopologySpreadConstraint {
             max_skew: 1,
@@ -130,21 +136,20 @@ fn pod(gateway: &SipGateway, image: &Image, advertise: String) -> PodSpec {
 
 fn container(gateway: &SipGateway, image: &Image, advertise: String) -> Container {
     let listeners = listeners(gateway);
-    let mut ports: Vec<_> = listeners
-        .iter()
-        .map(|listener| ContainerPort {
-            name: Some(port_name(listener, &listeners)),
-            container_port: listener.port,
-            protocol: Some(protocol(listener.transport).to_owned()),
-            ..ContainerPort::default()
-        })
-        .collect();
-    ports.push(ContainerPort {
-        name: Some("http".to_owned()),
-        container_port: HTTP_PORT,
-        protocol: Some("TCP".to_owned()),
+    // A port of the node is claimed, so that the scheduler gives no node two pods that want the same.
+    let port = |name: String, number: i32, protocol: &str| ContainerPort {
+        name: Some(name),
+        container_port: number,
+        host_port: on_host(gateway).then_some(number),
+        protocol: Some(protocol.to_owned()),
         ..ContainerPort::default()
-    });
+    };
+    let sip = listeners
+        .iter()
+        .map(|listener| port(port_name(listener, &listeners), listener.port, protocol(listener.transport)));
+    let ports = sip.chain([port("http".to_owned(), http_port(gateway), "TCP")]).collect();
+    // On the nodes' network call control is heard at one address of the node only, the one at which peers and the kubelet ask.
+    let http = format!("{}:{}", if on_host(gateway) { "$(POD_IP)" } else { "" }, http_port(gateway));
     let heard = listeners.iter().map(|listener| format!("{}:{}", scheme(listener.transport), listener.port));
     let mut mounts = vec![VolumeMount {
         name: "state".to_owned(),
@@ -182,6 +187,7 @@ fn container(gateway: &SipGateway, image: &Image, advertise: String) -> Containe
                     env("VOICEDOCK_GATEWAY_UID", gateway.uid().unwrap_or_default()),
                     env("VOICEDOCK_LISTENERS", heard.collect::<Vec<_>>().join(",")),
                     env("VOICEDOCK_ADVERTISE", advertise),
+                    env("VOICEDOCK_HTTP", http),
                     env("VOICEDOCK_DRAIN_SECONDS", drain_seconds(gateway).to_string()),
                 ],
                 limits(gateway),
@@ -283,6 +289,49 @@ fn probe(path: &str, period_seconds: i32, failure_threshold: i32) -> Probe {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    fn deployment_of(spec: serde_json::Value) -> DeploymentSpec {
+        let gateway = SipGateway::new("default", serde_json::from_value(spec).unwrap());
+        let image = Image { name: String::new(), pull_policy: None };
+        deployment(&gateway, &image, String::new()).spec.unwrap()
+    }
+
+    #[test]
+    fn on_the_nodes_network_the_scheduler_knows_of_every_port_and_no_update_needs_a_spare_node() {
+        let deployment = deployment_of(json!({
+            "exposure": "HostNetwork", "httpPort": 9080,
+            "listeners": [{ "transport": "UDP", "port": 5060 }, { "transport": "TCP", "port": 5070 }],
+        }));
+        let strategy = deployment.strategy.unwrap().rolling_update.unwrap();
+        assert_eq!(
+            (strategy.max_unavailable, strategy.max_surge),
+            (Some(IntOrString::Int(1)), Some(IntOrString::Int(0)))
+        );
+        let pod = deployment.template.spec.unwrap();
+        assert_eq!(pod.host_network, Some(true));
+        assert_eq!(pod.dns_policy.as_deref(), Some("ClusterFirstWithHostNet"));
+        let container = &pod.containers[0];
+        let claimed = container.ports.iter().flatten().map(|port| (port.container_port, port.host_port));
+        assert_eq!(claimed.collect::<Vec<_>>(), [(5060, Some(5060)), (5070, Some(5070)), (9080, Some(9080))]);
+        let http = container.env.iter().flatten().find(|variable| variable.name == "VOICEDOCK_HTTP");
+        assert_eq!(
+            http.unwrap().value.as_deref(),
+            Some("$(POD_IP):9080"),
+            "and at no other address of the node"
+        );
+    }
+
+    #[test]
+    fn on_the_pods_own_network_no_port_of_a_node_is_claimed_and_a_new_pod_comes_first() {
+        let deployment = deployment_of(json!({ "exposure": "NodePort" }));
+        let strategy = deployment.strategy.unwrap().rolling_update.unwrap();
+        assert_eq!(
+            (strategy.max_unavailable, strategy.max_surge),
+            (Some(IntOrString::Int(0)), Some(IntOrString::Int(1)))
+        );
+        let pod = deployment.template.spec.unwrap();
+        assert!(pod.containers[0].ports.iter().flatten().all(|port| port.host_port.is_none()));
+    }
 
     #[test]
     fn the_certificate_of_a_listener_is_mounted_where_the_gateway_looks_for_it() {

@@ -5,7 +5,7 @@
 
 use crate::resources::assistant::AssistantSpec;
 use crate::resources::conditions::reason;
-use crate::resources::sip_gateway::{Exposure, SipGatewaySpec};
+use crate::resources::sip_gateway::SipGatewaySpec;
 
 use super::Kind;
 use super::verdict::Problems;
@@ -29,7 +29,6 @@ pub(super) const ASSISTANT: &[Gap<AssistantSpec>] = &[
 #[rustfmt::skip]
 pub(super) const SIP_GATEWAY: &[Gap<SipGatewaySpec>] = &[
     Gap { field: "autoscaling", remedy: "use replicas", is_set: |spec| spec.autoscaling.is_some() },
-    Gap { field: "exposure: HostNetwork", remedy: "use LoadBalancer, NodePort or ClusterIP", is_set: |spec| spec.exposure == Some(Exposure::HostNetwork) },
     Gap { field: "defaultAgent.openai", remedy: "use defaultAgent.sip", is_set: |spec| spec.default_agent.as_ref().is_some_and(|agent| agent.openai.is_some()) },
 ];
 

@@ -156,6 +156,12 @@ impl Cluster {
         lossy
     }
 
+    /// Has this machine send what is for `address` to a node, until the guard is dropped: as a load balancer's address does.
+    pub fn route(&self, address: Ipv4Addr, node: Ipv4Addr) -> Route {
+        run("ip", &["route", "replace", &format!("{address}/32"), "via", &node.to_string()]);
+        Route(address)
+    }
+
     fn own(&self, what: &str) -> &Own {
         self.own.as_ref().unwrap_or_else(|| {
             panic!(
@@ -217,6 +223,15 @@ impl Drop for LostPackets<'_> {
         for direction in ["--source", "--destination"] {
             let _ = say(&mut self.rule("--delete", direction));
         }
+    }
+}
+
+/// An address that leads to a node.
+pub struct Route(Ipv4Addr);
+
+impl Drop for Route {
+    fn drop(&mut self) {
+        let _ = say(Command::new("ip").args(["route", "delete", &format!("{}/32", self.0)]));
     }
 }
 

@@ -74,7 +74,16 @@ spec:
 
     /// An office with a gateway of its own (`own`, one pod, heard on a port of the nodes), whose table nobody else changes.
     pub fn secluded(&self, office: &Office<'_>) -> String {
-        let node_port = self.node_port;
+        let spec = format!(
+            "  replicas: 1\n  exposure: NodePort\n  drainTimeoutSeconds: 1\n  listeners:\n  \
+             - {{transport: UDP, port: 5060, nodePort: {}}}\n",
+            self.node_port
+        );
+        self.with_gateway(office, &spec)
+    }
+
+    /// An office with a gateway of its own (`own`), by the lines of its spec.
+    pub fn with_gateway(&self, office: &Office<'_>, spec: &str) -> String {
         let office = self
             .office(office)
             .replace("  transferTrunkRef", "  gatewayRef: {name: own}\n  transferTrunkRef");
@@ -84,12 +93,7 @@ apiVersion: voicedock.dev/v1alpha1
 kind: SipGateway
 metadata: {{name: own}}
 spec:
-  replicas: 1
-  exposure: NodePort
-  drainTimeoutSeconds: 1
-  listeners:
-  - {{transport: UDP, port: 5060, nodePort: {node_port}}}
-"#
+{spec}"#
         )
     }
 

@@ -1,5 +1,7 @@
 //! Who takes part in a test's calls: parties that wait for them, and callers.
 
+use std::net::SocketAddrV4;
+
 use super::installation::NODE_PORT;
 use super::pods::Pod;
 use super::scene::Scene;
@@ -32,20 +34,24 @@ impl Scene {
 
     /// Callers who dial the number through a port of the node of `pod`.
     pub fn callers(&self, name: &str, scenario: &str, pod: &Pod, port: u16, args: &[&str]) -> Sipp {
-        let all = self.dialling(pod, port, args);
+        self.callers_at(name, scenario, SocketAddrV4::new(pod.node, port), args)
+    }
+
+    /// Callers who dial the number at an address.
+    pub fn callers_at(&self, name: &str, scenario: &str, at: SocketAddrV4, args: &[&str]) -> Sipp {
+        let all = self.dialling(at, args);
         self.sipp(name, scenario, all, Transport::Udp, !args.contains(&"-r"))
     }
 
     /// As [`Self::caller`], but over TCP and with another scenario. It can't be told anything.
     pub fn tcp_caller(&self, scenario: &str, pod: &Pod) -> Sipp {
-        let all = self.dialling(pod, NODE_PORT, &["-m", "1"]);
+        let all = self.dialling(SocketAddrV4::new(pod.node, NODE_PORT), &["-m", "1"]);
         self.sipp("caller", scenario, all, Transport::Tcp, true)
     }
 
-    fn dialling(&self, pod: &Pod, port: u16, args: &[&str]) -> Vec<String> {
+    fn dialling(&self, at: SocketAddrV4, args: &[&str]) -> Vec<String> {
         let fixed = ["-key", "called", &self.number, "-key", "caller", CALLER];
-        let target = format!("{}:{port}", pod.node);
-        fixed.iter().chain(args).copied().map(str::to_owned).chain([target]).collect()
+        fixed.iter().chain(args).copied().map(str::to_owned).chain([at.to_string()]).collect()
     }
 
     fn sipp(

@@ -1,6 +1,6 @@
 //! A single SIP request from this machine, and what came back: for what SIPp can't be asked.
 
-use std::net::{Ipv4Addr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ static SERIAL: AtomicU32 = AtomicU32::new(0);
 /// A socket of this machine on the way to one port of one node.
 pub struct Probe {
     socket: UdpSocket,
-    target: (Ipv4Addr, u16),
+    target: SocketAddrV4,
 }
 
 /// A response as it came.
@@ -40,7 +40,7 @@ impl Probe {
     pub fn new(cluster: &Cluster, node: Ipv4Addr, port: u16) -> Self {
         let socket =
             UdpSocket::bind((cluster.host, 0)).expect("this machine's address in the cluster can be bound");
-        Self { socket, target: (node, port) }
+        Self { socket, target: SocketAddrV4::new(node, port) }
     }
 
     /// Sends these bytes and nothing more.
@@ -76,7 +76,7 @@ impl Probe {
         let call = format!("probe-{}-{serial}", std::process::id());
         Request {
             method: method.to_owned(),
-            uri: format!("sip:{user}@{}:{}", self.target.0, self.target.1),
+            uri: format!("sip:{user}@{}", self.target),
             own: own.to_string(),
             call,
             rest: rest.to_owned(),
@@ -85,14 +85,26 @@ impl Probe {
 
     /// Sends an INVITE to a number, lets go of whoever answers, and returns the final status. `None`: no answer.
     pub fn call(&self, number: &str) -> Option<u16> {
-        self.call_across(number, self.target.0)
+        self.call_across(number, *self.target.ip())
     }
 
     /// As [`Self::call`], but what follows the answer to the INVITE goes by way of another node.
     pub fn call_across(&self, number: &str, node: Ipv4Addr) -> Option<u16> {
+        self.call_and_go_on(number, |_| SocketAddrV4::new(node, self.target.port()))
+    }
+
+    /// As [`Self::call`], but what follows the answer to the INVITE goes where its Contact says, which has to be an address.
+    pub fn call_by_contact(&self, number: &str) -> Option<u16> {
+        self.call_and_go_on(number, |contact| {
+            let place = contact.rsplit('@').next().and_then(|place| place.split([';', '>']).next());
+            place.and_then(|place| place.parse().ok()).unwrap_or_else(|| panic!("{contact} names no address"))
+        })
+    }
+
+    fn call_and_go_on(&self, number: &str, way: impl Fn(&str) -> SocketAddrV4) -> Option<u16> {
         let invite = self.request("INVITE", number, "");
-        let onward = |bytes: &[u8]| {
-            self.socket.send_to(bytes, (node, self.target.1)).expect("a datagram can be sent");
+        let onward = |to: SocketAddrV4, bytes: &[u8]| {
+            self.socket.send_to(bytes, to).expect("a datagram can be sent");
         };
         let end = Instant::now() + ANSWER;
         while Instant::now() < end {
@@ -100,13 +112,14 @@ impl Probe {
             let Some(response) = self.first(REPEAT, |response| response.code >= 200) else { continue };
             let to = response.header("To").expect("a response has To");
             if response.code >= 300 {
-                onward(&invite.text(&invite.uri, "ACK", 1, to));
+                onward(self.target, &invite.text(&invite.uri, "ACK", 1, to));
                 return Some(response.code);
             }
             let contact = response.header("Contact").expect("a 200 has a Contact");
             let contact = contact.trim_matches(['<', '>']);
-            onward(&invite.text(contact, "ACK", 1, to));
-            onward(&invite.text(contact, "BYE", 2, to));
+            let way = way(contact);
+            onward(way, &invite.text(contact, "ACK", 1, to));
+            onward(way, &invite.text(contact, "BYE", 2, to));
             let gone = self.first(ANSWER, |response| response.header("CSeq") == Some("2 BYE"));
             let code = gone.expect("the BYE of a call that was answered is answered").code;
             assert_eq!(code, 200, "the BYE of a call that was answered");

@@ -117,11 +117,11 @@ fn phone_number() -> impl Strategy<Value = Value> {
 fn gateway() -> impl Strategy<Value = Value> {
     let agent = proptest::option::of("default|other");
     (grant(), agent, hook(), 0..8u8).prop_map(|(grant, default, hook, broken)| {
-        json!({
-            "allowedNamespaces": grant,
-            "exposure": if broken == 0 { "HostNetwork" } else { "ClusterIP" },
-            "defaultAgent": default.map(|user| json!({"sip": {"uri": format!("sip:{user}@ai"), "hook": hook}})),
-        })
+        let secret = json!({"name": "openai"});
+        let openai =
+            json!({"openai": {"projectId": "proj_a", "apiKeySecretRef": secret, "webhookSecretRef": secret}});
+        let sip = default.map(|user| json!({"sip": {"uri": format!("sip:{user}@ai"), "hook": hook}}));
+        json!({"allowedNamespaces": grant, "defaultAgent": if broken == 0 { Some(openai) } else { sip }})
     })
 }
 
