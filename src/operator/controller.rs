@@ -20,7 +20,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::resources::conditions::{Condition, ConditionStatus, condition, reason};
+use crate::resources::SipGateway;
+use crate::resources::conditions::{Condition, ConditionStatus, condition};
 use crate::routing::compile::{Finding, Kind, ObjectRef, SecretFacts, Verdict};
 use crate::routing::protocol::Version;
 use crate::routing::table::ObjectKey;
@@ -437,7 +438,7 @@ impl Controller {
                         if !self.fleet.is_provisioned(&object.key) {
                             return None;
                         }
-                        programmed = self.gateway_programmed(&object.key, programmed);
+                        programmed = self.gateway_programmed(gateway, programmed);
                     }
                     report = Some(self.gateway_report(gateway));
                 }
@@ -473,18 +474,17 @@ impl Controller {
         Some(reachable(&object.key, &address, verdict, |gateway| self.fleet.roll(gateway)))
     }
 
-    /// A gateway that can't be provisioned, or whose pods are refused, isn't programmed, whatever those that it has hold.
-    fn gateway_programmed(&self, gateway: &ObjectKey, programmed: Finding) -> Finding {
-        let hindrance = self.fleet.provision_hindrance(gateway).cloned();
-        let refused = || self.state.pods_refused(gateway).map(|why| startup::refused(gateway, why));
-        let waiting = || {
-            let why = self.fleet.roll(gateway)?.unschedulable()?;
-            (programmed.reason == reason::NO_GATEWAYS).then(|| startup::unschedulable(gateway, why))
-        };
-        hindrance.or_else(refused).or_else(waiting).unwrap_or(programmed)
+    /// A gateway that can't be provisioned or doesn't come up isn't programmed, whatever those pods hold that it has.
+    fn gateway_programmed(&self, object: &SipGateway, programmed: Finding) -> Finding {
+        let gateway = &names::key(object);
+        let hindrance = self.fleet.provision_hindrance(gateway).cloned().or_else(|| {
+            let (roll, service) = (self.fleet.roll(gateway), self.fleet.service(gateway));
+            startup::hindrance(object, self.state.deployment(gateway), roll, service, &programmed)
+        });
+        hindrance.unwrap_or(programmed)
     }
 
-    fn gateway_report(&self, gateway: &crate::resources::SipGateway) -> GatewayReport {
+    fn gateway_report(&self, gateway: &SipGateway) -> GatewayReport {
         let Some(roll) = self.fleet.roll(&names::key(gateway)) else { return GatewayReport::default() };
         GatewayReport {
             replicas: roll.serving(),

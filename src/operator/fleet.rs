@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Service;
 use kube::{Client, ResourceExt};
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -57,7 +58,7 @@ pub struct Gateway {
     provisioning: Attempts,
     /// What the gateway was provisioned from: uid, generation and labels.
     provisioned_from: Option<(String, i64, BTreeMap<String, String>)>,
-    service: Option<k8s_openapi::api::core::v1::Service>,
+    service: Option<Service>,
 }
 
 /// What is known of the published table.
@@ -219,6 +220,11 @@ impl Fleet {
     /// What keeps a gateway's objects from being made.
     pub fn provision_hindrance(&self, gateway: &ObjectKey) -> Option<&Finding> {
         self.gateways.get(gateway)?.provisioning.hindrance.as_ref()
+    }
+
+    /// A gateway's Service as the API server has it.
+    pub fn service(&self, gateway: &ObjectKey) -> Option<&Service> {
+        self.gateways.get(gateway)?.service.as_ref()
     }
 
     /// Where a gateway is reached from outside.

@@ -1,13 +1,41 @@
-//! Why a gateway's pods don't come up, in a sentence with the remedy: Kubernetes doesn't admit them, or no node takes them. Pure.
+//! Why a gateway doesn't come up, in a sentence with the remedy: Kubernetes doesn't admit its pods, no node takes them, or nobody
+//! can reach them yet. Pure.
 //!
 //! What Kubernetes says is shortened to what doesn't change by itself: no names of single pods.
 
+use k8s_openapi::api::core::v1::Service;
+
+use crate::resources::SipGateway;
 use crate::resources::conditions::{ConditionStatus, reason};
 use crate::routing::compile::Finding;
 use crate::routing::table::ObjectKey;
 
+use super::acknowledge::Roll;
+use super::names;
+use super::provision::waits_for_balancer;
+use super::watch::OwnedFacts;
+
+/// What keeps a gateway from coming up, if anything; `programmed` is what its pods hold.
+pub fn hindrance(
+    object: &SipGateway,
+    deployment: Option<&OwnedFacts>,
+    roll: Option<&Roll>,
+    service: Option<&Service>,
+    programmed: &Finding,
+) -> Option<Finding> {
+    let gateway = names::key(object);
+    if let Some(said) = deployment.and_then(|deployment| deployment.pods_refused.as_deref()) {
+        return Some(refused(&gateway, said));
+    }
+    if programmed.reason == reason::NO_GATEWAYS {
+        return Some(unschedulable(&gateway, roll?.unschedulable()?));
+    }
+    let nowhere = programmed.status == ConditionStatus::True && waits_for_balancer(object, service?);
+    nowhere.then(|| unassigned(&gateway))
+}
+
 /// Pods of `gateway` are not admitted; `said` is the message of the Deployment's condition `ReplicaFailure`.
-pub fn refused(gateway: &ObjectKey, said: &str) -> Finding {
+fn refused(gateway: &ObjectKey, said: &str) -> Finding {
     // `pods "default-voicedock-5d8f-x2lq7" is forbidden: …`
     let why = said.split_once(" is forbidden: ").map_or(said, |(_, why)| why).trim_end_matches('.');
     let remedy = if why.contains("violates PodSecurity") {
@@ -24,7 +52,7 @@ pub fn refused(gateway: &ObjectKey, said: &str) -> Finding {
 }
 
 /// No pod of `gateway` is ready and one waits for a node; `said` is the scheduler's message.
-pub fn unschedulable(gateway: &ObjectKey, said: &str) -> Finding {
+fn unschedulable(gateway: &ObjectKey, said: &str) -> Finding {
     let why = said.split(" preemption:").next().unwrap_or(said).trim().trim_end_matches('.');
     let remedy = if why.contains("free ports") {
         "Another pod has one of its ports on each node: give it other listeners and another httpPort, or add nodes"
@@ -34,6 +62,20 @@ pub fn unschedulable(gateway: &ObjectKey, said: &str) -> Finding {
     not_yet(
         reason::NO_GATEWAYS,
         format!("No pod of gateway {gateway} is ready, because no node takes one: {why}. {remedy}."),
+    )
+}
+
+/// The Service of `gateway` is of type LoadBalancer and has no address.
+fn unassigned(gateway: &ObjectKey) -> Finding {
+    let ObjectKey { namespace, name } = gateway;
+    let service = names::base(name);
+    not_yet(
+        reason::ADDRESS_NOT_ASSIGNED,
+        format!(
+            "Service {namespace}/{service} waits for the address of its load balancer; until then the pods tell others their own. \
+             If none comes, `kubectl -n {namespace} describe service {service}` may show why: install a load balancer, write \
+             advertise.address, or choose another exposure."
+        ),
     )
 }
 

@@ -87,10 +87,10 @@ impl State {
         Roll::call(gateway, &self.pods, &self.leases)
     }
 
-    /// Why Kubernetes admits no pods of a gateway, if it says so.
-    pub fn pods_refused(&self, gateway: &ObjectKey) -> Option<&str> {
+    /// What is known of a gateway's Deployment.
+    pub fn deployment(&self, gateway: &ObjectKey) -> Option<&OwnedFacts> {
         let deployment = ObjectKey::new(gateway.namespace.clone(), names::base(&gateway.name));
-        self.owned.get(&(OwnedKind::Deployment, deployment))?.pods_refused.as_deref()
+        self.owned.get(&(OwnedKind::Deployment, deployment))
     }
 
     /// Names of the slices of a gateway.

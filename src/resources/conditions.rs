@@ -94,6 +94,8 @@ pub mod reason {
     pub const NO_GATEWAYS: &str = "NoReadyGateways";
     /// Kubernetes admits no pods of the gateway.
     pub const PODS_REFUSED: &str = "PodsRefused";
+    /// The load balancer has no address yet.
+    pub const ADDRESS_NOT_ASSIGNED: &str = "AddressNotAssigned";
     /// The table is too large for an object of the API server.
     pub const TOO_LARGE: &str = "TooLarge";
     /// The table is past 80 % of what the API server takes.

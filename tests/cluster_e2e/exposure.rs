@@ -97,6 +97,12 @@ fn a_call_over_a_load_balancer() {
         if said.success { Ok(()) } else { Err(said.errors) }
     });
     is_reached_at(&scene, &[format!("udp:{balancer}:5060")]);
+    until("the pods are told the address", SOON, || {
+        let deployment =
+            scene.cluster().get(&["--namespace", &scene.namespace, "deployment", "own-voicedock"]);
+        let template = deployment["spec"]["template"].to_string();
+        if template.contains(&format!("udp={balancer}:5060")) { Ok(()) } else { Err(template) }
+    });
     let rollout = ["rollout", "status", "--timeout=60s", "deployment/own-voicedock"];
     succeed(&mut scene.kubectl(&rollout));
     let pod = &ready_pods(&scene, 2)[0];

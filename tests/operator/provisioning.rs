@@ -216,9 +216,12 @@ async fn exposure_decides_what_pods_tell_others_about_their_address() {
 
     stage.apply("SipGateway", GATEWAY, json!({ "exposure": "LoadBalancer" })).await;
     advertises(&stage, "udp=$(POD_IP):5060,tcp=$(POD_IP):5060").await;
+    let message = stage.says("SipGateway", GATEWAY, "Ready", "False", "AddressNotAssigned").await;
+    assert!(message.contains(&format!("Service {}/{NAME}", stage.namespace)), "{message}");
     let balancer = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": "203.0.113.7" }] } } });
     api.patch_status(NAME, &PatchParams::default(), &Patch::Merge(balancer)).await.unwrap();
     advertises(&stage, "udp=203.0.113.7:5060,tcp=203.0.113.7:5060").await;
+    stage.is_ready("SipGateway", GATEWAY).await;
 }
 
 async fn advertises(stage: &Stage, expected: &str) {
