@@ -20,6 +20,8 @@ mod publishing;
 mod reachable;
 #[path = "operator/references.rs"]
 mod references;
+#[path = "operator/scaling.rs"]
+mod scaling;
 #[path = "operator/secrecy.rs"]
 mod secrecy;
 #[path = "operator/stage.rs"]

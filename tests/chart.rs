@@ -63,6 +63,7 @@ fn an_unknown_value_is_refused_wherever_it_stands() {
         "operator.networkPolicy.typo=1",
         "gateway.typo=1",
         "gateway.advertise.typo=1",
+        "gateway.autoscaling.typo=1",
         "gateway.apiKeys.typo=1",
         "gateway.allowedNamespaces={\"from\": \"All\", \"typo\": 1}",
         "gateway.listeners=[{\"transport\": \"UDP\", \"port\": 5060, \"typo\": 1}]",
@@ -133,6 +134,15 @@ fn the_operator_is_told_which_gateway_is_the_default() {
         arguments(&["gateway.enabled=false", r#"operator.defaultGateway="edge/de""#]),
         json!(["operator", "--default-gateway=edge/de"])
     );
+}
+
+#[test]
+fn a_gateway_with_autoscaling_has_no_fixed_number_of_pods() {
+    let spec = |values: &[&str]| one(&rendered(values), "SipGateway")["spec"].clone();
+    assert_eq!(spec(&[])["replicas"], 2);
+    let autoscaling = json!({ "min": 2, "max": 10, "targetCallsPerPod": 200 });
+    let scaled = spec(&[&format!("gateway.autoscaling={autoscaling}")]);
+    assert_eq!((&scaled["autoscaling"], &scaled["replicas"]), (&autoscaling, &Value::Null));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::routing::ack::{Acknowledgement, Held, TrunkReport};
 use crate::routing::owner::owner;
 use crate::routing::table::ObjectKey;
 
+use super::scale::Load;
 use super::watch::{LeaseFacts, PodFacts};
 
 /// The pods of one gateway that have not ended, by name.
@@ -23,6 +24,7 @@ struct Entry {
     terminating: bool,
     host_ip: Option<String>,
     unschedulable: Option<String>,
+    deletion_cost: Option<String>,
     said: Option<Acknowledgement>,
 }
 
@@ -69,6 +71,7 @@ impl Roll {
                     terminating: pod.terminating,
                     host_ip: pod.host_ip.clone(),
                     unschedulable: pod.unschedulable.clone(),
+                    deletion_cost: pod.deletion_cost.clone(),
                     said: lease.map(|lease| lease.said.clone()),
                 };
                 (key.name.clone(), entry)
@@ -175,6 +178,19 @@ impl Roll {
         self.pods.values().filter_map(|pod| pod.said.as_ref()).map(|said| i64::from(said.calls)).sum()
     }
 
+    /// The pods that are not on their way out, and the calls that they hold.
+    pub fn loads(&self) -> Vec<Load> {
+        let leaves = |pod: &Entry| pod.terminating || pod.said.as_ref().is_some_and(|said| said.draining);
+        let stays = self.pods.iter().filter(|(_, pod)| !leaves(pod));
+        let load = |(name, pod): (&String, &Entry)| Load {
+            pod: name.clone(),
+            ready: pod.ready,
+            calls: pod.said.as_ref().map(|said| said.calls),
+            deletion_cost: pod.deletion_cost.clone(),
+        };
+        stays.map(load).collect()
+    }
+
     /// Why no node takes a pod that waits for one, as the scheduler says.
     pub fn unschedulable(&self) -> Option<&str> {
         self.pods.values().find_map(|pod| pod.unschedulable.as_deref())
@@ -226,6 +242,7 @@ mod tests {
             finished: false,
             host_ip: None,
             unschedulable: None,
+            deletion_cost: None,
         }
     }
 
@@ -284,6 +301,21 @@ mod tests {
         assert_eq!(refused.progress(8), expected);
         assert_eq!(refused.progress(7), Progress::Held);
         assert_eq!(refused.lagging(8)["a"], "holds generation 7; refused generation 8: slice x is missing");
+    }
+
+    #[test]
+    fn a_pod_on_its_way_out_and_its_calls_are_no_load() {
+        let mut draining = lease("2", 7, None);
+        draining.said.draining = true;
+        let leaving = PodFacts { terminating: true, ..pod("3", true) };
+        let roll = roll(&[
+            ("a", pod("1", true), Some(lease("1", 7, None))),
+            ("b", pod("2", true), Some(draining)),
+            ("c", leaving, Some(lease("3", 7, None))),
+            ("d", pod("4", true), None),
+        ]);
+        let loads = roll.loads().into_iter().map(|load| (load.pod, load.calls));
+        assert_eq!(loads.collect::<Vec<_>>(), [("a".to_owned(), Some(2)), ("d".to_owned(), None)]);
     }
 
     #[test]

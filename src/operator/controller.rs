@@ -54,6 +54,8 @@ pub struct Settings {
     pub image: Image,
     /// How long useless slices are kept.
     pub grace: Duration,
+    /// How long fewer pods of a gateway must have been enough before some are removed.
+    pub scale_window: Duration,
     /// The gateway of PhoneNumbers that name none.
     pub default_gateway: ObjectKey,
 }
@@ -488,6 +490,7 @@ impl Controller {
         let Some(roll) = self.fleet.roll(&names::key(gateway)) else { return GatewayReport::default() };
         GatewayReport {
             replicas: roll.serving(),
+            wanted: self.fleet.replicas(&names::key(gateway)),
             calls: roll.calls(),
             table_generation: roll.acknowledged().filter(|generation| *generation > 0),
             addresses: self.fleet.addresses(gateway),
@@ -498,7 +501,8 @@ impl Controller {
         let now = Instant::now();
         match outcome {
             Outcome::Done(done) => {
-                let news = self.fleet.done(done, &self.state, &self.metrics, now);
+                let window = self.settings.scale_window;
+                let news = self.fleet.done(done, &self.state, &self.metrics, window, now);
                 self.learn(news, now);
             }
             Outcome::Reported(report) => {
@@ -526,6 +530,12 @@ impl Controller {
             self.secrets.retry(&secret);
             self.secrets_due = true;
             self.dirty.get_or_insert(now);
+        }
+        if let (Some(gateway), Some(scaled)) = (&news.gateway, news.scaled)
+            && let Some(object) = self.state.object(&as_object(gateway))
+        {
+            info!("gateway {gateway}: {scaled}");
+            self.events.tell(Notice::scaled(object.reference(), &scaled));
         }
         if let Some(gateway) = news.gateway {
             self.mark_gateway(&gateway, now);

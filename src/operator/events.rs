@@ -1,4 +1,5 @@
-//! Kubernetes Events: what `kubectl describe` shows when an object stops being ready, and when it is again.
+//! Kubernetes Events: what `kubectl describe` shows when an object stops being ready and when it is again, and when a gateway is
+//! scaled.
 //!
 //! An object that comes up without trouble makes none, so that 10,000 new objects don't cost 10,000 events. Events are written
 //! behind everything else, a bounded number waits, and what doesn't fit is left out: the conditions say the same.
@@ -16,6 +17,7 @@ use crate::resources::conditions::{Condition, ConditionStatus, condition, reason
 
 use super::api::{FIELD_MANAGER, read};
 use super::metrics::Metrics;
+use super::scaling::Scaled;
 
 /// Events that wait to be written.
 const WAITING: usize = 256;
@@ -50,6 +52,19 @@ impl Notice {
             secondary: None,
         };
         Some(Self { regarding, event })
+    }
+
+    /// A gateway was scaled.
+    pub fn scaled(regarding: ObjectReference, scaled: &Scaled) -> Self {
+        let reason = if scaled.to > scaled.from { "ScaledUp" } else { "ScaledDown" };
+        let event = Event {
+            type_: EventType::Normal,
+            reason: reason.to_owned(),
+            note: Some(format!("The gateway was {scaled}.")),
+            action: "Scale".to_owned(),
+            secondary: None,
+        };
+        Self { regarding, event }
     }
 }
 

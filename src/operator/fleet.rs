@@ -3,7 +3,7 @@
 //! One publication or collection and one provisioning of a gateway at a time; gateways don't wait for each other's
 //! provisioning. What fails is tried again with back-off and shown in the statuses meanwhile.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,17 +21,16 @@ use crate::routing::table::ObjectKey;
 
 use super::acknowledge::Roll;
 use super::api::ApiError;
+use super::attempts::Attempts;
 use super::collect::{self, Useless};
 use super::leader::Term;
 use super::metrics::Metrics;
 use super::names;
 use super::provision::{self, Image, Provision, ProvisionError};
 use super::publish::{self, Offer, Publication, PublishError};
+use super::scaling::{Scaled, Scaling};
 use super::state::{Loss, State};
 use super::watch::OwnedKind;
-
-/// Longest pause between two attempts of what fails.
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// Pause before a table is tried again whose Secret changed meanwhile.
 const SECRET_PAUSE: Duration = Duration::from_millis(100);
@@ -58,6 +57,7 @@ pub struct Gateway {
     provisioning: Attempts,
     /// What the gateway was provisioned from: uid, generation and labels.
     provisioned_from: Option<(String, i64, BTreeMap<String, String>)>,
+    scaling: Scaling,
     service: Option<Service>,
 }
 
@@ -66,52 +66,6 @@ pub struct Gateway {
 struct Published {
     generation: Option<i64>,
     fullness: f64,
-}
-
-/// Whether work is due, and what its last attempt came to.
-#[derive(Debug, Default)]
-struct Attempts {
-    due: bool,
-    since: Option<Instant>,
-    not_before: Option<Instant>,
-    failures: u32,
-    succeeded_once: bool,
-    hindrance: Option<Finding>,
-}
-
-impl Attempts {
-    fn want(&mut self, now: Instant) {
-        self.due = true;
-        self.since.get_or_insert(now);
-    }
-
-    fn is_due(&self, now: Instant) -> bool {
-        self.due && self.not_before.is_none_or(|at| at <= now)
-    }
-
-    fn begin(&mut self) -> Option<Instant> {
-        self.due = false;
-        self.since.take()
-    }
-
-    fn succeeded(&mut self) -> bool {
-        self.succeeded_once = true;
-        self.failures = 0;
-        self.not_before = None;
-        self.hindrance.take().is_some()
-    }
-
-    fn failed(&mut self, now: Instant, hindrance: Finding) -> bool {
-        let pause = Duration::from_millis(200).saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
-        self.failures += 1;
-        self.due = true;
-        self.not_before = Some(now + pause.mul_f64(rand::random_range(0.8..1.2)));
-        self.hindrance.replace(hindrance.clone()) != Some(hindrance)
-    }
-
-    fn wake(&self) -> Option<Instant> {
-        self.not_before.filter(|_| self.due)
-    }
 }
 
 /// Work that has begun: what it comes to is given to [`Fleet::done`].
@@ -179,6 +133,8 @@ pub struct News {
     pub gateway: Option<ObjectKey>,
     /// Statuses of all that the gateway holds may differ now.
     pub everything: bool,
+    /// The gateway was scaled.
+    pub scaled: Option<Scaled>,
 }
 
 /// All gateways.
@@ -220,6 +176,11 @@ impl Fleet {
     /// What keeps a gateway's objects from being made.
     pub fn provision_hindrance(&self, gateway: &ObjectKey) -> Option<&Finding> {
         self.gateways.get(gateway)?.provisioning.hindrance.as_ref()
+    }
+
+    /// How many pods a gateway should have, once its Deployment says so.
+    pub fn replicas(&self, gateway: &ObjectKey) -> Option<i32> {
+        self.gateways.get(gateway)?.scaling.replicas()
     }
 
     /// A gateway's Service as the API server has it.
@@ -285,6 +246,7 @@ impl Fleet {
             );
             if gateway.provisioned_from.as_ref() != Some(&from) {
                 gateway.provisioned_from = Some(from);
+                gateway.scaling.asked(object.spec.replicas, object.spec.autoscaling.clone());
                 gateway.provisioning.not_before = None;
                 gateway.provisioning.want(now);
             }
@@ -299,6 +261,7 @@ impl Fleet {
             return None;
         }
         gateway.collect.want(now);
+        gateway.scaling.look_again();
         let before = std::mem::replace(&mut gateway.roll, roll);
         let publisher = gateway.publication.as_ref().map(|publication| &publication.publisher);
         if publisher.is_some_and(|publisher| publisher.is_exceeded(&gateway.roll.tables())) {
@@ -436,6 +399,9 @@ impl Fleet {
                     work.push(Work::Collect(job(means, object), Box::new(publication), doomed, prune));
                 }
             }
+            if gateway.scaling.decide(&gateway.roll, now) {
+                gateway.provisioning.want(now);
+            }
             if gateway.provisioning.is_due(now)
                 && let Some(provision) = gateway.provision.take()
             {
@@ -446,6 +412,8 @@ impl Fleet {
                     metrics: means.metrics.clone(),
                     gateway: object.clone(),
                     image: means.image.clone(),
+                    marks: gateway.scaling.marks(&gateway.roll),
+                    replicas: gateway.scaling.wanted(),
                 };
                 work.push(Work::Provision(job, Box::new(provision)));
             }
@@ -454,7 +422,16 @@ impl Fleet {
     }
 
     /// Takes in what work came to.
-    pub fn done(&mut self, done: Done, state: &State, metrics: &Metrics, now: Instant) -> News {
+    ///
+    /// Fewer pods of a gateway must have been enough for `scale_window` before some are removed.
+    pub fn done(
+        &mut self,
+        done: Done,
+        state: &State,
+        metrics: &Metrics,
+        scale_window: Duration,
+        now: Instant,
+    ) -> News {
         match done {
             Done::Published(key, publication, since, result) => {
                 let Some(gateway) = self.gateways.get_mut(&key) else { return News::default() };
@@ -526,9 +503,12 @@ impl Fleet {
                 let Some(gateway) = self.gateways.get_mut(&key) else { return News::default() };
                 gateway.service = provision.service.clone().or(gateway.service.take());
                 gateway.provision = Some(*provision);
+                let mut scaled = None;
                 match result {
                     Ok(()) => {
                         gateway.provisioning.succeeded();
+                        let provision = gateway.provision.as_ref();
+                        scaled = provision.and_then(|made| gateway.scaling.applied(made, scale_window, now));
                     }
                     Err(ProvisionError::Api(ApiError::NotLeader { .. })) => {}
                     Err(error) => {
@@ -538,7 +518,7 @@ impl Fleet {
                         gateway.provisioning.failed(now, finding);
                     }
                 }
-                News { gateway: Some(key), ..News::default() }
+                News { gateway: Some(key), scaled, ..News::default() }
             }
         }
     }
@@ -563,15 +543,11 @@ impl Fleet {
                     publish.wake().filter(|_| free),
                     collect.wake().filter(|_| free && !publish.due),
                     provisioning.wake().filter(|_| gateway.provision.is_some()),
+                    gateway.scaling.wake(),
                 ]
             })
             .flatten()
             .min()
-    }
-
-    /// Keys of all gateways.
-    pub fn keys(&self) -> BTreeSet<ObjectKey> {
-        self.gateways.keys().cloned().collect()
     }
 }
 

@@ -2,11 +2,13 @@
 //!
 //! [`watch`] → [`state`] → [`controller`] (the loop) → `routing::compile` → [`publish`] (slices, [`credentials`], head),
 //! [`provision`] (pods and what they need), [`acknowledge`] and [`programmed`] (who holds what),
-//! [`reachable`] (which trunks answer), [`startup`] (why pods don't come up) → [`status`], [`reports`],
+//! [`reachable`] (which trunks answer), [`startup`] (why pods don't come up), [`scaling`] and
+//! [`scale`] (how many there are) → [`status`], [`reports`],
 //! [`events`]. [`collect`] deletes what is useless. [`leader`] says which replica writes.
 
 pub mod acknowledge;
 pub mod api;
+pub mod attempts;
 pub mod collect;
 pub mod controller;
 pub mod credentials;
@@ -20,6 +22,8 @@ pub mod provision;
 pub mod publish;
 pub mod reachable;
 pub mod reports;
+pub mod scale;
+pub mod scaling;
 pub mod secrets;
 pub mod serve;
 pub mod startup;
@@ -85,6 +89,9 @@ pub struct Args {
     /// Seconds that a slice is kept after the last table that names it
     #[arg(long, default_value = "60", value_parser = seconds)]
     pub collect_after_seconds: Duration,
+    /// Seconds for which fewer pods of a gateway with autoscaling must have been enough before some are removed; 0 to 3600
+    #[arg(long, env = "VOICEDOCK_SCALE_DOWN_AFTER_SECONDS", default_value = "300", value_parser = window)]
+    pub scale_down_after_seconds: Duration,
     /// Address of /healthz, /readyz and /metrics
     #[arg(long, default_value = "[::]:8080")]
     pub http: SocketAddr,
@@ -168,7 +175,12 @@ pub async fn run_until(args: Args, client: Client, stop: CancellationToken) -> R
 
     let events = Events::start(client.clone(), &args.identity, metrics.clone(), stop.clone());
     let image = provision::Image { name: args.image, pull_policy: args.image_pull_policy };
-    let settings = Settings { image, grace: args.collect_after_seconds, default_gateway };
+    let settings = Settings {
+        image,
+        grace: args.collect_after_seconds,
+        scale_window: args.scale_down_after_seconds,
+        default_gateway,
+    };
     Controller::new(client, settings, metrics, synced, events, anew).run(changed, term, stop).await;
 
     // Nothing is written any more: another replica may begin.
@@ -189,6 +201,13 @@ async fn terminated() -> &'static str {
         // Without handlers the default action ends the process.
         _ => std::future::pending().await,
     }
+}
+
+/// The time for which fewer pods must have been enough, with the bound that a HorizontalPodAutoscaler has.
+fn window(text: &str) -> Result<Duration, String> {
+    let longest = scale::LONGEST_WINDOW;
+    let window = seconds(text)?;
+    if window <= longest { Ok(window) } else { Err(format!("'{text}' is more than {} s", longest.as_secs())) }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

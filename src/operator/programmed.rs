@@ -290,6 +290,7 @@ mod tests {
             finished: false,
             host_ip: None,
             unschedulable: None,
+            deletion_cost: None,
         };
         let table = Some(Held { generation, hash: String::new() });
         let said = Acknowledgement { table, ..Acknowledgement::default() };

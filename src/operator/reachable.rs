@@ -84,6 +84,7 @@ mod tests {
                 finished: false,
                 host_ip: None,
                 unschedulable: None,
+                deletion_cost: None,
             };
             let trunks = report.iter().map(|report| (trunk(), report.clone())).collect();
             let said = Acknowledgement {

@@ -11,7 +11,7 @@ use crate::resources::assistant::{AssistantEffective, AssistantStatus};
 use crate::resources::conditions::{Condition, ConditionStatus, condition, reason};
 use crate::resources::phone_number::{PhoneNumberEffective, PhoneNumberStatus};
 use crate::resources::routing_table::RoutingTableStatus;
-use crate::resources::sip_gateway::SipGatewayStatus;
+use crate::resources::sip_gateway::{SipGatewayEffective, SipGatewayStatus};
 use crate::resources::sip_trunk::{SipTrunkEffective, SipTrunkStatus};
 use crate::resources::transfer_destination::{TransferDestinationEffective, TransferDestinationStatus};
 use crate::routing::compile::{Effective, Finding, Verdict};
@@ -63,6 +63,8 @@ impl Desired {
 pub struct GatewayReport {
     /// Ready pods that take new calls.
     pub replicas: i64,
+    /// Pods that there should be.
+    pub wanted: Option<i32>,
     /// Calls that the pods hold.
     pub calls: i64,
     /// Generation that every ready pod holds.
@@ -152,6 +154,7 @@ pub fn of_object(
             let desired = SipGatewayStatus {
                 observed_generation,
                 conditions: conditions(&existing.conditions),
+                effective: report.wanted.map(|replicas| SipGatewayEffective { replicas: Some(replicas) }),
                 replicas: Some(report.replicas),
                 calls: Some(report.calls),
                 table_generation: report.table_generation,

@@ -37,6 +37,7 @@ use crate::routing::table::ObjectKey;
 
 use super::metrics::Metrics;
 use super::names;
+use super::scale::DELETION_COST;
 
 /// Seconds of a watch request. One that is not ended by the server 5 s after that hangs on a dead connection and is taken
 /// up again: a longer time is a longer blindness when a node in between vanishes; a new request costs next to nothing.
@@ -107,6 +108,8 @@ pub struct PodFacts {
     pub host_ip: Option<String>,
     /// Why no node takes it, as the scheduler says.
     pub unschedulable: Option<String>,
+    /// Its annotation [`DELETION_COST`].
+    pub deletion_cost: Option<String>,
 }
 
 /// What a gateway pod's Lease says.
@@ -432,7 +435,8 @@ fn deployment_facts(deployment: Deployment) -> Option<OwnedFacts> {
     Some(OwnedFacts { pods_refused, ..OwnedFacts::of(&deployment.metadata) })
 }
 
-fn pod_facts(pod: Pod) -> Option<PodFacts> {
+fn pod_facts(mut pod: Pod) -> Option<PodFacts> {
+    let deletion_cost = pod.metadata.annotations.as_mut().and_then(|all| all.remove(DELETION_COST));
     let status = pod.status.unwrap_or_default();
     let conditions = status.conditions.unwrap_or_default();
     let ready = conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True");
@@ -447,6 +451,7 @@ fn pod_facts(pod: Pod) -> Option<PodFacts> {
         finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
         host_ip: status.host_ip,
         unschedulable: unschedulable.and_then(|unschedulable| unschedulable.message),
+        deletion_cost,
     })
 }
 

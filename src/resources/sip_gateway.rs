@@ -55,7 +55,7 @@ pub struct SipGatewaySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub replicas: Option<i32>,
-    /// Scale with the number of calls.
+    /// Scale with the number of calls. Not together with `replicas`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub autoscaling: Option<Autoscaling>,
     /// Where SIP is heard; UDP and TCP on 5060 when left out.
@@ -122,7 +122,9 @@ pub struct SipGatewaySpec {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Scale with the number of calls.
+/// Scale with the number of calls that the pods hold: up at once, down when fewer pods have been enough for five minutes (the
+/// operator's `--scale-down-after-seconds`). The pods with the fewest calls go first, and not before these have ended or
+/// `drainTimeoutSeconds` is over.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.min <= self.max").message("min must not be above max"))]
@@ -133,7 +135,8 @@ pub struct Autoscaling {
     /// Most pods.
     #[schemars(range(min = 1, max = 100))]
     pub max: i32,
-    /// Calls that one pod should hold.
+    /// Calls that one pod should hold: above that another pod is started. Well below `limits.maxConcurrentCalls`, so that no call
+    /// is refused meanwhile.
     #[schemars(range(min = 1, max = 100000))]
     pub target_calls_per_pod: i32,
 }
@@ -210,6 +213,9 @@ pub struct SipGatewayStatus {
     #[schemars(length(max = 8))]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+    /// What is in force where the spec leaves something out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<SipGatewayEffective>,
     /// Gateway pods that are ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<i64>,
@@ -222,4 +228,13 @@ pub struct SipGatewayStatus {
     /// Addresses at which SIP is heard from outside, `transport:address:port`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<String>,
+}
+
+/// What is in force where the spec leaves something out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SipGatewayEffective {
+    /// Number of pods that there should be: `replicas`, or what `autoscaling` came to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<i32>,
 }

@@ -11,7 +11,7 @@ use voicedock::resources::conditions::condition;
 
 use crate::history::{Event, History, PATIENCE, short};
 use crate::promises::{Broken, Look, watch_over};
-use crate::stage::{GatewayPod, Operator, Pace, Stage, sales};
+use crate::stage::{GatewayPod, Operator, PACE, Pace, Stage, sales};
 use crate::way::{Fault, Plan, Way};
 use crate::world::World;
 
@@ -29,7 +29,7 @@ fn pace(fault: Fault) -> Pace {
         _ => Timing { duration: seconds(10.0), give_up: seconds(8.0), renew: seconds(2.0) },
     };
     // At once, so that collecting meets whatever comes next.
-    Pace { lease, collect_after: Duration::ZERO }
+    Pace { lease, collect_after: Duration::ZERO, ..PACE }
 }
 
 /// What people do.

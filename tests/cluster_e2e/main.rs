@@ -17,4 +17,5 @@ mod faults;
 mod harness;
 mod load;
 mod refusals;
+mod scaling;
 mod transfers;

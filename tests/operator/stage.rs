@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use clap::Parser;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Pod as PodObject, Secret};
 use k8s_openapi::{ByteString, NamespaceResourceScope};
 use kube::api::{
@@ -35,7 +36,7 @@ use voicedock::gateway::table::{self, Holder, Source, TableState};
 use voicedock::operator;
 use voicedock::operator::leader::Timing;
 use voicedock::resources::{RoutingSlice, RoutingTable};
-use voicedock::routing::ack::TrunkReports;
+use voicedock::routing::ack::{Acknowledgement, TrunkReports};
 use voicedock::routing::slice::{self, layout};
 use voicedock::routing::table::{ObjectKey, Table};
 use voicedock::telemetry::{LogArgs, LogFormat};
@@ -53,15 +54,18 @@ pub struct Pace {
     pub lease: Timing,
     /// How long a slice is kept that is useless.
     pub collect_after: Duration,
+    /// How long fewer pods must have been enough.
+    pub scale_down_after: Duration,
 }
 
-const PACE: Pace = Pace {
+pub const PACE: Pace = Pace {
     lease: Timing {
         duration: Duration::from_secs(3),
         give_up: Duration::from_secs(2),
         renew: Duration::from_millis(300),
     },
     collect_after: Duration::from_millis(200),
+    scale_down_after: Duration::from_secs(300),
 };
 
 /// How often pods read the head besides watching it.
@@ -375,6 +379,7 @@ impl Operator {
             lease_renew_deadline_seconds: pace.lease.give_up,
             lease_retry_seconds: pace.lease.renew,
             collect_after_seconds: pace.collect_after,
+            scale_down_after_seconds: pace.scale_down_after,
             http,
             log: LogArgs { log: LogFormat::Text },
         };
@@ -526,6 +531,15 @@ impl GatewayPod {
         self.tasks.spawn(acknowledge::acknowledge(client.clone(), config.clone(), sources, metrics.clone()));
         let (peers, lease) = (Arc::default(), Arc::clone(&self.lease));
         self.tasks.spawn(peers::watch(client, config, peers, lease, metrics));
+    }
+
+    /// Writes its Lease, in place of a process that doesn't run.
+    #[allow(dead_code, reason = "tests/api_operator has it hold calls")]
+    pub async fn holds(&self, calls: u32) {
+        let said = Acknowledgement { calls, ..Acknowledgement::default() };
+        let lease = acknowledge::lease(&self.config, &said);
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), &self.config.pod.namespace);
+        leases.patch(&self.name, &PatchParams::apply("tests").force(), &Patch::Apply(lease)).await.unwrap();
     }
 
     /// Plays the kubelet.

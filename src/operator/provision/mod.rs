@@ -14,12 +14,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::api::{Patch, PatchParams};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource, ResourceExt};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use tracing::info;
 
 use crate::resources::SipGateway;
@@ -30,10 +32,14 @@ use super::api::{ApiError, FIELD_MANAGER, read, write};
 use super::leader::Term;
 use super::metrics::Metrics;
 use super::names;
+use super::scale;
 use super::watch::{OwnedFacts, OwnedKind};
 
 pub use network::{addresses, waits_for_balancer};
+pub use workload::DEFAULT_REPLICAS;
 
+/// How often the Deployment is applied anew because somebody wrote it meanwhile.
+const CONFLICTS: u32 = 5;
 /// Versions of an object that are remembered as our own, for a watch that lags behind.
 const REMEMBERED: usize = 8;
 
@@ -71,6 +77,12 @@ pub struct Provision {
     made: BTreeMap<(OwnedKind, String), Made>,
     /// The Service as the API server has it.
     pub service: Option<Service>,
+    /// How many pods the Deployment asks for.
+    pub replicas: Option<i32>,
+    /// How many it asked for before it was applied last, if it was there.
+    pub replicas_before: Option<i32>,
+    /// Whether that was the number of somebody else, who has set it since we did.
+    pub by_others: bool,
 }
 
 #[derive(Debug, Default)]
@@ -101,6 +113,26 @@ pub struct Job {
     pub gateway: Arc<SipGateway>,
     /// Image of the pods.
     pub image: Image,
+    /// How many pods there should be.
+    pub replicas: Replicas,
+    /// What changes on pods before the Deployment is applied: see [`scale::marks`].
+    pub marks: Vec<(String, Option<&'static str>)>,
+}
+
+/// How many pods a gateway should have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replicas {
+    /// So many, whatever others set.
+    Fixed(i32),
+    /// As many as were decided by its calls, or else as it has; a number that somebody else has set holds, within the bounds.
+    ByCalls {
+        /// What was decided; `None` before it is known how many there are.
+        wanted: Option<i32>,
+        /// Fewest.
+        min: i32,
+        /// Most.
+        max: i32,
+    },
 }
 
 impl Provision {
@@ -129,8 +161,53 @@ impl Provision {
         self.one(job, OwnedKind::RoleBinding, access::role_binding(gateway)).await?;
         self.one(job, OwnedKind::NetworkPolicy, network::network_policy(gateway)).await?;
         self.one(job, OwnedKind::PodDisruptionBudget, workload::disruption_budget(gateway)).await?;
-        self.one(job, OwnedKind::Deployment, workload::deployment(gateway, &job.image, advertise)).await?;
+        self.deployment(job, &advertise).await
+    }
+
+    /// Applies the Deployment. With autoscaling, against the version in which the number of pods was seen: nobody's number is
+    /// overwritten unseen.
+    async fn deployment(&mut self, job: &Job, advertise: &str) -> Result<(), ProvisionError> {
+        for retries in (0..CONFLICTS).rev() {
+            let (replicas, version) = self.count(job).await?;
+            if self.replicas_before.is_some_and(|before| replicas < before) {
+                mark(job).await?;
+            }
+            let mut deployment =
+                workload::deployment(&job.gateway, &job.image, advertise.to_owned(), replicas);
+            deployment.metadata.resource_version = version;
+            match self.one(job, OwnedKind::Deployment, deployment).await {
+                Err(ProvisionError::Api(error)) if error.is_conflict() && retries > 0 => {}
+                done => {
+                    done?;
+                    self.replicas = Some(replicas);
+                    break;
+                }
+            }
+        }
         Ok(())
+    }
+
+    /// How many pods the Deployment is going to ask for, and the version of it in which somebody else's number would show.
+    async fn count(&mut self, job: &Job) -> Result<(i32, Option<String>), ProvisionError> {
+        (self.replicas_before, self.by_others) = (self.replicas, false);
+        let (wanted, min, max) = match job.replicas {
+            Replicas::Fixed(replicas) => return Ok((replicas, None)),
+            Replicas::ByCalls { wanted, min, max } => (wanted, min, max),
+        };
+        let ObjectKey { namespace, name } = names::key(&*job.gateway);
+        let name = names::base(&name);
+        let api: Api<Deployment> = Api::namespaced(job.client.clone(), &namespace);
+        let found = read(format!("read Deployment {namespace}/{name}"), api.get_opt(&name)).await?;
+        let Some(found) = found else {
+            return Ok((wanted.unwrap_or(min), None));
+        };
+        self.replicas_before = found.spec.as_ref().and_then(|spec| spec.replicas);
+        let made = self.made.get(&(OwnedKind::Deployment, name));
+        self.by_others = made.is_some_and(|made| found.metadata.generation > made.generation)
+            && self.replicas_before != self.replicas;
+        let as_found = self.replicas_before.unwrap_or(min).min(max).max(min);
+        let replicas = wanted.filter(|_| !self.by_others).unwrap_or(as_found);
+        Ok((replicas, found.metadata.resource_version))
     }
 
     async fn one<K>(&mut self, job: &Job, kind: OwnedKind, desired: K) -> Result<K, ProvisionError>
@@ -174,6 +251,23 @@ impl Provision {
     }
 }
 
+/// Marks the pods that are to go first, and sets free those that aren't any more. One that is gone needs no mark.
+async fn mark(job: &Job) -> Result<(), ProvisionError> {
+    let namespace = job.gateway.namespace().unwrap_or_default();
+    let api: Api<Pod> = Api::namespaced(job.client.clone(), &namespace);
+    for (pod, mark) in &job.marks {
+        let patch = json!({ "metadata": { "annotations": { (scale::DELETION_COST): mark } } });
+        let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+        let what = format!("mark Pod {namespace}/{pod}");
+        match write(&job.term, what, api.patch_metadata(pod, &params, &patch)).await {
+            Ok(_) => job.metrics.wrote("Pod"),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
 /// Whether an object was made for this gateway, or for an earlier one of the same name (whose pods then go on).
 fn belongs<K: Resource>(object: &K, gateway: &SipGateway) -> bool {
     let labelled = |name: &str, value: &str| object.labels().get(name).is_some_and(|found| found == value);
@@ -185,7 +279,6 @@ fn belongs<K: Resource>(object: &K, gateway: &SipGateway) -> bool {
 mod tests {
     use super::*;
     use crate::resources::sip_gateway::Limits;
-    use serde_json::json;
 
     fn gateway() -> SipGateway {
         let mut gateway = SipGateway::new(
@@ -203,7 +296,7 @@ mod tests {
 
     #[test]
     fn pods_meet_the_restricted_standard() {
-        let deployment = workload::deployment(&gateway(), &image(), "udp=1.2.3.4:5060".to_owned());
+        let deployment = workload::deployment(&gateway(), &image(), "udp=1.2.3.4:5060".to_owned(), 2);
         let pod = deployment.spec.unwrap().template.spec.unwrap();
         let context = pod.security_context.unwrap();
         assert_eq!(context.run_as_non_root, Some(true));
@@ -218,7 +311,7 @@ mod tests {
     fn a_pod_may_finish_its_drain_before_it_is_killed() {
         let mut gateway = gateway();
         gateway.spec.drain_timeout_seconds = Some(120);
-        let deployment = workload::deployment(&gateway, &image(), String::new());
+        let deployment = workload::deployment(&gateway, &image(), String::new(), 2);
         assert_eq!(
             deployment.spec.unwrap().template.spec.unwrap().termination_grace_period_seconds,
             Some(135)
@@ -230,7 +323,7 @@ mod tests {
         let env = |limits| {
             let mut gateway = gateway();
             gateway.spec.limits = limits;
-            let deployment = workload::deployment(&gateway, &image(), String::new());
+            let deployment = workload::deployment(&gateway, &image(), String::new(), 2);
             let env = deployment.spec.unwrap().template.spec.unwrap().containers[0].env.clone().unwrap();
             let limits = env.into_iter().filter(|variable| variable.name.starts_with("VOICEDOCK_MAX"));
             limits.map(|variable| (variable.name, variable.value.unwrap())).collect::<Vec<_>>()
@@ -242,7 +335,7 @@ mod tests {
 
     #[test]
     fn an_address_is_expanded_only_from_variables_that_come_before_it() {
-        let deployment = workload::deployment(&gateway(), &image(), "udp=$(NODE_IP):30060".to_owned());
+        let deployment = workload::deployment(&gateway(), &image(), "udp=$(NODE_IP):30060".to_owned(), 2);
         let env = deployment.spec.unwrap().template.spec.unwrap().containers[0].env.clone().unwrap();
         let at = |name: &str| env.iter().position(|variable| variable.name == name).unwrap();
         assert!(at("NODE_IP") < at("VOICEDOCK_ADVERTISE") && at("POD_IP") < at("VOICEDOCK_ADVERTISE"));
@@ -265,7 +358,7 @@ mod tests {
             Made { uid: "d".to_owned(), generation: Some(3), versions: VecDeque::from(["7".to_owned()]) };
         let provision = Provision {
             made: BTreeMap::from([((OwnedKind::Deployment, "x".to_owned()), made)]),
-            service: None,
+            ..Provision::default()
         };
         let facts = |version: &str, generation| OwnedFacts {
             gateway: "default".to_owned(),

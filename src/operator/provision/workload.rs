@@ -20,6 +20,8 @@ use crate::resources::sip_gateway::Exposure;
 use super::Image;
 use super::network::{exposure, http_port, listeners, port_name, protocol, scheme};
 
+/// Number of pods when the spec doesn't say.
+pub const DEFAULT_REPLICAS: i32 = 2;
 /// Seconds that a pod which is told to stop waits for its calls, when the spec doesn't say.
 pub const DRAIN_SECONDS: i32 = 3600;
 /// Seconds between the end of the drain and the kill, for the last BYEs.
@@ -35,15 +37,14 @@ const API_KEYS_DIRECTORY: &str = "/etc/voicedock/api-keys";
 
 /// The pods. An update brings a new pod up before an old one drains; on the nodes' network the old one goes first, one at a
 /// time, because the new one may need its ports and there may be no other node.
-pub fn deployment(gateway: &SipGateway, image: &Image, advertise: String) -> Deployment {
+pub fn deployment(gateway: &SipGateway, image: &Image, advertise: String, replicas: i32) -> Deployment {
     let name = gateway.name_any();
-    let autoscaled = gateway.spec.autoscaling.as_ref().map(|autoscaling| autoscaling.min);
     let mut labels = names::inherited(gateway);
     labels.extend(names::labels(&name));
     Deployment {
         metadata: names::owned_metadata(gateway, names::base(&name)),
         spec: Some(DeploymentSpec {
-            replicas: Some(gateway.spec.replicas.or(autoscaled).unwrap_or(2)),
+            replicas: Some(replicas),
             selector: selector(&name),
             strategy: Some(DeploymentStrategy {
                 type_: Some("RollingUpdate".to_owned()),
@@ -293,7 +294,7 @@ mod tests {
     fn deployment_of(spec: serde_json::Value) -> DeploymentSpec {
         let gateway = SipGateway::new("default", serde_json::from_value(spec).unwrap());
         let image = Image { name: String::new(), pull_policy: None };
-        deployment(&gateway, &image, String::new()).spec.unwrap()
+        deployment(&gateway, &image, String::new(), 2).spec.unwrap()
     }
 
     #[test]

@@ -28,7 +28,6 @@ pub(super) const ASSISTANT: &[Gap<AssistantSpec>] = &[
 
 #[rustfmt::skip]
 pub(super) const SIP_GATEWAY: &[Gap<SipGatewaySpec>] = &[
-    Gap { field: "autoscaling", remedy: "use replicas", is_set: |spec| spec.autoscaling.is_some() },
     Gap { field: "defaultAgent.openai", remedy: "use defaultAgent.sip", is_set: |spec| spec.default_agent.as_ref().is_some_and(|agent| agent.openai.is_some()) },
 ];
 

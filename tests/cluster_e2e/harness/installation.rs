@@ -61,6 +61,8 @@ fn helm(cluster: &Cluster) -> Command {
         format!("--set-string=image.tag={tag}"),
         "--set=gateway.exposure=NodePort".to_owned(),
         format!("--set-json=gateway.listeners={}", json!([listener("UDP"), listener("TCP")])),
+        // So that a test of autoscaling takes seconds.
+        "--set=operator.scaleDownAfterSeconds=3".to_owned(),
         // Bounds what a test that fails can make the next one wait for.
         "--set=gateway.drainTimeoutSeconds=60".to_owned(),
     ];
