@@ -1,7 +1,7 @@
 # Set VOICEDOCK_CACHE to keep tools elsewhere than in ~/.cache/voicedock; set KUBECONFIG to test on a cluster of your own.
 
 .DEFAULT_GOAL := help
-.PHONY: help check test bench-calls bench-control demo demo-down tools image crds clean
+.PHONY: help check test fuzz bench-calls bench-control demo demo-down tools image crds clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -11,6 +11,9 @@ check: ## Format, lints, generated files, licences, chart, scripts
 
 test: ## All tests, with a real API server and a two-node cluster
 	@hack/test.sh
+
+fuzz: ## Fuzz the parser, the front door and the whole machine, a minute each; ARGS="machine FILE" plays an input again
+	@hack/fuzz.sh $(ARGS)
 
 bench-calls: ## Figures of calls, beside Kamailio; ARGS="plain kamailio" for parts of them
 	@hack/bench-calls.sh $(ARGS)

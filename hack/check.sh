@@ -28,6 +28,10 @@ crds_fresh() {
   diff -ru crds target/crds || { echo "crds/ is not what the types in src/resources say: run \`make crds\` and commit the result"; return 1; }
 }
 
+layout() {
+  cargo fmt --all --check && cargo fmt --manifest-path fuzz/Cargo.toml --check
+}
+
 charts() {
   local chart
   for chart in charts/*/; do
@@ -46,7 +50,7 @@ go_code() {
   done
 }
 
-check "layout (cargo fmt)" cargo fmt --all --check
+check "layout (cargo fmt)" layout
 check "lints (clippy)" cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
 check "crds/ is fresh" crds_fresh
 check "licences and sources of the dependencies (cargo deny)" cargo deny --log-level error check licenses bans sources
