@@ -268,8 +268,8 @@ async fn nobody_takes_the_place_of_an_agent() {
     assert_eq!(scene.stage.plane.live_calls(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_phone_of_the_trunk_takes_the_place_of_the_human() {
+/// A call that was transferred to the human.
+async fn transferred() -> Scene {
     let mut hook = Hook::serve().await;
     let mut scene = Scene::new(&hook.url).await;
     scene.refer().await;
@@ -281,7 +281,12 @@ async fn a_phone_of_the_trunk_takes_the_place_of_the_human() {
     scene.caller.answer(&moved, 200, "", &sdp("caller", "sendrecv")).await;
     scene.caller.receive("ACK").await;
     scene.transferred().await;
+    scene
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_of_the_trunk_takes_the_place_of_the_human() {
+    let mut scene = transferred().await;
     let mut colleague = Side::caller(scene.stage.address).await.in_call("colleague");
     colleague.request("INVITE", &in_place_of(&scene.human), &sdp("colleague", "sendrecv")).await;
     let moved = scene.caller.receive("INVITE").await;
@@ -295,4 +300,16 @@ async fn a_phone_of_the_trunk_takes_the_place_of_the_human() {
     scene.caller.receive("INFO").await;
     colleague.request("BYE", "", "").await;
     scene.caller.receive("BYE").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_from_elsewhere_takes_the_place_of_a_human() {
+    let mut scene = transferred().await;
+    // The trunk takes calls from 127.0.0.1 only.
+    let elsewhere = Peer(UdpSocket::bind("127.0.0.2:0").await.unwrap());
+    let mut stranger = Side::calling(elsewhere, scene.stage.address).in_call("stranger");
+    stranger.request("INVITE", &in_place_of(&scene.human), &sdp("stranger", "sendrecv")).await;
+    stranger.receive("SIP/2.0 403").await;
+    scene.caller.request("INFO", "", "5").await;
+    scene.human.receive("INFO").await;
 }
