@@ -110,6 +110,11 @@ fn admit_request(mut request: Request, findings: &[Finding], flow: Flow) -> Verd
     if request.headers.get(&HeaderName::Via).is_none() {
         return Verdict::Drop("no Via");
     }
+    // Nowhere to answer to: what we write has none of these, so the answer would carry another hop than the one that asks.
+    let unwritable = |b: &u8| b.is_ascii_control() && *b != b'\t';
+    if request.headers.get_all(&HeaderName::Via).any(|row| row.value().iter().any(unwritable)) {
+        return Verdict::Drop("unreadable Via");
+    }
     let stamped = via::stamp(&mut request, flow);
     match objection {
         None if stamped => Verdict::Message(Box::new(Message::Request(request))),

@@ -38,6 +38,16 @@ fn changed(from: &str, to: &str) -> String {
 }
 
 #[test]
+fn a_hop_with_control_characters_can_not_be_answered() {
+    for control in ["\u{1}", "\u{b}", "\u{7f}"] {
+        assert_eq!(outcome(&changed("branch=z9hG4bK1", &format!("branch=z9hG4bK\"{control}\""))), "dropped");
+        let below =
+            changed("Max-Forwards", &format!("Via: SIP/2.0/UDP below;x=\"{control}\"\r\nMax-Forwards"));
+        assert_eq!(outcome(&below), "dropped");
+    }
+}
+
+#[test]
 fn the_ack_of_an_answer_that_nothing_is_remembered_of_goes_no_further() {
     let Verdict::Message(invite) = verdict(INVITE) else { panic!("it is valid") };
     let refusal = reply_stateless(invite.as_request().unwrap(), 503, "Service Unavailable", &[]);
