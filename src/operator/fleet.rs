@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::resources::SipGateway;
-use crate::resources::conditions::{ConditionStatus, reason};
+use crate::resources::conditions::reason;
 use crate::routing::compile::{Finding, Kind, ObjectRef};
 use crate::routing::index::GatewayTable;
 use crate::routing::protocol::Version;
@@ -514,7 +514,7 @@ impl Fleet {
                     Err(error) => {
                         metrics.failed("provision");
                         warn!("gateway {key}: {error}");
-                        let finding = not_yet(reason::PROVISION_FAILED, error.to_string());
+                        let finding = Finding::not_yet(reason::PROVISION_FAILED, error.to_string());
                         gateway.provisioning.failed(now, finding);
                     }
                 }
@@ -572,13 +572,9 @@ fn job(means: &Means<'_>, gateway: &Arc<SipGateway>) -> publish::Job {
 
 fn publish_finding(error: &PublishError) -> Finding {
     match error {
-        PublishError::TooLarge { .. } => not_yet(reason::TOO_LARGE, error.to_string()),
-        _ => not_yet(reason::PUBLISH_FAILED, error.to_string()),
+        PublishError::TooLarge { .. } => Finding::not_yet(reason::TOO_LARGE, error.to_string()),
+        _ => Finding::not_yet(reason::PUBLISH_FAILED, error.to_string()),
     }
-}
-
-fn not_yet(reason: &'static str, message: String) -> Finding {
-    Finding { status: ConditionStatus::False, reason, message }
 }
 
 /// The reference of a gateway among the kinds that people write.

@@ -191,13 +191,13 @@ impl Ledger {
         hindrance: impl Fn(&ObjectKey) -> Option<Finding>,
     ) -> Finding {
         if verdict.accepted.status != ConditionStatus::True {
-            return not_yet(
+            return Finding::not_yet(
                 verdict.accepted.reason,
                 "No gateway is told of it, because it is not accepted.".to_owned(),
             );
         }
         if verdict.gateways.is_empty() {
-            return not_yet(
+            return Finding::not_yet(
                 reason::NOT_USED,
                 "No phone number leads to it, so no gateway needs it.".to_owned(),
             );
@@ -207,7 +207,7 @@ impl Ledger {
                 "Gateway {gateway} does not hold it yet; `kubectl -n {} get routingtable {} -o yaml` shows the pods that lag.",
                 gateway.namespace, gateway.name
             );
-            Some(not_yet(reason::PENDING, message))
+            Some(Finding::not_yet(reason::PENDING, message))
         };
         let findings = verdict.gateways.iter().filter_map(|gateway| {
             let Some(since) = self.since(object, verdict, gateway) else {
@@ -216,14 +216,14 @@ impl Ledger {
             match rolls(gateway).map_or(Progress::NoPods, |roll| roll.progress(since)) {
                 Progress::Held => None,
                 Progress::Waiting => waiting(gateway),
-                Progress::NoPods => Some(not_yet(
+                Progress::NoPods => Some(Finding::not_yet(
                     reason::NO_GATEWAYS,
                     format!(
                         "No pod of gateway {gateway} is ready; `kubectl -n {} get pods` shows why.",
                         gateway.namespace
                     ),
                 )),
-                Progress::Rejected { pod, reason: why } => Some(not_yet(
+                Progress::Rejected { pod, reason: why } => Some(Finding::not_yet(
                     reason::REJECTED,
                     format!("Pod {pod} of gateway {gateway} refused the table and keeps the last one: {why}"),
                 )),
@@ -245,10 +245,6 @@ impl Ledger {
 /// Before every object.
 fn least() -> ObjectRef {
     ObjectRef { kind: Kind::Assistant, key: ObjectKey::new("", "") }
-}
-
-fn not_yet(reason: &'static str, message: String) -> Finding {
-    Finding { status: ConditionStatus::False, reason, message }
 }
 
 #[cfg(test)]
@@ -390,7 +386,7 @@ mod tests {
     #[test]
     fn what_keeps_a_table_from_being_published_is_said() {
         let ledger = Ledger::default();
-        let hindrance = not_yet(reason::TOO_LARGE, "too large".to_owned());
+        let hindrance = Finding::not_yet(reason::TOO_LARGE, "too large".to_owned());
         let found = ledger.programmed(&number(), &verdict(1), |_| None, |_| Some(hindrance.clone()));
         assert_eq!(found.reason, reason::TOO_LARGE);
     }

@@ -48,7 +48,10 @@ fn refused(gateway: &ObjectKey, said: &str) -> Finding {
     } else {
         "Remove what forbids them, and they are made".to_owned()
     };
-    not_yet(reason::PODS_REFUSED, format!("Kubernetes admits no pods of gateway {gateway}: {why}. {remedy}."))
+    Finding::not_yet(
+        reason::PODS_REFUSED,
+        format!("Kubernetes admits no pods of gateway {gateway}: {why}. {remedy}."),
+    )
 }
 
 /// No pod of `gateway` is ready and one waits for a node; `said` is the scheduler's message.
@@ -59,7 +62,7 @@ fn unschedulable(gateway: &ObjectKey, said: &str) -> Finding {
     } else {
         "Add nodes, or change its nodeSelector, tolerations or resources"
     };
-    not_yet(
+    Finding::not_yet(
         reason::NO_GATEWAYS,
         format!("No pod of gateway {gateway} is ready, because no node takes one: {why}. {remedy}."),
     )
@@ -69,7 +72,7 @@ fn unschedulable(gateway: &ObjectKey, said: &str) -> Finding {
 fn unassigned(gateway: &ObjectKey) -> Finding {
     let ObjectKey { namespace, name } = gateway;
     let service = names::base(name);
-    not_yet(
+    Finding::not_yet(
         reason::ADDRESS_NOT_ASSIGNED,
         format!(
             "Service {namespace}/{service} waits for the address of its load balancer; until then the pods tell others their own. \
@@ -77,10 +80,6 @@ fn unassigned(gateway: &ObjectKey) -> Finding {
              advertise.address, or choose another exposure."
         ),
     )
-}
-
-fn not_yet(reason: &'static str, message: String) -> Finding {
-    Finding { status: ConditionStatus::False, reason, message }
 }
 
 #[cfg(test)]

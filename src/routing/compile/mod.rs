@@ -162,6 +162,13 @@ pub struct Finding {
     pub message: String,
 }
 
+impl Finding {
+    /// A condition that doesn't hold, or not yet.
+    pub fn not_yet(reason: &'static str, message: String) -> Self {
+        Self { status: ConditionStatus::False, reason, message }
+    }
+}
+
 /// Decided values, by kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]

@@ -49,7 +49,7 @@ impl Problems {
         if self.0.len() > MAX_SENTENCES {
             message.push_str(&format!(" And {} more.", self.0.len() - MAX_SENTENCES));
         }
-        Finding { status: ConditionStatus::False, reason: first, message }
+        Finding::not_yet(first, message)
     }
 }
 
