@@ -1,6 +1,6 @@
-//! One gateway process, as a pod that restarts while no API server can be reached: it starts from its disk copy, which is
-//! written here with the product's own types.
+//! One gateway process, as a pod that restarts while no API server can be reached: it starts from its disk copy.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,11 +9,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use voicedock::gateway::disk::Disk;
-use voicedock::gateway::snapshot::{Parts, Piece};
-use voicedock::routing::slice;
-use voicedock::routing::table::Table;
 
+use crate::disk_copy;
 use crate::process::Process;
 use crate::support::free_address;
 use crate::wait::{SOON, until};
@@ -60,10 +57,9 @@ impl Gateway {
             .and_then(|()| fs::write(keys.join("..version/key"), KEY))
             .and_then(|()| symlink("..version", keys.join("..data")))
             .and_then(|()| symlink("..data/key", keys.join("key")))
-            .and_then(|()| fs::write(&kubeconfig, nowhere().to_string()));
+            .and_then(|()| fs::write(&kubeconfig, disk_copy::nowhere().to_string()));
         written.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-        let mut disk = Disk::new(directory.join("state"), "voice/default");
-        disk.save(&parts(&table(*agent, *human))).expect("the disk copy can be written");
+        disk_copy::write(&directory.join("state"), "voice/default", table(*agent, *human), BTreeMap::new());
         let (sip, http) = (free_address(), free_address());
         let args = [
             format!("KUBECONFIG={}", kubeconfig.display()),
@@ -145,19 +141,9 @@ impl Client {
     }
 }
 
-/// An API server that isn't there.
-fn nowhere() -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "nowhere",
-        "clusters": [{ "name": "nowhere", "cluster": { "server": "http://127.0.0.1:9" } }],
-        "users": [{ "name": "nobody", "user": {} }],
-        "contexts": [{ "name": "nowhere", "context": { "cluster": "nowhere", "user": "nobody" } }],
-    })
-}
-
-fn table(agent: SocketAddr, human: SocketAddr) -> Table {
+fn table(agent: SocketAddr, human: SocketAddr) -> Value {
     let (name, number) = DESTINATION;
-    let table = json!({
+    json!({
         "numbers": { NUMBER: {
             "object": "acme/main-line", "assistant": "acme/support", "transferTrunk": "acme/office",
         } },
@@ -180,23 +166,5 @@ fn table(agent: SocketAddr, human: SocketAddr) -> Table {
             "allowedSources": ["127.0.0.1/32"], "numberFormat": "e164", "callerIdHeader": "PAI",
             "allowedNamespaces": ["acme"],
         } },
-    });
-    serde_json::from_value(table).expect("it is a table")
-}
-
-/// The table as a gateway fetches it.
-fn parts(table: &Table) -> Parts {
-    let slices = slice::cut(table);
-    Parts {
-        generation: 1,
-        hash: slice::table_hash(slices.iter().map(|slice| &*slice.hash)),
-        slices: (slices.into_iter())
-            .map(|slice| Piece {
-                name: format!("default-{}-{}", slice.part, slice.hash),
-                hash: slice.hash,
-                content: serde_json::value::to_raw_value(&slice.content).expect("it is JSON").into(),
-            })
-            .collect(),
-        credentials: Default::default(),
-    }
+    })
 }

@@ -8,6 +8,8 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a bench that can't go on must fail")]
 
 mod control;
+#[path = "../../tests/support/disk_copy.rs"]
+mod disk_copy;
 mod gateway;
 #[path = "../../tests/cluster_e2e/harness/kamailio.rs"]
 mod kamailio;

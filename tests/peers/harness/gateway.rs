@@ -1,5 +1,4 @@
-//! One gateway process, as a pod that restarts while no API server can be reached: it starts from its disk copy, which is
-//! written here with the product's own types.
+//! One gateway process, as a pod that restarts while no API server can be reached: it starts from its disk copy.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,13 +7,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::{Value, json};
-use voicedock::gateway::disk::Disk;
-use voicedock::gateway::snapshot::{Credential, Parts, Piece};
-use voicedock::routing::slice;
-use voicedock::routing::table::{CredentialId, Table};
+use serde_json::Value;
+use voicedock::gateway::snapshot::Credential;
+use voicedock::routing::table::CredentialId;
 
 use super::control::Control;
+use super::disk_copy;
 use super::network::GATEWAY;
 use super::process::Process;
 use super::wait::{SOON, until};
@@ -52,10 +50,9 @@ impl Gateway {
         let file = |name: &str| directory.join(name).display().to_string();
         let written = fs::create_dir_all(directory.join("keys"))
             .and_then(|()| fs::write(directory.join("keys/key"), KEY))
-            .and_then(|()| fs::write(directory.join("kubeconfig"), nowhere().to_string()));
+            .and_then(|()| fs::write(directory.join("kubeconfig"), disk_copy::nowhere().to_string()));
         written.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-        let mut disk = Disk::new(directory.join("state"), "voice/default");
-        disk.save(&parts(setup.table, setup.credentials)).expect("the disk copy can be written");
+        disk_copy::write(&directory.join("state"), "voice/default", setup.table, setup.credentials);
         let (open, secured) = SIP;
         let args = [
             format!("KUBECONFIG={}", file("kubeconfig")),
@@ -109,33 +106,5 @@ impl Gateway {
         stream.read_to_string(&mut answer).ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
         Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
-    }
-}
-
-/// An API server that isn't there.
-fn nowhere() -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "nowhere",
-        "clusters": [{ "name": "nowhere", "cluster": { "server": "http://127.0.0.1:9" } }],
-        "users": [{ "name": "nobody", "user": {} }],
-        "contexts": [{ "name": "nowhere", "context": { "cluster": "nowhere", "user": "nobody" } }],
-    })
-}
-
-/// A table as a gateway fetches it.
-fn parts(table: Value, credentials: BTreeMap<CredentialId, Credential>) -> Parts {
-    let table: Table = serde_json::from_value(table).expect("it is a table");
-    let slices = slice::cut(&table);
-    Parts {
-        generation: 1,
-        hash: slice::table_hash(slices.iter().map(|slice| &*slice.hash)),
-        slices: (slices.into_iter())
-            .map(|slice| Piece {
-                name: format!("default-{}-{}", slice.part, slice.hash),
-                hash: slice.hash,
-                content: serde_json::value::to_raw_value(&slice.content).expect("it is JSON").into(),
-            })
-            .collect(),
-        credentials,
     }
 }

@@ -12,6 +12,8 @@ pub mod stage;
 #[path = "../../cluster_e2e/harness/control.rs"]
 #[allow(dead_code, reason = "shared with the tests in a cluster")]
 pub mod control;
+#[path = "../../support/disk_copy.rs"]
+pub mod disk_copy;
 #[path = "../../cluster_e2e/harness/kamailio.rs"]
 pub mod kamailio;
 #[path = "../../cluster_e2e/harness/process.rs"]
