@@ -90,7 +90,7 @@ pub(super) struct Shared {
     pub(super) callers: Callers,
     pub(super) metrics: PlaneMetrics,
     pub(super) instance: Instance,
-    pub(super) intake: Intake,
+    pub(super) intake: Arc<Intake>,
     /// By shard: whether a peer is still owed something, such as the BYE that it hasn't answered.
     pub(super) owing: Box<[AtomicBool]>,
     /// The end of the plane.
@@ -144,7 +144,15 @@ pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
     let seed = rand::random();
     let snapshot = Arc::clone(&config.snapshot);
     let guard = Guard::new(config.rates, (instance, seed), snapshot, Arc::clone(&peers), metrics.clone());
-    let pod = PodAddress { ip: config.ip, instance, peers, tls: Arc::clone(&tls), guard };
+    let intake = Arc::new(Intake::new(config.max_calls, config.max_calls_per_second));
+    let pod = PodAddress {
+        ip: config.ip,
+        instance,
+        peers,
+        tls: Arc::clone(&tls),
+        guard,
+        intake: Arc::clone(&intake),
+    };
     let sockets = Sockets::start(bound, senders.clone(), keeper, metrics.clone(), pod, closing.clone());
     let address = |transport| {
         let listener = config.listeners.iter().find(|listener| listener.transport == transport)?;
@@ -168,7 +176,7 @@ pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
         callers: Callers::new(config.realm),
         metrics,
         instance: config.instance,
-        intake: Intake::new(config.max_calls, config.max_calls_per_second),
+        intake,
         owing: config.control.iter().map(|_| AtomicBool::new(false)).collect(),
         closing: closing.clone(),
         addresses: addresses.clone(),

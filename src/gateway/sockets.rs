@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
@@ -23,13 +23,17 @@ use tokio_util::sync::CancellationToken;
 use super::call_id::Instance;
 use super::config::Listener;
 use super::guard::Guard;
+use super::intake::Intake;
 use super::peers::Peers;
 use super::plane_metrics::PlaneMetrics;
 use super::questions::{ANSWER_TIME, Asked, Questions};
 use super::shard::ShardInput;
 use super::tls::{ListenerCertificate, TlsPeers};
+use crate::sip::endpoint::Opening;
 use crate::sip::event::{Flow, TlsPeer, Transport};
 use crate::sip::front_door::{self, Stream, Verdict};
+use crate::sip::time::Millis;
+use crate::sip::turnstile::{Turn, Turnstile};
 use crate::sip::{identity, proxy};
 
 /// Messages that may wait for one shard.
@@ -63,6 +67,9 @@ pub(super) struct Sockets {
     keeper: mpsc::Sender<ShardInput>,
     metrics: PlaneMetrics,
     guard: Guard,
+    intake: Arc<Intake>,
+    turnstile: Mutex<Turnstile>,
+    started: Instant,
     closing: CancellationToken,
     instance: Instance,
     /// The pod's own address.
@@ -95,6 +102,8 @@ pub(super) struct PodAddress {
     pub(super) tls: Arc<TlsPeers>,
     /// How much each source may send.
     pub(super) guard: Guard,
+    /// Whether there is room for another call.
+    pub(super) intake: Arc<Intake>,
 }
 
 /// A connection that was made.
@@ -152,6 +161,9 @@ impl Sockets {
             keeper,
             metrics,
             guard: pod.guard,
+            intake: pod.intake,
+            turnstile: Mutex::new(Turnstile::new(rand::random())),
+            started: Instant::now(),
             closing,
             instance: pod.instance,
             ip: pod.ip,
@@ -229,12 +241,36 @@ impl Sockets {
                         continue;
                     }
                     let flow = Flow { transport: Transport::Udp, peer };
+                    if self.turns_away(&buffer, flow) {
+                        continue;
+                    }
                     self.enter(front_door::admit(Bytes::copy_from_slice(&buffer), flow, &limits), flow);
                 }
                 // ICMP errors of earlier sends surface here; the socket itself is sound.
                 Err(error) => tracing::debug!("receiving a datagram failed: {error}"),
             }
         }
+    }
+
+    /// Whether a datagram ends here: a call for which there is no room, or the ACK of such a refusal.
+    fn turns_away(&self, datagram: &[u8], flow: Flow) -> bool {
+        // What another pod passes on was judged there.
+        if self.is_peer(flow) {
+            return false;
+        }
+        let full = self.intake.opening() == Opening::Full;
+        let now = Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let turn =
+            self.turnstile.lock().unwrap_or_else(PoisonError::into_inner).turn(datagram, flow, full, now);
+        match turn {
+            Turn::On => return false,
+            Turn::Nothing => {}
+            Turn::Refused { flow, bytes } => {
+                self.metrics.refuse("overload");
+                self.send(flow, bytes);
+            }
+        }
+        true
     }
 
     async fn accept(self: Arc<Self>, listener: TcpListener, tls: Option<TlsAcceptor>) {

@@ -22,13 +22,13 @@ mod leg;
 mod reliable;
 #[cfg(test)]
 pub(crate) mod tests;
-mod turned_away;
 
 use std::fmt;
 
 use bytes::Bytes;
 use sipx_sip::{Message, Method, Request, Response};
 
+pub use self::core::RETRY_AFTER;
 use self::core::{Core, Inbound, TimerId};
 use self::leg::Leg;
 use super::event::{Body, Flow, LegEvent, LegId, OutgoingInvite, OutgoingRefer, RequestId, Transport};

@@ -4,20 +4,22 @@
 //! we speak, asking for no extension that we lack, whose topmost Via says where it came from. Nothing here panics, and
 //! nothing is kept: an answer is made from the request alone, the same one for each repetition.
 
-use std::hash::Hasher;
+mod answer;
 
 use bytes::Bytes;
-use siphasher::sip::SipHasher24;
 use sipx_sip::error::{LimitKind, ParseError};
 use sipx_sip::headers::{Contact, MaxForwards, RecordRoute, Require};
 use sipx_sip::{
     Finding, HeaderName, Limits, Message, Method, Request, Scheme, StreamParser, parse_datagram, validate,
 };
 
+use self::answer::acknowledges_nothing;
+pub use self::answer::reply_stateless;
+pub(in crate::sip) use self::answer::{Copied, is_stateless};
 use super::event::Flow;
 use super::read;
 use super::via;
-use super::wire::{Writer, reason_phrase, understands};
+use super::wire::{reason_phrase, understands};
 
 /// What becomes of received bytes.
 #[derive(Clone, Debug)]
@@ -36,9 +38,6 @@ pub enum Verdict {
     /// It asks for nothing: a keep-alive, or the ACK of a refusal that was forgotten as soon as it was sent.
     Nothing,
 }
-
-/// How the To tag of an answer begins that nothing is remembered of. The tag of a leg is longer.
-const STATELESS_TAG: &str = "s";
 
 /// Admits a datagram. Empty lines before the start line are skipped; nothing but empty lines or NUL is a keep-alive.
 pub fn admit(bytes: Bytes, flow: Flow, limits: &Limits) -> Verdict {
@@ -194,83 +193,6 @@ fn in_words(finding: &Finding) -> String {
     }
 }
 
-/// Whether it is the ACK of an answer that [`reply_stateless`] made (RFC 3261 §8.2.7: such an ACK is absorbed).
-fn acknowledges_nothing(request: &Request) -> bool {
-    request.method == Method::Ack
-        && read::tag(&request.headers, &HeaderName::To).is_some_and(|tag| {
-            let digits = tag.strip_prefix(STATELESS_TAG.as_bytes()).unwrap_or_default();
-            digits.len() == 16 && digits.iter().all(u8::is_ascii_hexdigit)
-        })
-}
-
-/// A response that needs no state: the headers that every response copies, a To tag that is the same for each repetition,
-/// and `headers`. What the request lacks is left out. Costs about as much as copying it: good for overload.
-pub fn reply_stateless(request: &Request, code: u16, reason: &str, headers: &[(&str, String)]) -> Bytes {
-    let rows = |name: &HeaderName| -> Vec<Vec<u8>> {
-        request.headers.get_all(name).map(|row| row.value().into_owned()).collect()
-    };
-    let one = |name: &HeaderName| request.headers.value(name).map(|value| value.into_owned());
-    let copied = Copied {
-        via: rows(&HeaderName::Via),
-        from: one(&HeaderName::From),
-        to: one(&HeaderName::To),
-        to_tagged: read::tag(&request.headers, &HeaderName::To).is_some(),
-        call_id: one(&HeaderName::CallId),
-        cseq: one(&HeaderName::CSeq),
-    };
-    copied.reply(code, reason, headers)
-}
-
-/// What a response copies from its request.
-#[derive(Default)]
-struct Copied {
-    via: Vec<Vec<u8>>,
-    from: Option<Vec<u8>>,
-    to: Option<Vec<u8>>,
-    to_tagged: bool,
-    call_id: Option<Vec<u8>>,
-    cseq: Option<Vec<u8>>,
-}
-
-impl Copied {
-    fn reply(&self, code: u16, reason: &str, headers: &[(&str, String)]) -> Bytes {
-        let mut w = Writer::response(code, reason);
-        for via in &self.via {
-            w.line("Via", via);
-        }
-        if let Some(from) = &self.from {
-            w.line("From", from);
-        }
-        match &self.to {
-            Some(to) if !self.to_tagged && code > 100 => {
-                let mut hasher = SipHasher24::new();
-                self.via.iter().chain(&self.call_id).for_each(|part| hasher.write(part));
-                w.line(
-                    "To",
-                    [to, format!(";tag={STATELESS_TAG}{:016x}", hasher.finish()).as_bytes()].concat(),
-                );
-            }
-            Some(to) => {
-                w.line("To", to);
-            }
-            None => {}
-        }
-        if let Some(call_id) = &self.call_id {
-            w.line("Call-ID", call_id);
-        }
-        if let Some(cseq) = &self.cseq {
-            w.line("CSeq", cseq);
-        }
-        for (name, value) in headers {
-            w.line(name, value);
-        }
-        w.finish(None)
-    }
-}
-
-/// Most header lines of an unreadable message that are searched for what an answer needs.
-const SEARCHED_LINES: usize = 64;
-
 /// A message that can't be parsed: 400 (413 when too large) if it looks like a request and has all that an answer needs.
 fn unreadable(bytes: &[u8], error: &ParseError, flow: Flow) -> Verdict {
     let mut lines = bytes.split(|&b| b == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
@@ -282,47 +204,9 @@ fn unreadable(bytes: &[u8], error: &ParseError, flow: Flow) -> Verdict {
     if !start.windows(5).any(|w| w.eq_ignore_ascii_case(b" SIP/")) {
         return Verdict::Drop("no SIP");
     }
-    let mut copied = Copied::default();
-    let mut last: Option<&mut Vec<u8>> = None;
-    for line in lines.take(SEARCHED_LINES) {
-        if line.is_empty() {
-            break;
-        }
-        if line.first().is_some_and(|b| matches!(b, b' ' | b'\t')) {
-            if let Some(last) = &mut last {
-                last.push(b' ');
-                last.extend_from_slice(line.trim_ascii());
-            }
-            continue;
-        }
-        last = None;
-        let Some(colon) = line.iter().position(|&b| b == b':') else { continue };
-        let (name, value) = line.split_at(colon);
-        let value = value.get(1..).unwrap_or_default().trim_ascii().to_vec();
-        let slot = match name.trim_ascii().to_ascii_lowercase().as_slice() {
-            b"via" | b"v" => {
-                copied.via.push(value);
-                last = copied.via.last_mut();
-                continue;
-            }
-            b"from" | b"f" => &mut copied.from,
-            b"to" | b"t" => &mut copied.to,
-            b"call-id" | b"i" => &mut copied.call_id,
-            b"cseq" => &mut copied.cseq,
-            _ => continue,
-        };
-        last = Some(slot.get_or_insert(value));
-    }
-    let answerable = !copied.via.is_empty()
-        && copied.from.is_some()
-        && copied.to.is_some()
-        && copied.call_id.is_some()
-        && copied.cseq.is_some();
-    if !answerable {
+    let Some(copied) = Copied::search(lines) else {
         return Verdict::Drop("unreadable, and no way to answer");
-    }
-    copied.to_tagged =
-        copied.to.as_ref().is_some_and(|to| to.windows(5).any(|w| w.eq_ignore_ascii_case(b";tag=")));
+    };
     let (code, reason) = match error {
         ParseError::Limit { limit: LimitKind::BodyBytes | LimitKind::MessageBytes, .. } => {
             (413, reason_phrase(413).to_owned())

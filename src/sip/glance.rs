@@ -66,12 +66,12 @@ fn of_branch(branch: &[u8], identity: &Identity) -> Claim {
     }
 }
 
-fn starts_with(bytes: &[u8], prefix: &[u8]) -> bool {
+pub(super) fn starts_with(bytes: &[u8], prefix: &[u8]) -> bool {
     bytes.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
 }
 
 /// The value of a header line that has one of these names.
-fn value<'a>(line: &'a [u8], names: [&[u8]; 2]) -> Option<&'a [u8]> {
+pub(super) fn value<'a>(line: &'a [u8], names: [&[u8]; 2]) -> Option<&'a [u8]> {
     // No name that is wanted is longer than three letters.
     let colon = line.iter().take(8).position(|&b| b == b':')?;
     let name = line.get(..colon)?.trim_ascii_end();
@@ -80,7 +80,7 @@ fn value<'a>(line: &'a [u8], names: [&[u8]; 2]) -> Option<&'a [u8]> {
 
 /// The value of the last parameter whose name ends so: what else is in the value can hold such a text too, but not forge
 /// what is looked for in it.
-fn parameter<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+pub(super) fn parameter<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let at = value.windows(name.len()).rposition(|part| part.eq_ignore_ascii_case(name))?;
     value.get(at + name.len()..)?.split(|b| !b.is_ascii_alphanumeric()).next()
 }

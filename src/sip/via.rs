@@ -22,25 +22,31 @@ pub fn stamp(request: &mut Request, source: Flow) -> bool {
     let Some(row) = request.headers.get(&HeaderName::Via) else { return false };
     let value = row.value().into_owned();
     let (first, others) = value.split_at(first_hop_end(&value));
-    let asked = via.rport().is_some();
-    let ip = source.peer.ip().to_canonical();
-    let same_host = matches!(&via.host, Host::Ip(host) if host.to_canonical() == ip);
-    if !asked && same_host && via.received().is_none() {
-        return true;
-    }
-    let mut stamped = without_source(first);
-    if asked || !same_host {
-        stamped.extend_from_slice(format!(";received={ip}").as_bytes());
-    }
-    if asked {
-        stamped.extend_from_slice(format!(";rport={}", source.peer.port()).as_bytes());
-    }
+    let Some(mut stamped) = stamped(first, &via, source) else { return true };
     stamped.extend_from_slice(others);
     let Ok(header) = Header::build(HeaderName::Via, stamped) else { return false };
     let position = request.headers.iter().position(|h| *h.name() == HeaderName::Via).unwrap_or(0);
     request.headers.remove_first(&HeaderName::Via);
     request.headers.insert(position, header);
     true
+}
+
+/// A hop with its sender's address; `None` when it says all of that itself. `via` is the hop, parsed.
+pub fn stamped(hop: &[u8], via: &Via, source: Flow) -> Option<Vec<u8>> {
+    let asked = via.rport().is_some();
+    let ip = source.peer.ip().to_canonical();
+    let same_host = matches!(&via.host, Host::Ip(host) if host.to_canonical() == ip);
+    if !asked && same_host && via.received().is_none() {
+        return None;
+    }
+    let mut stamped = without_source(hop);
+    if asked || !same_host {
+        stamped.extend_from_slice(format!(";received={ip}").as_bytes());
+    }
+    if asked {
+        stamped.extend_from_slice(format!(";rport={}", source.peer.port()).as_bytes());
+    }
+    Some(stamped)
 }
 
 /// The hop without its `received` and `rport` parameters, everything else as it was.

@@ -23,6 +23,7 @@ use crate::routing::table::{CredentialId, ObjectKey, Table};
 mod authenticated;
 mod elsewhere;
 mod flooded;
+mod full;
 mod registered;
 mod secured;
 

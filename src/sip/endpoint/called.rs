@@ -26,7 +26,7 @@ pub const ACCEPT: &str = "application/sdp, message/sipfrag, application/dtmf-rel
 /// A new call.
 pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, inbound: &Inbound, now: Millis) {
     // First: in overload nothing else may cost anything.
-    if core.opening == Opening::Full || core.turned_away.has(inbound.key, now) {
+    if core.opening == Opening::Full || core.turned_away.has(&inbound.key, now) {
         return core.turn_away(inbound, now);
     }
     let merged = ServerKey::merged(&core.identity, &inbound.id);

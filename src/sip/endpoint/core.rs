@@ -8,11 +8,11 @@ use sipx_sip::{HeaderName, Request, Via};
 use super::large::DatagramPeers;
 use super::leg::{Leg, Phase};
 use super::reliable;
-use super::turned_away::TurnedAway;
 use super::{EndpointConfig, Opening, Output};
 use crate::sip::event::{Body, Flow, LegEvent, LegId, RequestId, Transport};
 use crate::sip::front_door::reply_stateless;
 use crate::sip::identity::Identity;
+use crate::sip::lately::Lately;
 use crate::sip::read::Identified;
 use crate::sip::time::Millis;
 use crate::sip::timer;
@@ -21,7 +21,9 @@ use crate::sip::wheel::Wheel;
 use crate::sip::wire::{ALLOW, Lines, SUPPORTED, Writer, reason_phrase};
 
 /// Seconds after which a caller for whom there was no room may try again.
-const RETRY_AFTER: &str = "5";
+pub const RETRY_AFTER: &str = "5";
+/// Most INVITEs without room that are remembered of one half minute: 2 MiB.
+const MOST_TURNED_AWAY: usize = 1 << 15;
 
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +68,9 @@ pub struct Core {
     pub forks: HashMap<ServerKey, LegId>,
     /// What new calls meet.
     pub opening: Opening,
-    /// Those that met no room.
-    pub turned_away: TurnedAway,
+    /// Those that met no room: a copy that waits behind its INVITE while room is made would begin a call whose caller was told
+    /// 503 and has gone elsewhere.
+    pub turned_away: Lately<ServerKey>,
     /// Peers that large requests go to over UDP all the same.
     pub datagram_peers: DatagramPeers,
     requests: u64,
@@ -105,7 +108,7 @@ impl Core {
             live: 0,
             forks: HashMap::new(),
             opening: Opening::Open,
-            turned_away: TurnedAway::default(),
+            turned_away: Lately::new(MOST_TURNED_AWAY),
             datagram_peers: DatagramPeers::default(),
         }
     }
