@@ -17,6 +17,8 @@ use crate::wait::{SOON, until};
 
 /// The number that callers dial.
 pub const NUMBER: &str = "+31201234567";
+/// The number of calls that are timed, which another agent answers.
+pub const TIMED_NUMBER: &str = "+31201234568";
 /// The name of the destination that calls are transferred to, and its number.
 pub const DESTINATION: (&str, &str) = ("sales", "+31612345678");
 
@@ -41,6 +43,8 @@ pub struct Setup<'a> {
     pub directory: &'a Path,
     /// Who answers calls.
     pub agent: SocketAddr,
+    /// Who answers calls that are timed.
+    pub timed: SocketAddr,
     /// The trunk that transfers go to.
     pub human: SocketAddr,
     /// Calls at once.
@@ -50,7 +54,7 @@ pub struct Setup<'a> {
 impl Gateway {
     /// Starts it and waits until it takes calls.
     pub fn start(setup: &Setup<'_>) -> Self {
-        let Setup { program, directory, agent, human, max_calls } = setup;
+        let Setup { program, directory, agent, timed, human, max_calls } = setup;
         let (keys, kubeconfig) = (directory.join("keys"), directory.join("kubeconfig"));
         // As kubelet mounts a Secret.
         let written = fs::create_dir_all(keys.join("..version"))
@@ -59,7 +63,12 @@ impl Gateway {
             .and_then(|()| symlink("..data/key", keys.join("key")))
             .and_then(|()| fs::write(&kubeconfig, disk_copy::nowhere().to_string()));
         written.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-        disk_copy::write(&directory.join("state"), "voice/default", table(*agent, *human), BTreeMap::new());
+        disk_copy::write(
+            &directory.join("state"),
+            "voice/default",
+            table(*agent, *timed, *human),
+            BTreeMap::new(),
+        );
         let (sip, http) = (free_address(), free_address());
         let args = [
             format!("KUBECONFIG={}", kubeconfig.display()),
@@ -141,22 +150,26 @@ impl Client {
     }
 }
 
-fn table(agent: SocketAddr, human: SocketAddr) -> Value {
+fn table(agent: SocketAddr, timed: SocketAddr, human: SocketAddr) -> Value {
     let (name, number) = DESTINATION;
+    let sip = |agent: SocketAddr| {
+        json!({ "sip": {
+            "targets": [{
+                "uri": format!("sip:agent@{agent}"), "host": agent.ip().to_string(), "port": agent.port(),
+                "transport": "UDP",
+            }],
+            "answerTimeoutSeconds": 20,
+        } })
+    };
     json!({
-        "numbers": { NUMBER: {
-            "object": "acme/main-line", "assistant": "acme/support", "transferTrunk": "acme/office",
-        } },
-        "assistants": { "acme/support": {
-            "agent": { "sip": {
-                "targets": [{
-                    "uri": format!("sip:agent@{agent}"), "host": agent.ip().to_string(), "port": agent.port(),
-                    "transport": "UDP",
-                }],
-                "answerTimeoutSeconds": 20,
-            } },
-            "destinations": { name: format!("acme/{name}") },
-        } },
+        "numbers": {
+            NUMBER: { "object": "acme/main-line", "assistant": "acme/support", "transferTrunk": "acme/office" },
+            TIMED_NUMBER: { "object": "acme/timed", "assistant": "acme/timed" },
+        },
+        "assistants": {
+            "acme/support": { "agent": sip(agent), "destinations": { name: format!("acme/{name}") } },
+            "acme/timed": { "agent": sip(timed) },
+        },
         "destinations": { format!("acme/{name}"): {
             "target": { "number": number }, "description": "Sales team", "ringTimeoutSeconds": 20,
             "callerId": "preserve", "returnToAssistant": true,

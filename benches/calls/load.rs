@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::gateway::{DESTINATION, NUMBER};
 use crate::process::Process;
 use crate::support::free_address;
+use crate::usage;
 use crate::wait::{SOON, until, until_true};
 
 /// How long calls may take once all are placed, beside the time that they are held for: more than any single repetition.
@@ -175,6 +176,11 @@ impl Callers {
                 Err(format!("{}", now.of("CurrentCall")))
             }
         });
+    }
+
+    /// From now on they take only the processor time that nobody else wants.
+    pub fn step_back(&self) {
+        usage::step_back(&self.process);
     }
 
     /// Waits for the end of all calls; those that take too long have failed.

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::gateway::NUMBER;
+use crate::gateway::TIMED_NUMBER;
 use crate::report::Latencies;
 
 /// How long an answer may take.
@@ -40,6 +40,43 @@ pub fn measure(to: SocketAddr, time: Duration) -> Found {
     Found { setup: times.into(), lost }
 }
 
+/// An agent that answers at once, until the program ends.
+pub fn agent() -> SocketAddr {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("this machine's address can be bound");
+    let own = socket.local_addr().expect("the socket is bound");
+    thread::spawn(move || {
+        let mut buffer = [0; 65_536];
+        while let Ok((length, peer)) = socket.recv_from(&mut buffer) {
+            let request = String::from_utf8_lossy(&buffer[..length]).into_owned();
+            if request.starts_with("INVITE ") || request.starts_with("BYE ") {
+                let _ = socket.send_to(answer(&request, own).as_bytes(), peer);
+            }
+        }
+    });
+    own
+}
+
+/// The 200 to a request.
+fn answer(request: &str, own: SocketAddr) -> String {
+    let copied = ["via", "record-route", "from", "to", "call-id", "cseq"];
+    let mut text = String::from("SIP/2.0 200 OK\r\n");
+    for line in request.lines().take_while(|line| !line.is_empty()) {
+        let name = line.split(':').next().unwrap_or_default().trim().to_ascii_lowercase();
+        if copied.contains(&name.as_str()) {
+            let tag = if name == "to" && !line.contains(";tag=") { ";tag=timed" } else { "" };
+            text.push_str(&format!("{line}{tag}\r\n"));
+        }
+    }
+    let body = if request.starts_with("INVITE ") { sdp(own) } else { String::new() };
+    let content = if body.is_empty() { "" } else { "Content-Type: application/sdp\r\n" };
+    format!("{text}Contact: <sip:timed@{own}>\r\n{content}Content-Length: {}\r\n\r\n{body}", body.len())
+}
+
+fn sdp(own: SocketAddr) -> String {
+    let ip = own.ip();
+    format!("v=0\r\no=timed 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio 9 RTP/AVP 8 0\r\n")
+}
+
 struct Call<'a> {
     socket: &'a UdpSocket,
     own: SocketAddr,
@@ -51,14 +88,10 @@ impl Call<'_> {
     /// Places the call and ends it; the time from the INVITE to its 200.
     fn place(&self) -> Option<Duration> {
         let own = self.own;
-        let uri = format!("sip:{NUMBER}@{}", self.to);
-        let sdp = format!(
-            "v=0\r\no=caller 1 1 IN IP4 {0}\r\ns=-\r\nc=IN IP4 {0}\r\nt=0 0\r\nm=audio 9 RTP/AVP 8 0\r\n",
-            own.ip()
-        );
+        let uri = format!("sip:{TIMED_NUMBER}@{}", self.to);
         let more = format!("Contact: <sip:+31687654321@{own}>\r\nContent-Type: application/sdp\r\n");
         let sent = Instant::now();
-        self.send("INVITE", 1, &uri, &format!("<{uri}>"), &more, &sdp);
+        self.send("INVITE", 1, &uri, &format!("<{uri}>"), &more, &sdp(own));
         let answer = self.hears(1, "INVITE")?;
         let time = sent.elapsed();
         let target = header(&answer, "contact")?.split(['<', '>']).nth(1)?.to_owned();

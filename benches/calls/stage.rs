@@ -10,7 +10,7 @@ use crate::kamailio::{self, Memory};
 use crate::load::{Load, Role, party};
 use crate::process::Process;
 use crate::support::free_address;
-use crate::usage;
+use crate::{single, usage};
 
 /// Calls that go before what is measured.
 const WARM_UP: (u32, u32) = (100, 1);
@@ -32,11 +32,13 @@ pub enum Subject {
 pub struct Stage {
     /// Where callers send their calls.
     pub entrance: SocketAddr,
+    /// Where calls go that are timed.
+    pub timed_entrance: SocketAddr,
     /// Where its files are.
     pub directory: PathBuf,
     server: Server,
     caller: Role,
-    _parties: Vec<Process>,
+    parties: Vec<Process>,
 }
 
 enum Server {
@@ -63,8 +65,8 @@ impl Stage {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let directory = directory.join(format!("{subject:?}-{}", NUMBER.fetch_add(1, Ordering::Relaxed)));
         fs::create_dir_all(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
-        let agent = free_address();
-        let setup = Setup { program, directory: &directory, agent, human, max_calls };
+        let (agent, timed) = (free_address(), single::agent());
+        let setup = Setup { program, directory: &directory, agent, timed, human, max_calls };
         let mut parties = Vec::new();
         let (role, caller) = match subject {
             Subject::Transfer => (Role::TransferringAgent, Role::TransferredCaller),
@@ -74,21 +76,21 @@ impl Stage {
         if subject == Subject::Transfer {
             parties.push(party(&directory, Role::Human, human, &[]));
         }
-        let (server, entrance) = match subject {
-            Subject::Nothing => (Server::None(answering), agent),
+        let (server, entrance, timed_entrance) = match subject {
+            Subject::Nothing => (Server::None(answering), agent, timed),
             Subject::Kamailio => {
                 parties.push(answering);
                 let own = free_address();
-                (Server::Kamailio(proxy(&directory, own, agent)), own)
+                (Server::Kamailio(proxy(&directory, own, agent, timed)), own, own)
             }
             Subject::Plain | Subject::Transfer => {
                 parties.push(answering);
                 let gateway = Gateway::start(&setup);
                 let entrance = gateway.sip;
-                (Server::Gateway(gateway), entrance)
+                (Server::Gateway(gateway), entrance, entrance)
             }
         };
-        let stage = Self { entrance, directory, server, caller, _parties: parties };
+        let stage = Self { entrance, timed_entrance, directory, server, caller, parties };
         let (rate, seconds) = WARM_UP;
         let warm_up = stage.load(rate, seconds).run(&stage.directory, entrance);
         assert!(
@@ -104,6 +106,14 @@ impl Stage {
     /// Calls of this stage's kind for some seconds.
     pub fn load(&self, rate: u32, seconds: u32) -> Load {
         Load { role: self.caller, ..Load::plain(rate, seconds) }
+    }
+
+    /// From now on the parties take only the processor time that nobody else wants: they are no part of what is measured.
+    pub fn parties_step_back(&self) {
+        self.parties.iter().for_each(usage::step_back);
+        if let Server::None(agent) = &self.server {
+            usage::step_back(agent);
+        }
     }
 
     /// The gateway.
@@ -137,9 +147,9 @@ impl Stage {
     }
 }
 
-fn proxy(directory: &Path, own: SocketAddr, agent: SocketAddr) -> Process {
+fn proxy(directory: &Path, own: SocketAddr, agent: SocketAddr, timed: SocketAddr) -> Process {
     let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/calls/proxy.cfg");
-    let agent = [("_AGENT_", agent.to_string())];
+    let agents = [("_AGENT_", agent.to_string()), ("_TIMED_", timed.to_string())];
     // Memory for thousands of open transactions.
-    kamailio::start("kamailio", directory, &config, own, &agent, &Memory { shared: 1024, own: 16 })
+    kamailio::start("kamailio", directory, &config, own, &agents, &Memory { shared: 1024, own: 16 })
 }

@@ -1,6 +1,9 @@
 //! What a process uses, as the kernel counts it.
 
 use std::fs;
+use std::process::Command;
+
+use crate::process::Process;
 
 /// Processor time that the processes of a group have used, user and system, seconds; to a hundredth. Those that have ended
 /// don't count.
@@ -14,6 +17,13 @@ pub fn processor(group: u32) -> f64 {
         (number(2)? == f64::from(group)).then_some((number(11)? + number(12)?) / 100.0)
     });
     used.sum()
+}
+
+/// Lowers the priority of a process and those of its group.
+pub fn step_back(process: &Process) {
+    let group = process.id().to_string();
+    let done = Command::new("renice").args(["-n", "10", "-g", &group]).output();
+    assert!(done.as_ref().is_ok_and(|done| done.status.success()), "renice: {done:?}");
 }
 
 /// Resident memory of a process, MiB.
