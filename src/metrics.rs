@@ -2,9 +2,14 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
+
+use crate::telemetry;
 
 /// Content-Type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -20,11 +25,12 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// A registry with `voicedock_build_info` in it.
+    /// A registry with `voicedock_build_info` and `voicedock_log_lines_dropped_total` in it.
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("voicedock");
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The version that runs", build);
+        registry.register_collector(Box::new(LogLines));
         Self(Arc::new(Mutex::new(registry)))
     }
 
@@ -39,6 +45,19 @@ impl Metrics {
         // Writing into a String can't fail; a collector that does leaves the text short, which a scraper notices.
         let _ = encode(&mut text, &self.0.lock().unwrap_or_else(PoisonError::into_inner));
         text
+    }
+}
+
+/// What `telemetry` counts.
+#[derive(Debug)]
+struct LogLines;
+
+impl Collector for LogLines {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let dropped = ConstCounter::new(telemetry::dropped_lines());
+        let help = "Log lines that were dropped because whoever reads them does not keep up";
+        let metric = encoder.encode_descriptor("log_lines_dropped", help, None, dropped.metric_type())?;
+        dropped.encode(metric)
     }
 }
 
@@ -59,6 +78,7 @@ mod tests {
         let text = metrics.clone().encode();
         assert!(text.contains("voicedock_things_total 1"), "{text}");
         assert!(text.contains("voicedock_build_info{version="), "{text}");
+        assert!(text.contains("voicedock_log_lines_dropped_total 0"), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 }

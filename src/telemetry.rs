@@ -1,11 +1,31 @@
 //! Logs: text for people, JSON for collectors, on standard error; what is shown is chosen with `RUST_LOG`.
+//!
+//! A thread of its own writes them: whoever reads them may be slow or stop, and no call waits for that. Lines that find its
+//! queue full are dropped and counted.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::EnvFilter;
 
 /// What is shown when `RUST_LOG` says nothing: ours in full, of the libraries only what asks for attention.
 const DEFAULT_FILTER: &str = "warn,voicedock=info";
+
+/// Lines that may wait to be written: some seconds of a busy gateway, some MiB.
+const WAITING_LINES: usize = 16_384;
+
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// Lines that were dropped because whoever reads the logs doesn't keep up.
+pub fn dropped_lines() -> u64 {
+    DROPPED.get().map_or(0, |counter| counter.dropped_lines() as u64)
+}
+
+/// Logs are written for as long as it is there; when it goes, what waits is written first, for a second at most.
+#[must_use]
+#[derive(Debug)]
+pub struct Logs(#[expect(dead_code, reason = "kept to be dropped")] WorkerGuard);
 
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::Args)]
@@ -36,17 +56,22 @@ pub enum TelemetryError {
 }
 
 /// Starts writing logs; once a process.
-pub fn init(args: LogArgs) -> Result<(), TelemetryError> {
+pub fn init(args: LogArgs) -> Result<Logs, TelemetryError> {
     use tracing_subscriber::util::SubscriberInitExt;
     let filter = match std::env::var("RUST_LOG") {
         Ok(filter) if !filter.trim().is_empty() => EnvFilter::try_new(filter)?,
         _ => EnvFilter::new(DEFAULT_FILTER),
     };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let (writer, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(WAITING_LINES)
+        .lossy(true)
+        .finish(std::io::stderr());
+    let _ = DROPPED.set(writer.error_counter());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
     let colours = std::io::stderr().is_terminal();
     match args.log {
         LogFormat::Text => builder.with_target(false).with_ansi(colours).finish().try_init()?,
         LogFormat::Json => builder.json().flatten_event(true).finish().try_init()?,
     }
-    Ok(())
+    Ok(Logs(guard))
 }

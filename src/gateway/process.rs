@@ -80,7 +80,7 @@ pub enum GatewayError {
 
 /// Runs a gateway until it is told to stop and its last call is gone.
 pub async fn run(args: Args) -> Result<(), GatewayError> {
-    telemetry::init(args.log)?;
+    let _logs = telemetry::init(args.log)?;
     let processors = available_parallelism().map_or(1, usize::from);
     let config = Config::new(args, processors)?;
     let mut signals = Signals::new().map_err(GatewayError::Signals)?;

@@ -124,7 +124,7 @@ pub enum OperatorError {
 
 /// Runs the operator in the cluster that the environment names, until SIGTERM or SIGINT.
 pub async fn run(args: Args) -> Result<(), OperatorError> {
-    telemetry::init(args.log)?;
+    let _logs = telemetry::init(args.log)?;
     let client = Client::try_default().await.map_err(|error| OperatorError::Config(error.into()))?;
     let stop = CancellationToken::new();
     let signalled = stop.clone();
