@@ -28,6 +28,8 @@ const SETTLED: Duration = Duration::from_secs(35);
 const RESTED: Duration = Duration::from_secs(60);
 /// How long set-up times are taken.
 const SETUP: u32 = 8;
+/// At which rate, if the highest one wasn't measured.
+const USUAL: u32 = 5_000;
 /// Calls that are transferred by control requests, and how many requests.
 const CONTROL: (u32, usize) = (20, 500);
 
@@ -59,7 +61,6 @@ impl Run {
     pub fn plain(&mut self) {
         self.highest(Subject::Plain, "plain");
         self.processor(Subject::Plain, "plain");
-        self.setup();
     }
 
     /// Calls that are transferred.
@@ -153,9 +154,9 @@ impl Run {
 
     /// Added set-up time, at half the highest rate, of calls that a prompt agent of their own answers. The SIPps, which share
     /// the processors with what is measured and make the load, have a lower priority; Kamailio's at half of its own, for a look.
-    fn setup(&mut self) {
+    pub fn setup(&mut self) {
         let half = |run: &Self, name| Some(run.figures.get(name, "max_rate")? as u32 / 2);
-        let Some(rate) = half(self, "plain") else { return };
+        let rate = half(self, "plain").unwrap_or(USUAL);
         if let Some(rate) = half(self, "kamailio") {
             self.time_setup(Subject::Kamailio, rate);
         }

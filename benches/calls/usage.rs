@@ -19,11 +19,11 @@ pub fn processor(group: u32) -> f64 {
     used.sum()
 }
 
-/// Lowers the priority of a process and those of its group.
+/// From now on the kernel runs a process, all of its threads, only where nobody else wants the processor.
 pub fn step_back(process: &Process) {
-    let group = process.id().to_string();
-    let done = Command::new("renice").args(["-n", "10", "-g", &group]).output();
-    assert!(done.as_ref().is_ok_and(|done| done.status.success()), "renice: {done:?}");
+    let id = process.id().to_string();
+    let done = Command::new("chrt").args(["--all-tasks", "--idle", "--pid", "0", &id]).output();
+    assert!(done.as_ref().is_ok_and(|done| done.status.success()), "chrt: {done:?}");
 }
 
 /// Resident memory of a process, MiB.
