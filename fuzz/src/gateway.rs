@@ -11,9 +11,9 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use sipx_sip::{Limits, Message};
 use voicedock::call::{
-    Call, CallStart, Command, Context, Effect, Input, LegKey, Timer, Utterance, passed_on,
+    AskId, Call, CallStart, Command, Context, Effect, Input, LegKey, TellId, Timer, Wish, passed_on,
 };
-use voicedock::routing::decide::{Index, Limit, Lines};
+use voicedock::routing::decide::{Index, Limit, Lines, Wanted};
 use voicedock::routing::table::{Limits as LineLimits, ObjectKey, Table};
 use voicedock::sip::endpoint::{Endpoint, EndpointConfig, LocalAddress, LocalAddresses, Opening, Output};
 use voicedock::sip::event::{
@@ -48,7 +48,7 @@ pub struct Gateway {
     pending: VecDeque<(u64, Input)>,
     over: BTreeSet<LegId>,
     /// What agents were asked to say, oldest first.
-    saying: VecDeque<(u64, Utterance)>,
+    telling: VecDeque<(u64, TellId)>,
     index: Index,
     now: Millis,
     serial: u64,
@@ -75,7 +75,7 @@ impl Gateway {
             relayed: BTreeMap::new(),
             pending: VecDeque::new(),
             over: BTreeSet::new(),
-            saying: VecDeque::new(),
+            telling: VecDeque::new(),
             index: Index::new(Arc::new(table)),
             now: Millis(1_000),
             serial: 0,
@@ -111,10 +111,19 @@ impl Gateway {
         }
     }
 
-    /// The oldest message that an agent was to say was heard to its end, or not.
-    pub fn said(&mut self, result: Result<(), String>) {
-        if let Some((key, utterance)) = self.saying.pop_front() {
-            self.step(key, Input::Said(utterance, result));
+    /// The oldest thing that an agent was told is done, or not.
+    pub fn told(&mut self, result: Result<(), String>) {
+        if let Some((key, id)) = self.telling.pop_front() {
+            self.step(key, Input::Told(id, result));
+            self.drain();
+        }
+    }
+
+    /// The agent of a call asks for a transfer by a tool.
+    pub fn agent_asks(&mut self, number: usize, destination: &str) {
+        if let Some(key) = self.calls.keys().nth(number).copied() {
+            let wish = Wish::Transfer { wanted: Wanted::Name(destination.into()), message: None };
+            self.step(key, Input::Asked { leg: LegKey::Dialled(0), ask: AskId(1), wish });
             self.drain();
         }
     }
@@ -146,8 +155,8 @@ impl Gateway {
 
     /// Everything is told to end, and nothing is left.
     pub fn end(mut self) {
-        while !self.saying.is_empty() {
-            self.said(Err("nobody said anything".into()));
+        while !self.telling.is_empty() {
+            self.told(Err("nobody said anything".into()));
         }
         for key in self.calls.keys().copied().collect::<Vec<_>>() {
             let Some(entry) = self.calls.get_mut(&key) else { continue };
@@ -319,7 +328,8 @@ impl Gateway {
                         entry.timers.remove(&timer);
                     }
                 }
-                Effect::Say(say) => self.saying.push_back((key, say.utterance)),
+                Effect::Tell(tell) => self.telling.push_back((key, tell.id)),
+                Effect::Conclude { .. } => {}
                 // Told to people, who do nothing here.
                 Effect::Reply(_) | Effect::Record(_) => {}
             }

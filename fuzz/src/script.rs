@@ -263,8 +263,8 @@ impl Play<'_> {
 
     fn command(&mut self) {
         let number = usize::from(self.byte() % 4);
-        match self.byte() % 8 {
-            0 => self.gateway.command(number, Command::End),
+        match self.byte() % 12 {
+            0 => self.gateway.command(number, Command::End { message: None }),
             1 => self.gateway.set_opening(Opening::Draining),
             2 => {
                 let opening = self.of(&[Opening::Open, Opening::Full]);
@@ -274,8 +274,24 @@ impl Play<'_> {
                 let peer = self.of(&[CALLER, "192.0.2.10:5060", "198.51.100.1:5060"]);
                 self.gateway.lose(flow(peer));
             }
-            4 => self.gateway.said(Ok(())),
-            5 => self.gateway.said(Err("it was interrupted".into())),
+            4 => self.gateway.told(Ok(())),
+            5 => self.gateway.told(Err("it was interrupted".into())),
+            8 => {
+                let message = Some("Goodbye.".to_owned());
+                self.gateway.command(number, Command::End { message });
+            }
+            9 => {
+                let end_after = self.byte() % 2 == 1;
+                self.gateway.command(number, Command::Say { content: "Hello.".into(), end_after });
+            }
+            10 => {
+                let content = "The caller's order has left.".into();
+                self.gateway.command(number, Command::Inject { content, trigger_response: true });
+            }
+            11 => {
+                let destination = self.of(&["sales", "queue", "nobody"]);
+                self.gateway.agent_asks(number, destination);
+            }
             wanted => {
                 let name = self.of(&["sales", "queue", "nobody", "desk"]);
                 let message = (wanted == 7).then(|| "One moment.".to_owned());

@@ -6,25 +6,17 @@
 
 use std::time::Duration;
 
-use crate::routing::table::HookEntry;
-
 use super::attempt::Failure;
-use super::input::{Context, Effect, Record, Say, Timer, Utterance};
-use super::machine::{Call, PeerKind};
+use super::input::{Context, Effect, Record, TellId, Telling, Timer};
+use super::machine::Call;
 use super::outcome::{Message, Try};
 use super::transfer::Transfer;
-
-/// How long the shortest message may take, its way to the agent included.
-const TIME_TO_SPEAK: Duration = Duration::from_secs(10);
-/// A message may take a second more for so many bytes of it, which is slower than people speak: 12 to 15 letters a second in
-/// Latin script, and about 5 characters of 3 bytes each in Chinese.
-const BYTES_A_SECOND: usize = 10;
 
 /// A message that is being said, and the transfer that waits for it.
 #[derive(Debug)]
 pub(super) struct Announcement {
     transfer: Box<Transfer>,
-    utterance: Utterance,
+    message: TellId,
     within: Duration,
 }
 
@@ -32,27 +24,23 @@ impl Call {
     /// Has the assistant say what is to be said, then dials.
     pub(super) fn announce(&mut self, mut transfer: Transfer, context: Context<'_>, out: &mut Vec<Effect>) {
         let Some(content) = transfer.message.take() else { return self.dial_destination(transfer, out) };
-        let hook = match self.who_says_it(context) {
-            Ok(hook) => hook,
-            Err(why) => return self.dial_announced(transfer, Message::NotHeard(why), out),
-        };
-        let utterance = self.next_utterance();
-        let within = time_to_say(&content);
-        out.push(Effect::SetTimer(Timer::Message, within));
-        out.push(Effect::Say(Box::new(Say { utterance, hook, content, within })));
-        self.announcement = Some(Announcement { transfer: Box::new(transfer), utterance, within });
+        match self.tell(Telling::Say { content, end_after: false }, context, out) {
+            Ok((message, within)) => {
+                out.push(Effect::SetTimer(Timer::Message, within));
+                self.announcement = Some(Announcement { transfer: Box::new(transfer), message, within });
+            }
+            Err(why) => self.dial_announced(transfer, Message::NotHeard(why.to_string()), out),
+        }
     }
 
-    /// Something was heard to its end, or can't be.
-    pub(super) fn was_said(
-        &mut self,
-        utterance: Utterance,
-        heard: Result<(), String>,
-        out: &mut Vec<Effect>,
-    ) {
-        if self.announcement.as_ref().is_some_and(|announcement| announcement.utterance == utterance) {
-            self.announced(heard.map_or_else(Message::NotHeard, |()| Message::Heard), out);
-        }
+    /// Whether this is what a transfer waits for.
+    pub(super) fn is_announcing(&self, id: TellId) -> bool {
+        self.announcement.as_ref().is_some_and(|announcement| announcement.message == id)
+    }
+
+    /// The message was heard to its end, or can't be.
+    pub(super) fn was_announced(&mut self, heard: Result<(), String>, out: &mut Vec<Effect>) {
+        self.announced(heard.map_or_else(Message::NotHeard, |()| Message::Heard), out);
     }
 
     /// It takes so long that nobody can still be saying it.
@@ -90,27 +78,4 @@ impl Call {
         transfer.announced = Some(message);
         self.dial_destination(transfer, out);
     }
-
-    /// Where the agent that the caller talks with is told what to say; or why nobody can say anything.
-    fn who_says_it(&self, context: Context<'_>) -> Result<HookEntry, String> {
-        match &self.peer {
-            Some(peer) if peer.kind == PeerKind::Agent => {}
-            Some(_) => return Err("the caller talks with a human".to_owned()),
-            None => return Err("the agent has left the call".to_owned()),
-        }
-        // As the table is now: a secret that was revoked is not used again.
-        let assistant = self.assistant().ok_or("the call has no assistant")?;
-        let hook = context.index.hook(assistant);
-        hook.cloned().ok_or_else(|| format!("the agent of Assistant {assistant} has no hook"))
-    }
-
-    fn next_utterance(&mut self) -> Utterance {
-        self.utterances += 1;
-        Utterance(self.utterances)
-    }
-}
-
-/// How long the assistant may take to say something.
-fn time_to_say(content: &str) -> Duration {
-    TIME_TO_SPEAK + Duration::from_secs(content.len().div_ceil(BYTES_A_SECOND) as u64)
 }

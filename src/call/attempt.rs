@@ -372,6 +372,11 @@ impl Purpose {
 }
 
 impl Attempt {
+    /// Whether it is an agent that is dialled on this leg.
+    pub(super) fn is_agent_on(&self, leg: LegKey) -> bool {
+        self.leg == leg && matches!(self.purpose, Purpose::Agent(_))
+    }
+
     /// Of a party that has described its media and waits for the caller's.
     pub(super) fn answered(leg: LegKey, purpose: Purpose, answer: Option<Body>) -> Self {
         Self {

@@ -208,7 +208,7 @@ impl Call {
         }
         let mut refer_leg = None;
         if let Purpose::Transfer(transfer) = purpose {
-            refer_leg = transfer.refer.map(|(leg, _)| leg);
+            refer_leg = transfer.asker.refer().map(|(leg, _)| leg);
             let answered =
                 Failure { outcome: Outcome::Answered(joined), code: Some(200), reason: "answered".into() };
             self.transfer_ended(transfer, answered, rung, out);

@@ -61,13 +61,48 @@ pub enum Input {
         /// Its offer.
         offer: Option<Body>,
     },
-    /// What [`Effect::Say`] asked for: the caller heard it to its end, or why not.
-    Said(Utterance, Result<(), String>),
+    /// What became of what [`Effect::Tell`] asked for: it is done, or why not.
+    Told(TellId, Result<(), String>),
+    /// The agent asks for something by other means than SIP, for example by a tool.
+    Asked {
+        /// The agent's leg.
+        leg: LegKey,
+        /// The request, by the driver's number.
+        ask: AskId,
+        /// What it asks for.
+        wish: Wish,
+    },
+    /// The agent on this leg can't serve the caller, or not any longer, whatever SIP says: the driver knows it by other means.
+    AgentFailed {
+        /// The agent's leg.
+        leg: LegKey,
+        /// Why, as a sentence.
+        why: String,
+    },
 }
 
-/// Something that the agent was asked to say; a call never asks for two of the same number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Utterance(pub u32);
+/// Something that the agent is told; a call never uses a number twice, and counts up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TellId(pub u32);
+
+/// Something that the agent asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AskId(pub u32);
+
+/// What an agent can ask for by other means than SIP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Hand the caller to one of the assistant's destinations; answered by one [`Effect::Conclude`], as long as the agent's
+    /// leg is there.
+    Transfer {
+        /// To whom.
+        wanted: Wanted,
+        /// What is said before, instead of the destination's own message.
+        message: Option<String>,
+    },
+    /// End the call, now: whatever was to be said has been heard.
+    End,
+}
 
 /// What the control API can ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,8 +114,37 @@ pub enum Command {
         /// What the assistant says before, instead of the destination's own message.
         message: Option<String>,
     },
+    /// Have the assistant say something.
+    Say {
+        /// The words.
+        content: String,
+        /// Whether the call ends when they were heard.
+        end_after: bool,
+    },
+    /// Let the assistant know something that the caller doesn't hear.
+    Inject {
+        /// What it should know.
+        content: String,
+        /// Whether it should say something about it at once.
+        trigger_response: bool,
+    },
     /// End the call.
-    End,
+    End {
+        /// What the assistant says before, where it can: the end doesn't depend on it.
+        message: Option<String>,
+    },
+}
+
+impl Command {
+    /// The product's word for it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Transfer { .. } => "transfer",
+            Self::Say { .. } => "say",
+            Self::Inject { .. } => "inject-context",
+            Self::End { .. } => "end-call",
+        }
+    }
 }
 
 /// Why a command is not carried out.
@@ -92,9 +156,32 @@ pub enum CommandRefusal {
     /// One transfer at a time.
     #[error("a transfer of this call is under way; wait for its outcome")]
     TransferUnderWay,
+    /// The assistant is saying goodbye.
+    #[error("the call ends as soon as the assistant has said goodbye")]
+    Ending,
+    /// The agent can't be told anything now.
+    #[error(transparent)]
+    Untold(#[from] Untold),
     /// The routing table says no.
     #[error(transparent)]
     Refused(#[from] TransferRefusal),
+}
+
+/// Why an agent can't be told anything.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Untold {
+    /// Nobody has to.
+    #[error("the caller talks with a human")]
+    Human,
+    /// It hung up while its caller is transferred.
+    #[error("the agent has left the call")]
+    Gone,
+    /// There is no way to tell it.
+    #[error("the agent of Assistant {0} has no hook; set agent.sip.hook")]
+    NoHook(ObjectKey),
+    /// It hasn't got round to what it was told before.
+    #[error("the agent has {0} things to do already; wait until it has said them")]
+    Busy(usize),
 }
 
 /// Timers of a call; setting one that is set replaces it.
@@ -102,6 +189,8 @@ pub enum CommandRefusal {
 pub enum Timer {
     /// When the message before a transfer should have been heard to its end.
     Message,
+    /// When what the assistant says before the call ends should have been heard to its end.
+    Farewell,
     /// When the party that is being dialled has rung long enough.
     Ring,
     /// When a hand-over has taken so long that it is undone.
@@ -170,8 +259,18 @@ pub enum Effect {
         /// Its body.
         body: Option<Body>,
     },
-    /// Has the agent say something; answered by one [`Input::Said`], if the call is still there.
-    Say(Box<Say>),
+    /// Tells the agent something; answered by one [`Input::Told`], if the call is still there. What it is told is done in the
+    /// order of the numbers.
+    Tell(Box<Tell>),
+    /// Tells the agent what became of the transfer that it asked for with [`Input::Asked`].
+    Conclude {
+        /// The agent's leg.
+        leg: LegKey,
+        /// The request.
+        ask: AskId,
+        /// What became of it.
+        conclusion: Conclusion,
+    },
     /// Sends the leg elsewhere with REFER. Credentials that are gone come back as a refusal with 401.
     Refer(LegKey, Box<Refer>),
     /// Ends a leg in whatever way its state asks for; the text becomes a Reason header.
@@ -216,17 +315,54 @@ impl From<SessionTimerEntry> for SessionPolicy {
     }
 }
 
-/// Something that the agent is to say.
+/// Something that the agent is told.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Say {
+pub struct Tell {
     /// Its number.
-    pub utterance: Utterance,
-    /// Where the agent is told.
-    pub hook: HookEntry,
-    /// The words.
-    pub content: String,
-    /// How long it may take until they are heard.
+    pub id: TellId,
+    /// The agent's leg.
+    pub leg: LegKey,
+    /// How it is told.
+    pub channel: Channel,
+    /// What.
+    pub what: Telling,
+    /// How long it may take until it is done, with all that the agent was told before.
     pub within: Duration,
+}
+
+/// How an agent is told something.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Channel {
+    /// With signed HTTP.
+    Hook(HookEntry),
+}
+
+/// What an agent is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Telling {
+    /// To say something: done once the caller has heard it to its end.
+    Say {
+        /// The words.
+        content: String,
+        /// Whether the call ends then.
+        end_after: bool,
+    },
+    /// Something to know: done once the agent has it.
+    Context {
+        /// What it should know.
+        content: String,
+        /// Whether it should say something about it at once.
+        trigger_response: bool,
+    },
+}
+
+/// What became of a transfer that an agent asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Conclusion {
+    /// It didn't begin.
+    Refused(CommandRefusal),
+    /// It began, and ended so.
+    Ended(Box<TransferRecord>),
 }
 
 /// A REFER that is to be sent.
@@ -273,6 +409,10 @@ pub enum Record {
     TransferRinging,
     /// A transfer ended, one way or the other.
     TransferEnded(Box<TransferRecord>),
+    /// The agent did not do what it was told, or not to its end; and why. The call goes on, or ends as it was about to.
+    NotTold(String),
+    /// The driver gave the agent up; and why. What follows is as if its leg had failed.
+    AgentFailed(String),
     /// An address of the assistant's agent could not be reached, and the next one, the fallback or a refusal follows.
     AgentUnavailable {
         /// Status code.

@@ -7,16 +7,19 @@ use crate::routing::table::{E164, ObjectKey};
 use crate::sip::event::{Body, IncomingCall, LegEvent, Transport};
 use crate::sip::time::Millis;
 
+use super::agent::Told;
 use super::announcement::Announcement;
 use super::attempt::{Attempt, Failure, Purpose};
-use super::input::{Command, CommandRefusal, Context, Effect, Input, LegKey, Record, Timer};
+use super::farewell::Farewell;
+use super::input::{Command, CommandRefusal, Context, Effect, Input, LegKey, Record, Telling, Timer};
 use super::outcome::Outcome;
 use super::referral::Referral;
 use super::relay::Exchange;
 use super::sdp::Origin;
+use super::transfer::Asker;
 
 /// Text of the Reason header (RFC 3326) on legs that end because the call does.
-const NORMAL: &str = "SIP;cause=200;text=\"Call ended\"";
+pub(super) const NORMAL: &str = "SIP;cause=200;text=\"Call ended\"";
 /// Text of the Reason header on legs that end because another one was lost without a word.
 const LOST: &str = "SIP;cause=408;text=\"The other side was lost\"";
 /// Text of the Reason header on legs that end because the caller left: right for a BYE and for a CANCEL.
@@ -103,6 +106,8 @@ pub struct Call {
     pub(super) peer: Option<Peer>,
     /// The assistant says what is to be said before a transfer.
     pub(super) announcement: Option<Announcement>,
+    /// The assistant says what is to be said before the end.
+    pub(super) farewell: Option<Farewell>,
     pub(super) attempt: Option<Attempt>,
     /// The caller's trunk was sent a REFER.
     pub(super) referral: Option<Referral>,
@@ -120,8 +125,7 @@ pub struct Call {
     pub(super) catching_up: bool,
     /// Parties dialled so far.
     pub(super) dialled: u16,
-    /// What the agent was asked to say so far.
-    pub(super) utterances: u32,
+    pub(super) told: Told,
     /// When the last input came.
     pub(super) now: Millis,
     /// Why the call ended, once it did.
@@ -143,6 +147,7 @@ impl Call {
             caller,
             peer: None,
             announcement: None,
+            farewell: None,
             attempt: None,
             referral: None,
             owes_notify: false,
@@ -152,7 +157,7 @@ impl Call {
             live: BTreeSet::from([LegKey::Caller]),
             leaving: BTreeSet::new(),
             dialled: 0,
-            utterances: 0,
+            told: Told::default(),
             now: context.now,
             end_reason: None,
         };
@@ -172,7 +177,12 @@ impl Call {
             }
             Input::Timer(timer) => self.timer(timer, context, &mut out),
             Input::Replaces { new, old, offer } => self.comes_instead(new, old, offer, &mut out),
-            Input::Said(utterance, heard) => self.was_said(utterance, heard, &mut out),
+            Input::Told(id, done) => self.was_told(id, done, &mut out),
+            Input::Asked { leg, ask, wish } => self.asked(leg, ask, wish, context, &mut out),
+            Input::AgentFailed { leg, why } => {
+                self.agent_failed(leg, why, context, &mut out);
+                self.move_caller_who_is_free(&mut out);
+            }
             Input::Command(command) => {
                 let result = self.command(command, context, &mut out);
                 out.push(Effect::Reply(result));
@@ -330,21 +340,27 @@ impl Call {
                     self.exchange_acked(leg, &body, out);
                 }
             }
-            LegEvent::Ended(by) => {
-                let Some(peer) = self.peer.take() else { return };
-                self.exchange_lost(peer.leg, peer.sdp, out);
-                if self.is_under_way() {
-                    // An agent that hangs up after it asked for a transfer doesn't end its caller's call.
-                    return self.message_broke_off(out);
-                }
-                match (peer.kind, by.is_loss()) {
-                    (PeerKind::Agent, true) => self.dial_fallback("assistant-lost", context, out),
-                    (PeerKind::Agent, false) => self.end("assistant-ended", NORMAL, out),
-                    (PeerKind::Human, true) => self.end("human-lost", LOST, out),
-                    (PeerKind::Human, false) => self.end("human-hung-up", NORMAL, out),
-                }
-            }
+            LegEvent::Ended(by) => self.peer_left(by.is_loss(), context, out),
             _ => {}
+        }
+    }
+
+    /// Whoever the caller talks with is gone.
+    pub(super) fn peer_left(&mut self, lost: bool, context: Context<'_>, out: &mut Vec<Effect>) {
+        let Some(peer) = self.peer.take() else { return };
+        self.exchange_lost(peer.leg, peer.sdp, out);
+        if self.farewell.is_some() {
+            return self.end_after_farewell(out);
+        }
+        if self.is_under_way() {
+            // An agent that hangs up after it asked for a transfer doesn't end its caller's call.
+            return self.message_broke_off(out);
+        }
+        match (peer.kind, lost) {
+            (PeerKind::Agent, true) => self.dial_fallback("assistant-lost", context, out),
+            (PeerKind::Agent, false) => self.end("assistant-ended", NORMAL, out),
+            (PeerKind::Human, true) => self.end("human-lost", LOST, out),
+            (PeerKind::Human, false) => self.end("human-hung-up", NORMAL, out),
         }
     }
 
@@ -354,6 +370,7 @@ impl Call {
         }
         match timer {
             Timer::Message => self.message_timed_out(out),
+            Timer::Farewell => self.end_after_farewell(out),
             Timer::Ring => self.rung_long_enough(context, out),
             Timer::HandOver => self.hand_over_timed_out(context, out),
             Timer::Referral => self.referral_timed_out(context, out),
@@ -375,11 +392,17 @@ impl Call {
             return Err(CommandRefusal::NotActive);
         }
         match command {
-            Command::End => {
-                self.end("ended-by-api", NORMAL, out);
-                Ok(())
+            Command::End { message } => self.end_by_api(message, context, out),
+            Command::Transfer { wanted, message } => {
+                self.transfer(Asker::Api, &wanted, message, context, out)
             }
-            Command::Transfer { wanted, message } => self.transfer(&wanted, message, context, out),
+            Command::Say { content, end_after: true } => self.say_and_end(content, context, out),
+            Command::Say { content, end_after: false } => {
+                self.tell_by_api(Telling::Say { content, end_after: false }, context, out)
+            }
+            Command::Inject { content, trigger_response } => {
+                self.tell_by_api(Telling::Context { content, trigger_response }, context, out)
+            }
         }
     }
 
@@ -388,6 +411,21 @@ impl Call {
         if self.live.remove(&leg) {
             self.leaving.insert(leg);
             out.push(Effect::HangUp(leg, reason));
+        }
+    }
+
+    /// Whoever is being dialled is no longer wanted, nor what is said before that; a transfer has its outcome.
+    pub(super) fn give_up_transfer(&mut self, failure: Failure, header: &'static str, out: &mut Vec<Effect>) {
+        if self.announcement.is_some() {
+            self.announcement_ended(failure, out);
+        } else if let Some(mut attempt) = self.attempt.take() {
+            attempt.stop_ringing(self.now);
+            out.push(Effect::ClearTimer(Timer::Ring));
+            out.push(Effect::ClearTimer(Timer::HandOver));
+            if let Purpose::Transfer(transfer) = attempt.purpose {
+                self.transfer_ended(transfer, failure, attempt.rung, out);
+            }
+            self.hang_up(attempt.leg, header, out);
         }
     }
 
@@ -402,22 +440,16 @@ impl Call {
             _ => (Outcome::Unknown, format!("the call ended: {reason}")),
         };
         let failure = Failure { outcome, code: None, reason: why };
-        if self.announcement.is_some() {
-            self.announcement_ended(failure, out);
-        } else if let Some(mut attempt) = self.attempt.take() {
-            attempt.stop_ringing(self.now);
-            out.push(Effect::ClearTimer(Timer::Ring));
-            out.push(Effect::ClearTimer(Timer::HandOver));
-            if let Purpose::Transfer(transfer) = attempt.purpose {
-                self.transfer_ended(transfer, failure, attempt.rung, out);
-            }
-        }
+        self.give_up_transfer(failure, header, out);
         if self.referral.is_some() {
             let reason = "the call ended before the caller's trunk said what became of it".to_owned();
             self.referral_ended(Failure { outcome: Outcome::Unknown, code: None, reason }, out);
         }
         if self.releasing.take().is_some() {
             out.push(Effect::ClearTimer(Timer::ReleaseAgent));
+        }
+        if self.farewell.take().is_some() {
+            out.push(Effect::ClearTimer(Timer::Farewell));
         }
         self.exchange = None;
         self.peer = None;

@@ -40,7 +40,10 @@ impl Call {
             _ if self.end_reason().is_some() => Some((603, "SIP;cause=603;text=\"The call is over\"")),
             None => Some((603, "SIP;cause=603;text=\"This leg is not replaced\"")),
             Some(_)
-                if self.is_under_way() || self.catching_up || self.caller.phase != CallerPhase::Answered =>
+                if self.is_under_way()
+                    || self.farewell.is_some()
+                    || self.catching_up
+                    || self.caller.phase != CallerPhase::Answered =>
             {
                 Some((491, "SIP;cause=491;text=\"The caller is being moved already\""))
             }

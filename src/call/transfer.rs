@@ -9,7 +9,7 @@ use crate::sip::replaces::Replaces;
 
 use super::attempt::{Failed, Failure, Purpose, next_host};
 use super::identity::Retarget;
-use super::input::{CommandRefusal, Context, Effect, LegKey, Record};
+use super::input::{AskId, CommandRefusal, Conclusion, Context, Effect, LegKey, Record};
 use super::machine::{Call, PeerKind, Status};
 use super::outcome::{AskedBy, Message, TransferRecord, Try};
 
@@ -23,9 +23,7 @@ pub(super) struct Transfer {
     /// What became of those before.
     tries: Vec<Try>,
     return_to_assistant: bool,
-    asked_by: AskedBy,
-    /// The REFER that asked for it.
-    pub(super) refer: Option<(LegKey, RequestId)>,
+    pub(super) asker: Asker,
     /// The agent's own call with the destination, in whose place the caller's comes (RFC 5589 §7).
     replaces: Option<Replaces>,
     /// What the assistant still has to say before that.
@@ -34,22 +32,47 @@ pub(super) struct Transfer {
     pub(super) announced: Option<Message>,
 }
 
+/// Who asked for a transfer, and is told of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Asker {
+    /// The control API.
+    Api,
+    /// The agent, with this REFER.
+    Refer(LegKey, RequestId),
+    /// The agent, by its session.
+    Tool(LegKey, AskId),
+}
+
+impl Asker {
+    fn asked_by(self) -> AskedBy {
+        match self {
+            Self::Api => AskedBy::Api,
+            Self::Refer(..) | Self::Tool(..) => AskedBy::Agent,
+        }
+    }
+
+    fn authority(self) -> Authority {
+        match self {
+            Self::Api => Authority::Api,
+            Self::Refer(..) | Self::Tool(..) => Authority::Assistant,
+        }
+    }
+
+    /// The REFER.
+    pub(super) fn refer(self) -> Option<(LegKey, RequestId)> {
+        match self {
+            Self::Refer(leg, request) => Some((leg, request)),
+            Self::Api | Self::Tool(..) => None,
+        }
+    }
+}
+
 impl Transfer {
-    fn new(plan: Plan, asked_by: AskedBy, refer: Option<(LegKey, RequestId)>) -> Self {
+    fn new(plan: Plan, asker: Asker) -> Self {
         let Plan { passed_over, route, then, return_to_assistant } = plan;
         let tries = passed_over.into_iter().map(Try::passed_over).collect();
         let message = route.message.clone();
-        Self {
-            route,
-            then,
-            tries,
-            return_to_assistant,
-            asked_by,
-            refer,
-            replaces: None,
-            message,
-            announced: None,
-        }
+        Self { route, then, tries, return_to_assistant, asker, replaces: None, message, announced: None }
     }
 
     /// What became of the one that was dialled.
@@ -59,9 +82,10 @@ impl Transfer {
 }
 
 impl Call {
-    /// The control API asks for a transfer.
+    /// The control API asks for a transfer, or the agent does by its session.
     pub(super) fn transfer(
         &mut self,
+        asker: Asker,
         wanted: &Wanted,
         message: Option<String>,
         context: Context<'_>,
@@ -70,18 +94,21 @@ impl Call {
         if self.status != Status::InProgress {
             return Err(CommandRefusal::NotActive);
         }
+        if self.farewell.is_some() {
+            return Err(CommandRefusal::Ending);
+        }
         if self.is_under_way() {
             return Err(CommandRefusal::TransferUnderWay);
         }
-        match self.resolve(wanted, Authority::Api, true, context) {
+        match self.resolve(wanted, asker.authority(), true, context) {
             Ok(plan) => {
-                let transfer = Transfer::new(plan, AskedBy::Api, None);
+                let transfer = Transfer::new(plan, asker);
                 let message = message.or_else(|| transfer.message.clone());
                 self.begin(Transfer { message, ..transfer }, context, out);
                 Ok(())
             }
             Err(refusal) => {
-                refused(label(wanted), AskedBy::Api, &refusal, out);
+                refused(label(wanted), asker.asked_by(), &refusal, out);
                 Err(refusal.into())
             }
         }
@@ -98,7 +125,7 @@ impl Call {
     ) {
         let from_agent =
             self.peer.as_ref().is_some_and(|peer| peer.leg == leg && peer.kind == PeerKind::Agent);
-        if !from_agent {
+        if !from_agent || self.farewell.is_some() {
             out.push(Effect::Respond(leg, request, 603, None));
             return;
         }
@@ -110,7 +137,7 @@ impl Call {
             Ok(plan) => {
                 out.push(Effect::Respond(leg, request, 202, None));
                 out.push(Effect::Notify { leg, request, code: 100, reason: "Trying", last: false });
-                let transfer = Transfer::new(plan, AskedBy::Agent, Some((leg, request)));
+                let transfer = Transfer::new(plan, Asker::Refer(leg, request));
                 self.begin(Transfer { replaces: target.replaces.clone(), ..transfer }, context, out);
             }
             Err(refusal) => {
@@ -174,7 +201,7 @@ impl Call {
         if let Some(target) = transfer.route.refer_to.clone() {
             return self.refer_away(transfer, target, out);
         }
-        let why = Retarget::Transfer { by_refer: transfer.refer.is_some() };
+        let why = Retarget::Transfer { by_refer: transfer.asker.refer().is_some() };
         let mut dial = self.dial_for(&transfer.route, why);
         // Not required: a phone that doesn't know it takes a second call, which is better than none.
         dial.headers.extend(transfer.replaces.iter().map(|it| ("Replaces".to_owned(), it.to_string())));
@@ -189,7 +216,7 @@ impl Call {
     }
 
     fn tell_progress(&self, transfer: &Transfer, code: u16, reason: &'static str, out: &mut Vec<Effect>) {
-        if let Some((leg, request)) = transfer.refer.filter(|(leg, _)| self.live.contains(leg)) {
+        if let Some((leg, request)) = transfer.asker.refer().filter(|(leg, _)| self.live.contains(leg)) {
             out.push(Effect::Notify { leg, request, code, reason, last: false });
         }
     }
@@ -248,12 +275,18 @@ impl Call {
         self.report_tries(transfer, out);
     }
 
-    /// The one record of a transfer, and the last NOTIFY to the agent that asked for it.
+    /// The one record of a transfer, and the last word to the agent that asked for it.
     fn report_tries(&self, transfer: Transfer, out: &mut Vec<Effect>) {
-        let Some(record) = TransferRecord::new(transfer.asked_by, transfer.tries) else { return };
-        if let Some((leg, request)) = transfer.refer.filter(|(leg, _)| self.live.contains(leg)) {
-            let (code, reason) = record.last.outcome.sipfrag(record.last.sip_code.unwrap_or(0));
-            out.push(Effect::Notify { leg, request, code, reason, last: true });
+        let Some(record) = TransferRecord::new(transfer.asker.asked_by(), transfer.tries) else { return };
+        match transfer.asker {
+            Asker::Refer(leg, request) if self.live.contains(&leg) => {
+                let (code, reason) = record.last.outcome.sipfrag(record.last.sip_code.unwrap_or(0));
+                out.push(Effect::Notify { leg, request, code, reason, last: true });
+            }
+            Asker::Tool(leg, ask) => {
+                self.conclude(leg, ask, Conclusion::Ended(Box::new(record.clone())), out);
+            }
+            Asker::Refer(..) | Asker::Api => {}
         }
         out.push(Effect::Record(Record::TransferEnded(Box::new(record))));
     }

@@ -11,7 +11,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::call_id::{CallId, Instance};
 use super::calls::{CallView, Calls};
-use crate::routing::decide::{TransferRefusal, Wanted};
+use crate::call::{Command, Untold};
+use crate::routing::decide::TransferRefusal;
 
 /// How long a shard may take to answer a command. Shards answer within microseconds; this bounds a fault.
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,33 +21,15 @@ pub const QUEUE: usize = 256;
 
 /// A command to a call, for the shard that has it. A shard that drops `reply` has refused nothing and done nothing.
 #[derive(Debug)]
-pub enum ControlRequest {
-    /// Hand the caller over. The reply comes when the transfer has begun (its message is being said, or its destination
-    /// dialled), or was refused before that; the outcome is then recorded in the call's `transfers`.
-    Transfer {
-        /// Which call.
-        call: CallId,
-        /// Where to.
-        command: TransferCommand,
-        /// What became of the command.
-        reply: oneshot::Sender<Result<(), ControlError>>,
-    },
-    /// Hang up every leg of the call.
-    End {
-        /// Which call.
-        call: CallId,
-        /// What became of the command.
-        reply: oneshot::Sender<Result<(), ControlError>>,
-    },
-}
-
-/// A transfer that the API asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TransferCommand {
-    /// Where to; with the authority of the API ([`crate::routing::decide::Authority::Api`]).
-    pub wanted: Wanted,
-    /// What the assistant says before, instead of the destination's own message.
-    pub message: Option<String>,
+pub struct ControlRequest {
+    /// Which call.
+    pub call: CallId,
+    /// What to do. A transfer is answered when it has begun (its message is being said, or its destination dialled), or was
+    /// refused before that; the outcome is then recorded in the call's `transfers`. What the agent is told is answered when
+    /// it is on its way to the agent; an end after a message when the message is.
+    pub command: Command,
+    /// What became of the command.
+    pub reply: oneshot::Sender<Result<(), ControlError>>,
 }
 
 /// Why a command was not carried out. Nothing has changed for the call unless it says so.
@@ -61,6 +44,14 @@ pub enum ControlError {
     /// Another transfer of the call is under way.
     #[error("the call is being transferred already; wait for the outcome in its 'transfers'")]
     TransferUnderWay,
+    /// The assistant says goodbye.
+    #[error(
+        "the call ends as soon as the assistant has said goodbye; end-call without a message ends it at once"
+    )]
+    Ending,
+    /// The agent can't be told anything.
+    #[error(transparent)]
+    Untold(#[from] Untold),
     /// The transfer was refused before anything was dialled.
     #[error(transparent)]
     Refused(#[from] TransferRefusal),
@@ -111,27 +102,15 @@ impl CallControl {
         if id.instance == self.instance { self.calls.get(id, Timestamp::now()) } else { None }
     }
 
-    /// Starts a transfer; see [`ControlRequest::Transfer`].
-    pub async fn transfer(&self, id: CallId, command: TransferCommand) -> Result<(), ControlError> {
-        self.ask(id, |reply| ControlRequest::Transfer { call: id, command, reply }).await
-    }
-
-    /// Hangs up.
-    pub async fn end(&self, id: CallId) -> Result<(), ControlError> {
-        self.ask(id, |reply| ControlRequest::End { call: id, reply }).await
-    }
-
-    async fn ask(
-        &self,
-        id: CallId,
-        request: impl FnOnce(oneshot::Sender<Result<(), ControlError>>) -> ControlRequest,
-    ) -> Result<(), ControlError> {
+    /// Commands a call; see [`ControlRequest::command`].
+    pub async fn command(&self, id: CallId, command: Command) -> Result<(), ControlError> {
         let shard = match self.shards.get(usize::from(id.shard)) {
             Some(shard) if id.instance == self.instance => shard,
             _ => return Err(ControlError::UnknownCall(id)),
         };
         let (reply, answer) = oneshot::channel();
-        shard.try_send(request(reply)).map_err(|error| match error {
+        let request = ControlRequest { call: id, command, reply };
+        shard.try_send(request).map_err(|error| match error {
             mpsc::error::TrySendError::Full(_) => ControlError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => ControlError::ShuttingDown,
         })?;
@@ -152,6 +131,8 @@ mod tests {
         CallId { instance: INSTANCE, shard, serial: 7 }
     }
 
+    const END: Command = Command::End { message: None };
+
     fn control(shards: usize) -> (CallControl, Vec<mpsc::Receiver<ControlRequest>>) {
         CallControl::new(INSTANCE, shards, Arc::new(Calls::new(shards)))
     }
@@ -161,11 +142,11 @@ mod tests {
         let (control, mut shards) = control(2);
         let mut second = shards.remove(1);
         let shard = tokio::spawn(async move {
-            let Some(ControlRequest::End { call, reply }) = second.recv().await else { panic!("no command") };
+            let Some(ControlRequest { call, reply, .. }) = second.recv().await else { panic!("no command") };
             reply.send(Err(ControlError::NotActive("ended"))).unwrap();
             call
         });
-        assert_eq!(control.end(id(1)).await, Err(ControlError::NotActive("ended")));
+        assert_eq!(control.command(id(1), END).await, Err(ControlError::NotActive("ended")));
         assert_eq!(shard.await.unwrap(), id(1));
         assert!(shards[0].try_recv().is_err(), "no other shard hears of it");
     }
@@ -174,15 +155,15 @@ mod tests {
     async fn a_call_of_another_pod_or_shard_is_unknown() {
         let (control, _shards) = control(2);
         let foreign = CallId { instance: Instance(1), ..id(0) };
-        assert_eq!(control.end(foreign).await, Err(ControlError::UnknownCall(foreign)));
-        assert_eq!(control.end(id(2)).await, Err(ControlError::UnknownCall(id(2))));
+        assert_eq!(control.command(foreign, END).await, Err(ControlError::UnknownCall(foreign)));
+        assert_eq!(control.command(id(2), END).await, Err(ControlError::UnknownCall(id(2))));
         assert!(control.get(foreign).is_none());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_shard_that_does_not_answer_is_not_waited_for_longer_than_the_bound() {
         let (control, _shards) = control(1);
-        assert_eq!(control.end(id(0)).await, Err(ControlError::NoReply));
+        assert_eq!(control.command(id(0), END).await, Err(ControlError::NoReply));
     }
 
     #[tokio::test]
@@ -191,7 +172,7 @@ mod tests {
         let waiting: Vec<_> = (0..QUEUE)
             .map(|_| {
                 let control = control.clone();
-                tokio::spawn(async move { control.end(id(0)).await })
+                tokio::spawn(async move { control.command(id(0), END).await })
             })
             .collect();
         let full = || control.shards[0].capacity() == 0;
@@ -202,7 +183,7 @@ mod tests {
         })
         .await
         .unwrap();
-        assert_eq!(control.end(id(0)).await, Err(ControlError::Overloaded));
+        assert_eq!(control.command(id(0), END).await, Err(ControlError::Overloaded));
         waiting.iter().for_each(tokio::task::JoinHandle::abort);
     }
 
@@ -210,6 +191,6 @@ mod tests {
     async fn a_shard_that_is_gone_says_that_the_gateway_shuts_down() {
         let (control, shards) = control(1);
         drop(shards);
-        assert_eq!(control.end(id(0)).await, Err(ControlError::ShuttingDown));
+        assert_eq!(control.command(id(0), END).await, Err(ControlError::ShuttingDown));
     }
 }

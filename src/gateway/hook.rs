@@ -1,4 +1,4 @@
-//! The hook of an agent that is reached over SIP: signed HTTP that tells it what to say.
+//! The hook of an agent that is reached over SIP: signed HTTP that tells it what to say, and what to know.
 //!
 //! ```text
 //! POST <agent.sip.hook.url>
@@ -6,11 +6,13 @@
 //! X-Webhook-Timestamp: 1767603600                       seconds
 //! X-Webhook-Signature: sha256=<HMAC-SHA256 of "<timestamp>.<body>", hexadecimal>
 //!
-//! {"type": "say", "call_id": "call_…", "assistant": "acme/support", "number": "+31201234567", "content": "…", "end_after": false}
+//! {"type": "say", "content": "…", "end_after": false, "call_id": "call_…", "assistant": "acme/support", "number": "+31201234567"}
+//! {"type": "inject-context", "content": "…", "trigger_response": true, "call_id": …}
 //! ```
 //!
-//! Any 2xx means that the caller heard it to its end. It is sent once: twice would be said twice. Redirects aren't followed, the
-//! body of the answer isn't read, the whole is bounded in time. Over https the certificate must be one of a public authority.
+//! Any 2xx means that the caller heard it to its end, or that the agent knows it. It is sent once: twice would be said twice.
+//! Redirects aren't followed, the body of the answer isn't read, the whole is bounded in time. Over https the certificate must
+//! be one of a public authority.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,29 +31,69 @@ use serde::Serialize;
 
 use super::plane::USER_AGENT;
 use super::tls::provider;
+use crate::call::Telling;
 
 /// How long the agent's host may take to be reached.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How large the head of an answer may be, bytes.
 const HEAD_LIMIT: usize = 16 * 1024;
 
-/// What an agent is told to say.
+/// What an agent is told.
 #[derive(Debug, Serialize)]
-#[serde(tag = "type", rename = "say")]
-pub(super) struct Say {
+pub(super) struct Notice {
+    /// What to do.
+    #[serde(flatten)]
+    pub(super) what: What,
     /// The call, as the INVITE to the agent named it in `X-VoiceDock-Call-Id`.
     pub(super) call_id: String,
     /// The Assistant, `namespace/name`.
     pub(super) assistant: String,
     /// The number that was called.
     pub(super) number: String,
-    /// The words.
-    pub(super) content: String,
-    /// Whether the call ends when they were heard.
-    pub(super) end_after: bool,
 }
 
-/// Why nobody knows that something was heard.
+/// What an agent has to do.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub(super) enum What {
+    /// Say something.
+    Say {
+        /// The words.
+        content: String,
+        /// Whether the call ends when they were heard.
+        end_after: bool,
+    },
+    /// Know something that the caller doesn't hear.
+    InjectContext {
+        /// What it should know.
+        content: String,
+        /// Whether it should say something about it at once.
+        trigger_response: bool,
+    },
+}
+
+impl What {
+    /// The value of `X-Webhook-Event`.
+    fn event(&self) -> &'static str {
+        match self {
+            Self::Say { .. } => "say",
+            Self::InjectContext { .. } => "inject-context",
+        }
+    }
+}
+
+impl From<Telling> for What {
+    fn from(telling: Telling) -> Self {
+        match telling {
+            Telling::Say { content, end_after } => Self::Say { content, end_after },
+            Telling::Context { content, trigger_response } => {
+                Self::InjectContext { content, trigger_response }
+            }
+        }
+    }
+}
+
+/// Why nobody knows that it was done.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HookError {
     /// The URL can't be asked.
@@ -93,31 +135,24 @@ impl Hooks {
         Ok(Self { client: client.build(connector.wrap_connector(http)) })
     }
 
-    /// Tells an agent what to say; returns once it was heard to its end.
-    pub(super) async fn say(
-        &self,
-        url: &str,
-        secret: &str,
-        say: &Say,
-        within: Duration,
-    ) -> Result<(), HookError> {
-        let request = request(url, secret, say, Timestamp::now().as_second())?;
-        let answer = tokio::time::timeout(within, self.client.request(request));
-        let answer = answer.await.map_err(|_| HookError::TooSlow(within))?;
+    /// Tells an agent something; returns once that is done. How long that may take is the caller's to bound.
+    pub(super) async fn tell(&self, url: &str, secret: &str, notice: &Notice) -> Result<(), HookError> {
+        let request = request(url, secret, notice, Timestamp::now().as_second())?;
+        let answer = self.client.request(request).await;
         let answer = answer.map_err(|error| HookError::Unreachable(innermost(&error)))?;
         if answer.status().is_success() { Ok(()) } else { Err(HookError::Refused(answer.status())) }
     }
 }
 
-fn request(url: &str, secret: &str, say: &Say, now: i64) -> Result<Request<Full<Bytes>>, HookError> {
+fn request(url: &str, secret: &str, notice: &Notice, now: i64) -> Result<Request<Full<Bytes>>, HookError> {
     let unusable = |error: &dyn std::fmt::Display| HookError::Url(error.to_string());
-    let body = serde_json::to_vec(say).map_err(|error| unusable(&error))?;
+    let body = serde_json::to_vec(notice).map_err(|error| unusable(&error))?;
     Request::builder()
         .method(Method::POST)
         .uri(url.parse::<Uri>().map_err(|error| unusable(&error))?)
         .header(header::CONTENT_TYPE, "application/json")
         .header(header::USER_AGENT, USER_AGENT)
-        .header("x-webhook-event", "say")
+        .header("x-webhook-event", notice.what.event())
         .header("x-webhook-timestamp", now)
         .header("x-webhook-signature", signature(secret, now, &body))
         .body(Full::new(body.into()))
@@ -156,21 +191,31 @@ mod tests {
 
     #[test]
     fn what_is_sent_is_what_the_reference_says() {
-        let say = Say {
+        let notice = |what| Notice {
+            what,
             call_id: "call_1".into(),
             assistant: "acme/support".into(),
             number: "+31201234567".into(),
-            content: "Een ogenblik…".into(),
-            end_after: false,
         };
+        let say = notice(What::Say { content: "Een ogenblik…".into(), end_after: false });
         assert_eq!(
             serde_json::to_string(&say).unwrap(),
-            "{\"type\":\"say\",\"call_id\":\"call_1\",\"assistant\":\"acme/support\",\"number\":\"+31201234567\",\
-             \"content\":\"Een ogenblik…\",\"end_after\":false}"
+            "{\"type\":\"say\",\"content\":\"Een ogenblik…\",\"end_after\":false,\
+             \"call_id\":\"call_1\",\"assistant\":\"acme/support\",\"number\":\"+31201234567\"}"
         );
         let request = request("http://ai:8080/hook?x=1", "s", &say, 7).unwrap();
         assert_eq!((request.method(), request.uri().path()), (&Method::POST, "/hook"));
         assert_eq!(request.headers()["x-webhook-timestamp"], "7");
+        assert_eq!(request.headers()["x-webhook-event"], "say");
         assert!(matches!(super::request("http://", "s", &say, 7), Err(HookError::Url(_))));
+
+        let context = notice(What::InjectContext { content: "VIP".into(), trigger_response: true });
+        assert_eq!(
+            serde_json::to_value(&context).unwrap(),
+            serde_json::json!({ "type": "inject-context", "content": "VIP", "trigger_response": true,
+                "call_id": "call_1", "assistant": "acme/support", "number": "+31201234567" })
+        );
+        let request = super::request("http://ai:8080/hook", "s", &context, 7).unwrap();
+        assert_eq!(request.headers()["x-webhook-event"], "inject-context");
     }
 }

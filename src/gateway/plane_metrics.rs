@@ -134,6 +134,8 @@ impl PlaneMetrics {
             | Record::TransferForwarded { .. }
             | Record::NextHost { .. }
             | Record::TransferRinging
+            | Record::NotTold(_)
+            | Record::AgentFailed(_)
             | Record::AgentUnavailable { .. }
             | Record::FallbackRefused(_) => {}
         }

@@ -6,7 +6,7 @@
 mod admission;
 mod dialling;
 mod replacing;
-mod saying;
+mod telling;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -18,21 +18,21 @@ use jiff::Timestamp;
 use rand::Rng as _;
 use sipx_sip::Method;
 use tokio::sync::{mpsc, oneshot};
-use tokio_util::task::AbortOnDropHandle;
 
 pub(super) use self::admission::Callers;
 use self::admission::NotAdmitted;
 use self::dialling::Ways;
+use self::telling::Line;
 use super::call_id::CallId;
-use super::control::{ControlError, ControlRequest, TransferCommand};
+use super::control::{ControlError, ControlRequest};
 use super::lines::{Lines, Taken};
 use super::plane::Shared;
 use super::resolve::ResolveError;
 use super::snapshot::{Credential, Snapshot};
 use super::view;
 use crate::call::{
-    Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Refer, Timer,
-    Utterance, passed_on,
+    Call, CallStart, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Refer, TellId, Timer,
+    passed_on,
 };
 use crate::memory::give_back;
 use crate::routing::table::CredentialId;
@@ -55,8 +55,8 @@ pub(super) enum ShardInput {
     Resolved { call: u64, leg: LegKey, result: Result<Vec<Flow>, ResolveError> },
     /// No pod has the INVITE that this CANCEL is about.
     Unclaimed { request: Box<sipx_sip::Request>, flow: Flow },
-    /// The caller heard what the agent was told to say, or why not.
-    Said { call: u64, utterance: Utterance, heard: Result<(), String> },
+    /// An agent did what it was told, or why not.
+    Told { call: u64, id: TellId, done: Result<(), String> },
     /// The time for draining is over: every call is told goodbye.
     Cut,
 }
@@ -70,8 +70,8 @@ struct Entry {
     /// Of legs that are being dialled and could go another way.
     ways: BTreeMap<LegKey, Ways>,
     timers: BTreeMap<Timer, Millis>,
-    /// The agent is being told to say something; given up with the call.
-    saying: Option<AbortOnDropHandle<()>>,
+    /// The way to the agent, beside SIP.
+    line: Option<Line>,
 }
 
 /// A leg as the driver knows it, and its place among the calls of its trunk.
@@ -163,9 +163,7 @@ impl Shard {
             ShardInput::TransportFailed(flow) => self.endpoint.transport_failed(flow, now),
             ShardInput::Resolved { call, leg, result } => self.resolved(call, leg, result),
             ShardInput::Unclaimed { request, flow } => self.endpoint.turn_away(*request, flow),
-            ShardInput::Said { call, utterance, heard } => {
-                self.step(call, Input::Said(utterance, heard), None);
-            }
+            ShardInput::Told { call, id, done } => self.step(call, Input::Told(id, done), None),
             ShardInput::Cut => {
                 for key in self.calls.keys().copied().collect::<Vec<_>>() {
                     let Some(entry) = self.calls.get_mut(&key) else { continue };
@@ -280,7 +278,7 @@ impl Shard {
             legs: BTreeMap::from([(LegKey::Caller, Leg::Live(leg, None))]),
             ways: BTreeMap::new(),
             timers: BTreeMap::new(),
-            saying: None,
+            line: None,
         };
         self.calls.insert(id.serial, entry);
         self.legs.insert(leg, (id.serial, LegKey::Caller));
@@ -288,13 +286,7 @@ impl Shard {
     }
 
     fn control(&mut self, request: ControlRequest) {
-        let (call, command, reply) = match request {
-            ControlRequest::Transfer { call, command, reply } => {
-                let TransferCommand { wanted, message } = command;
-                (call, Command::Transfer { wanted, message }, reply)
-            }
-            ControlRequest::End { call, reply } => (call, Command::End, reply),
-        };
+        let ControlRequest { call, command, reply } = request;
         if self.calls.contains_key(&call.serial) {
             self.step(call.serial, Input::Command(command), Some(reply));
             self.drain();
@@ -355,7 +347,9 @@ impl Shard {
                     }
                 }
                 Effect::Refer(leg, refer) => self.refer(key, leg, *refer),
-                Effect::Say(say) => self.say(key, *say),
+                Effect::Tell(tell) => self.tell(key, *tell),
+                // No agent of a gateway asks by other means than SIP.
+                Effect::Conclude { .. } => {}
                 Effect::HangUp(leg, reason) => self.hang_up(key, leg, reason),
                 Effect::SetTimer(timer, after) => self.set_timer(key, timer, Some(now + after)),
                 Effect::ClearTimer(timer) => self.set_timer(key, timer, None),
@@ -516,6 +510,8 @@ fn refusal(refusal: CommandRefusal) -> ControlError {
     match refusal {
         CommandRefusal::NotActive => ControlError::NotActive("not in progress"),
         CommandRefusal::TransferUnderWay => ControlError::TransferUnderWay,
+        CommandRefusal::Ending => ControlError::Ending,
+        CommandRefusal::Untold(untold) => ControlError::Untold(untold),
         CommandRefusal::Refused(refusal) => ControlError::Refused(refusal),
     }
 }

@@ -62,6 +62,8 @@ impl View {
             | Record::TransferForwarded { .. }
             | Record::NextHost { .. }
             | Record::TransferRinging
+            | Record::NotTold(_)
+            | Record::AgentFailed(_)
             | Record::AgentUnavailable { .. }
             | Record::FallbackRefused(_) => {}
         }
@@ -160,6 +162,8 @@ pub(super) fn log(call: CallId, record: &Record) {
             asked_by = ?ended.asked_by,
             "transfer ended"
         ),
+        Record::NotTold(why) => tracing::warn!(%call, "the agent did not do what it was told: {why}"),
+        Record::AgentFailed(why) => tracing::warn!(%call, "the assistant's agent is given up: {why}"),
         Record::AgentUnavailable { code } => {
             tracing::warn!(%call, code, "the assistant's agent can't be reached; trying the next address or the fallback");
         }

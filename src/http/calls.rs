@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Http;
-use super::command::Command;
+use super::command;
 use super::error::ApiError;
 use super::forward::{self, Ask, Passed};
 use crate::gateway::call_id::CallId;
@@ -130,13 +130,9 @@ pub async fn control(
     if http.control.get(call).is_none() {
         return Err(ApiError::no_call(&id));
     }
-    let command = Command::parse(&body)?;
+    let command = command::parse(&body)?;
     let name = command.name();
-    let done = match command {
-        Command::Transfer(command) => http.control.transfer(call, command).await,
-        Command::EndCall => http.control.end(call).await,
-    };
-    match done {
+    match http.control.command(call, command).await {
         Ok(()) => {
             tracing::info!(%call, command = name, "the API commanded a call");
             let done = serde_json::json!({ "success": true, "message": "Command sent successfully" });

@@ -1,79 +1,73 @@
-//! The body of `POST /api/v1/calls/{id}/control` → a [`Command`], or an error that names what is wrong with it.
+//! The body of `POST /api/v1/calls/{id}/control` → a [`Command`] to the call machine, or an error that names what is wrong with it.
 //!
 //! Nothing is silently ignored: a field that this version doesn't act on is refused.
 
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
-use crate::gateway::control::TransferCommand;
+use crate::call::Command;
 use crate::routing::decide::Wanted;
 use crate::routing::uri;
 
 /// Longest message before a transfer, characters: that of a destination's own.
 const LONGEST_MESSAGE: usize = 1024;
+/// Longest thing that is said on its own, characters: about five minutes.
+const LONGEST_SPEECH: usize = 4096;
+/// Longest context, characters.
+const LONGEST_CONTEXT: usize = 16_384;
 
-/// What a call is told to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// `{"type": "transfer", "destination": "…", "message": "…"?}`.
-    Transfer(TransferCommand),
-    /// `{"type": "end-call"}`.
-    EndCall,
+/// Reads a body.
+///
+/// ```json
+/// {"type": "transfer", "destination": "+31612345678", "message": "One moment, I'm transferring you."}
+/// {"type": "say", "content": "Are you still there?", "end_after": false}
+/// {"type": "inject-context", "content": "The caller's order has left.", "trigger_response": true}
+/// {"type": "end-call", "message": "Thank you for calling."}
+/// ```
+pub fn parse(body: &[u8]) -> Result<Command, ApiError> {
+    let value: Value = serde_json::from_slice(body).map_err(|error| {
+        ApiError::unreadable(format!("the body is not JSON (line {}): {error}", error.line()))
+    })?;
+    let Value::Object(mut fields) = value else {
+        return Err(ApiError::unreadable(
+            "the body is not a JSON object such as {\"type\": \"transfer\", \"destination\": \"+31612345678\"}",
+        ));
+    };
+    let name = match fields.remove("type") {
+        Some(Value::String(name)) => name,
+        _ => return Err(ApiError::invalid("type", format!("type is missing; {TYPES}"))),
+    };
+    of_type(&name, fields).map_err(|error| error.of_command(name.chars().take(64).collect::<String>()))
 }
 
-impl Command {
-    /// Its `type`.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Transfer(_) => "transfer",
-            Self::EndCall => "end-call",
-        }
-    }
+/// What there is to write.
+const TYPES: &str = "write \"transfer\", \"say\", \"inject-context\" or \"end-call\"";
 
-    /// Reads a body.
-    pub fn parse(body: &[u8]) -> Result<Self, ApiError> {
-        let value: Value = serde_json::from_slice(body).map_err(|error| {
-            ApiError::unreadable(format!("the body is not JSON (line {}): {error}", error.line()))
-        })?;
-        let Value::Object(mut fields) = value else {
-            return Err(ApiError::unreadable(
-                "the body is not a JSON object such as {\"type\": \"transfer\", \"destination\": \"+31612345678\"}",
-            ));
-        };
-        let name = match fields.remove("type") {
-            Some(Value::String(name)) => name,
-            _ => {
-                return Err(ApiError::invalid("type", "type is missing; write \"transfer\" or \"end-call\""));
-            }
-        };
-        Self::of_type(&name, fields)
-            .map_err(|error| error.of_command(name.chars().take(64).collect::<String>()))
-    }
-
-    fn of_type(name: &str, mut fields: Map<String, Value>) -> Result<Self, ApiError> {
-        fields.retain(|_, value| !value.is_null());
-        match name {
-            "transfer" => {
-                let message = message(&mut fields)?;
-                let wanted = match fields.remove("destination") {
-                    Some(Value::String(text)) => destination(&text)?,
-                    Some(_) => return Err(ApiError::invalid("destination", "destination is not a string")),
-                    None => return Err(ApiError::invalid("destination", "destination is missing")),
-                };
-                refuse_others(name, &fields)?;
-                Ok(Self::Transfer(TransferCommand { wanted, message }))
-            }
-            "end-call" => {
-                refuse_message(&fields)?;
-                refuse_others(name, &fields)?;
-                Ok(Self::EndCall)
-            }
-            "say" | "inject-context" => Err(ApiError::not_supported(
-                "type",
-                format!("{name}: an agent that is reached over SIP can't be told what to say yet"),
-            )),
-            _ => Err(ApiError::invalid("type", "no such command; write \"transfer\" or \"end-call\"")),
+fn of_type(name: &str, mut fields: Map<String, Value>) -> Result<Command, ApiError> {
+    fields.retain(|_, value| !value.is_null());
+    let fields_of = &mut fields;
+    let command = match name {
+        "transfer" => Command::Transfer {
+            message: text(fields_of, "message", LONGEST_MESSAGE)?,
+            wanted: destination(&required(fields_of, "destination", usize::MAX)?)?,
+        },
+        "say" => Command::Say {
+            content: required(fields_of, "content", LONGEST_SPEECH)?,
+            end_after: flag(fields_of, "end_after")?,
+        },
+        "inject-context" => Command::Inject {
+            content: required(fields_of, "content", LONGEST_CONTEXT)?,
+            trigger_response: flag(fields_of, "trigger_response")?,
+        },
+        "end-call" => Command::End { message: text(fields_of, "message", LONGEST_SPEECH)? },
+        _ => return Err(ApiError::invalid("type", format!("no such command; {TYPES}"))),
+    };
+    match fields.keys().next() {
+        Some(field) => {
+            let field: String = field.chars().take(64).collect();
+            Err(ApiError::invalid(field.clone(), format!("{name} has no field '{field}'; leave it out")))
         }
+        None => Ok(command),
     }
 }
 
@@ -98,36 +92,32 @@ fn destination(text: &str) -> Result<Wanted, ApiError> {
     )))
 }
 
-/// What is said before a transfer.
-fn message(fields: &mut Map<String, Value>) -> Result<Option<String>, ApiError> {
-    match fields.remove("message") {
+/// A text that has to be there.
+fn required(fields: &mut Map<String, Value>, field: &str, longest: usize) -> Result<String, ApiError> {
+    text(fields, field, longest)?.ok_or_else(|| ApiError::invalid(field, format!("{field} is missing")))
+}
+
+/// A text of 1 to so many characters, if there is one.
+fn text(fields: &mut Map<String, Value>, field: &str, longest: usize) -> Result<Option<String>, ApiError> {
+    match fields.remove(field) {
         None => Ok(None),
-        Some(Value::String(text)) if (1..=LONGEST_MESSAGE).contains(&text.chars().count()) => Ok(Some(text)),
-        Some(Value::String(_)) => Err(ApiError::invalid(
-            "message",
-            format!(
-                "message has 1 to {LONGEST_MESSAGE} characters; leave it out where nothing is to be said"
-            ),
-        )),
-        Some(_) => Err(ApiError::invalid("message", "message is not a string")),
-    }
-}
-
-fn refuse_message(fields: &Map<String, Value>) -> Result<(), ApiError> {
-    if fields.contains_key("message") {
-        let why = "an agent that is reached over SIP can't be told what to say yet; leave message out";
-        return Err(ApiError::not_supported("message", why));
-    }
-    Ok(())
-}
-
-fn refuse_others(name: &str, fields: &Map<String, Value>) -> Result<(), ApiError> {
-    match fields.keys().next() {
-        Some(field) => {
-            let field: String = field.chars().take(64).collect();
-            Err(ApiError::invalid(field.clone(), format!("{name} has no field '{field}'; leave it out")))
+        Some(Value::String(text)) if (1..=longest).contains(&text.chars().count()) => Ok(Some(text)),
+        Some(Value::String(text)) if text.is_empty() => {
+            Err(ApiError::invalid(field, format!("{field} is empty")))
         }
-        None => Ok(()),
+        Some(Value::String(_)) => {
+            Err(ApiError::invalid(field, format!("{field} has more than {longest} characters")))
+        }
+        Some(_) => Err(ApiError::invalid(field, format!("{field} is not a string"))),
+    }
+}
+
+/// A switch that is off when it is left out.
+fn flag(fields: &mut Map<String, Value>, field: &str) -> Result<bool, ApiError> {
+    match fields.remove(field) {
+        None => Ok(false),
+        Some(Value::Bool(on)) => Ok(on),
+        Some(_) => Err(ApiError::invalid(field, format!("{field} is neither true nor false"))),
     }
 }
 
@@ -138,13 +128,13 @@ mod tests {
     use super::*;
 
     fn parsed(body: Value) -> Result<Command, ApiError> {
-        Command::parse(body.to_string().as_bytes())
+        parse(body.to_string().as_bytes())
     }
 
     fn transfer_to(destination: &str) -> Result<Wanted, ApiError> {
         match parsed(json!({ "type": "transfer", "destination": destination }))? {
-            Command::Transfer(command) => Ok(command.wanted),
-            Command::EndCall => panic!("not a transfer"),
+            Command::Transfer { wanted, .. } => Ok(wanted),
+            _ => panic!("not a transfer"),
         }
     }
 
@@ -187,10 +177,15 @@ mod tests {
             (json!({ "type": "transfer", "destination": "sales", "trunk": "x" }), "trunk"),
             (json!({ "type": "transfer", "destination": 31 }), "destination"),
             (json!({ "type": "transfer" }), "destination"),
-            (json!({ "type": "end-call", "message": "Bye" }), "message"),
+            (json!({ "type": "end-call", "message": "" }), "message"),
             (json!({ "type": "end-call", "destination": "sales" }), "destination"),
-            (json!({ "type": "say", "content": "Hello" }), "type"),
-            (json!({ "type": "inject-context", "content": "x" }), "type"),
+            (json!({ "type": "say" }), "content"),
+            (json!({ "type": "say", "content": "" }), "content"),
+            (json!({ "type": "say", "content": "a".repeat(4097) }), "content"),
+            (json!({ "type": "say", "content": "Hello", "end_after": "yes" }), "end_after"),
+            (json!({ "type": "say", "content": "Hello", "trigger_response": true }), "trigger_response"),
+            (json!({ "type": "inject-context", "trigger_response": true }), "content"),
+            (json!({ "type": "inject-context", "content": "x", "end_after": true }), "end_after"),
             (json!({ "type": "dance" }), "type"),
             (json!({ "type": 1 }), "type"),
             (json!({}), "type"),
@@ -203,21 +198,46 @@ mod tests {
     #[test]
     fn a_transfer_may_have_a_message() {
         let body = json!({ "type": "transfer", "destination": "sales", "message": "One moment…" });
-        let Ok(Command::Transfer(command)) = parsed(body) else { panic!("not a transfer") };
-        assert_eq!(command.message.as_deref(), Some("One moment…"));
+        let Ok(Command::Transfer { message, .. }) = parsed(body) else { panic!("not a transfer") };
+        assert_eq!(message.as_deref(), Some("One moment…"));
+    }
+
+    #[test]
+    fn an_agent_can_be_told_what_to_say_and_what_to_know() {
+        let content = || "Hello".to_owned();
+        for (body, command) in [
+            (
+                json!({ "type": "say", "content": "Hello" }),
+                Command::Say { content: content(), end_after: false },
+            ),
+            (
+                json!({ "type": "say", "content": "Hello", "end_after": true }),
+                Command::Say { content: content(), end_after: true },
+            ),
+            (
+                json!({ "type": "inject-context", "content": "Hello", "trigger_response": true }),
+                Command::Inject { content: content(), trigger_response: true },
+            ),
+            (json!({ "type": "end-call", "message": "Hello" }), Command::End { message: Some(content()) }),
+        ] {
+            assert_eq!(parsed(body.clone()), Ok(command), "{body}");
+        }
     }
 
     #[test]
     fn an_absent_message_may_be_spelled_null() {
-        assert_eq!(parsed(json!({ "type": "end-call", "message": null })), Ok(Command::EndCall));
+        assert_eq!(
+            parsed(json!({ "type": "end-call", "message": null })),
+            Ok(Command::End { message: None })
+        );
     }
 
     #[test]
     fn a_body_that_is_no_json_object_is_refused() {
         for body in ["", "{", "[]", "null", "\"transfer\"", "type=transfer", "\u{0}"] {
-            assert_eq!(Command::parse(body.as_bytes()).unwrap_err().status, 400, "{body}");
+            assert_eq!(parse(body.as_bytes()).unwrap_err().status, 400, "{body}");
         }
         let deep = "[".repeat(60_000);
-        assert_eq!(Command::parse(deep.as_bytes()).unwrap_err().status, 400);
+        assert_eq!(parse(deep.as_bytes()).unwrap_err().status, 400);
     }
 }

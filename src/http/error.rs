@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::call::Untold;
 use crate::gateway::control::ControlError;
 
 /// An answer that is not a success.
@@ -113,7 +114,16 @@ impl From<ControlError> for ApiError {
         let message = error.to_string();
         match error {
             ControlError::UnknownCall(_) => Self::not_found(message),
-            ControlError::NotActive(_) => Self::new(StatusCode::BAD_REQUEST, "call_not_active", message),
+            ControlError::NotActive(_) | ControlError::Ending => {
+                Self::new(StatusCode::BAD_REQUEST, "call_not_active", message)
+            }
+            ControlError::Untold(Untold::Human | Untold::Gone) => {
+                Self::new(StatusCode::BAD_REQUEST, "no_agent", message)
+            }
+            ControlError::Untold(Untold::NoHook(_)) => Self::not_supported("type", message),
+            ControlError::Untold(Untold::Busy(_)) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message)
+            }
             ControlError::TransferUnderWay => {
                 Self::new(StatusCode::BAD_REQUEST, "transfer_under_way", message)
             }

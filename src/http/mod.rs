@@ -7,7 +7,7 @@
 //! | `GET /metrics` | OpenMetrics |
 //! | `GET /api/v1/calls?limit&offset` | the calls of all pods of the gateway, newest first |
 //! | `GET /api/v1/calls/{id}` | one call |
-//! | `POST /api/v1/calls/{id}/control` | `transfer` or `end-call` |
+//! | `POST /api/v1/calls/{id}/control` | `transfer`, `say`, `inject-context` or `end-call` |
 //!
 //! Everything below `/api` wants `Authorization: Bearer <key>`. It can be asked at any pod: what concerns a call of
 //! another pod is passed on to that pod (see [`forward`]). Errors are JSON (see [`error`]). Every request, connection and

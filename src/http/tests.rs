@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::call::{Command, Untold};
 use crate::gateway::call_id::{CallId, Instance};
 use crate::gateway::calls::tests::view;
 use crate::gateway::calls::{CallStatus, CallView, Calls};
@@ -23,6 +24,7 @@ use crate::gateway::control::{ControlError, ControlRequest};
 use crate::gateway::peers::Peer;
 use crate::routing::ack::TrunkReports;
 use crate::routing::decide::{TransferRefusal, Wanted};
+use crate::routing::table::ObjectKey;
 
 const KEY: &str = "a-key-of-the-crm";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -107,15 +109,11 @@ impl Pod {
     /// The next command that the shard gets, answered like this.
     async fn carry_out(&mut self, answer: Result<(), ControlError>) -> (CallId, Option<Wanted>) {
         let command = tokio::time::timeout(PATIENCE, self.commands.recv()).await.unwrap().unwrap();
+        let ControlRequest { call, command, reply } = command;
+        reply.send(answer).unwrap();
         match command {
-            ControlRequest::Transfer { call, command, reply } => {
-                reply.send(answer).unwrap();
-                (call, Some(command.wanted))
-            }
-            ControlRequest::End { call, reply } => {
-                reply.send(answer).unwrap();
-                (call, None)
-            }
+            Command::Transfer { wanted, .. } => (call, Some(wanted)),
+            _ => (call, None),
         }
     }
 }
@@ -187,6 +185,11 @@ async fn what_the_shard_refuses_is_an_error_with_a_sentence() {
             json!({ "error": "call_not_active", "type": "transfer",
             "message": "the call is connecting; only a call that is in progress can be controlled" }),
         ),
+        (
+            ControlError::Untold(Untold::NoHook(ObjectKey::new("acme", "support"))),
+            json!({ "error": "not_supported", "param": "type", "type": "transfer",
+            "message": "the agent of Assistant acme/support has no hook; set agent.sip.hook" }),
+        ),
     ] {
         let (address, path) = (pod.address, format!("/api/v1/calls/{id}/control"));
         let asked = tokio::spawn(async move {
@@ -244,8 +247,8 @@ async fn a_wrong_command_never_reaches_the_shard() {
     let id = pod.call(7, CallStatus::InProgress);
     let (status, body) = pod.command(id, json!({ "type": "transfer", "destination": "06 123" })).await;
     assert_eq!((status.as_u16(), &body["param"]), (400, &json!("destination")));
-    let (status, body) = pod.command(id, json!({ "type": "say", "content": "Hello" })).await;
-    assert_eq!((status.as_u16(), &body["param"], &body["type"]), (400, &json!("type"), &json!("say")));
+    let (status, body) = pod.command(id, json!({ "type": "say", "content": "" })).await;
+    assert_eq!((status.as_u16(), &body["param"], &body["type"]), (400, &json!("content"), &json!("say")));
     let long = json!({ "type": "transfer", "destination": "a".repeat(BODY_LIMIT) });
     assert_eq!(pod.command(id, long).await.0, 413);
     assert!(pod.commands.try_recv().is_err());

@@ -1,12 +1,11 @@
 //! The message before a transfer: heard to its end before anybody is dialled, and never in a transfer's way.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::world::*;
-use crate::call::{CommandRefusal, Input, LegKey, Message, Record, Timer, Utterance};
+use crate::call::{Channel, CommandRefusal, Input, LegKey, Message, Record, TellId, Timer};
 use crate::routing::decide::TransferRefusal;
-use crate::routing::table::{AgentEntry, ObjectKey, Table};
+use crate::routing::table::ObjectKey;
 use crate::sip::event::*;
 
 /// A call whose agent asked for the desk by REFER: the message is being said.
@@ -16,13 +15,10 @@ fn announced() -> World {
     world
 }
 
-/// The table with an agent that can't be told what to say.
-fn table_without_hook() -> Table {
-    let mut table = table(false);
-    let assistant = table.assistants.get_mut(&ObjectKey::new("acme", "support")).unwrap();
-    let AgentEntry::Sip { hook, .. } = &mut Arc::make_mut(assistant).agent;
-    *hook = None;
-    table
+/// Where the agent was told its first thing.
+fn hook(world: &World) -> &str {
+    let Channel::Hook(hook) = &world.tells[0].channel;
+    &hook.url
 }
 
 fn not_heard(why: &str) -> Option<Message> {
@@ -32,14 +28,11 @@ fn not_heard(why: &str) -> Option<Message> {
 #[test]
 fn a_destination_is_dialled_once_its_message_was_heard_to_the_end() {
     let mut world = announced();
-    assert_eq!(world.says.len(), 1);
-    assert_eq!(
-        (world.says[0].content.as_str(), world.says[0].hook.url.as_str()),
-        (MESSAGE, "http://192.0.2.10/hook")
-    );
+    assert_eq!(world.says().len(), 1);
+    assert_eq!((world.says()[0], hook(&world)), (MESSAGE, "http://192.0.2.10/hook"));
     assert_eq!(world.legs.len(), 2, "nobody is dialled yet");
     assert_eq!(world.notified(AGENT), [(100, false)], "whoever asked knows that it goes on");
-    world.said(Ok(()));
+    world.told(Ok(()));
     assert_eq!(world.state(HUMAN), State::Calling);
     assert!(!world.timers.contains_key(&Timer::Message));
     world.on(HUMAN, LegEvent::Answered { body: sdp("human") });
@@ -50,7 +43,7 @@ fn a_destination_is_dialled_once_its_message_was_heard_to_the_end() {
 #[test]
 fn a_message_that_can_not_be_said_does_not_hold_up_its_transfer() {
     let mut world = announced();
-    world.said(Err("the agent's hook answered 500"));
+    world.told(Err("the agent's hook answered 500"));
     world.on(HUMAN, LegEvent::Answered { body: sdp("human") });
     world.on(CALLER, accepted("caller"));
     assert_eq!(world.outcomes(), ["answered"]);
@@ -59,23 +52,26 @@ fn a_message_that_can_not_be_said_does_not_hold_up_its_transfer() {
     let mut world = World::answered_with(table_without_hook());
     world.refer(AGENT, ANNOUNCED);
     assert_eq!(world.state(HUMAN), State::Calling);
-    assert!(world.says.is_empty());
+    assert!(world.tells.is_empty());
     world.on(HUMAN, refused(486));
-    assert_eq!(world.messages(), [not_heard("the agent of Assistant acme/support has no hook")]);
+    assert_eq!(
+        world.messages(),
+        [not_heard("the agent of Assistant acme/support has no hook; set agent.sip.hook")]
+    );
 }
 
 #[test]
 fn a_message_has_so_much_time_as_it_takes_to_be_spoken_and_then_the_destination_is_dialled() {
     let mut world = announced();
     assert_eq!(
-        world.says[0].within,
+        world.tells[0].within,
         Duration::from_secs(10 + 6),
         "a second for every ten bytes that were begun"
     );
     let before = world.now;
     world.fire(Timer::Message);
     assert_eq!((world.now, world.state(HUMAN)), (before + Duration::from_secs(16), State::Calling));
-    world.said(Ok(()));
+    world.told(Ok(()));
     assert_eq!(world.legs.len(), 3, "what comes later changes nothing");
     world.on(HUMAN, refused(486));
     assert_eq!(world.messages(), [not_heard("the agent did not say within 16 s that it was heard")]);
@@ -96,7 +92,7 @@ fn a_caller_who_hangs_up_over_the_message_has_nobody_dialled() {
         panic!("no record")
     };
     assert_eq!((ended.attempts(), ended.last.host.as_deref()), (0, None), "no INVITE was sent");
-    world.said(Ok(()));
+    world.told(Ok(()));
     world.settle();
     assert_eq!(world.legs.len(), 2);
     assert!(world.call.is_gone() && world.timers.is_empty());
@@ -108,7 +104,7 @@ fn an_agent_that_leaves_over_the_message_has_its_caller_transferred_at_once() {
         let mut world = announced();
         world.on(AGENT, LegEvent::Ended(by));
         assert_eq!((world.state(CALLER), world.state(HUMAN)), (State::Answered, State::Calling));
-        world.said(Ok(()));
+        world.told(Ok(()));
         world.on(HUMAN, LegEvent::Answered { body: sdp("human") });
         world.on(CALLER, accepted("caller"));
         assert_eq!((world.outcomes(), world.hears(CALLER)), (vec!["answered"], "human".into()));
@@ -119,7 +115,7 @@ fn an_agent_that_leaves_over_the_message_has_its_caller_transferred_at_once() {
 #[test]
 fn a_call_that_is_ended_over_the_message_has_nobody_dialled() {
     let mut world = announced();
-    world.input(Input::Command(crate::call::Command::End));
+    world.end(None);
     assert_eq!((world.replies.last(), world.outcomes()), (Some(&Ok(())), vec!["unknown"]));
     assert_eq!(world.notified(AGENT), [(100, false), (500, true)]);
     world.settle();
@@ -133,7 +129,7 @@ fn another_transfer_waits_for_the_one_whose_message_is_being_said() {
     assert_eq!(world.replies, [Err(CommandRefusal::TransferUnderWay)]);
     let again = world.refer(AGENT, "sales");
     assert!(world.responses.contains(&(AGENT, again, 491)));
-    world.said(Ok(()));
+    world.told(Ok(()));
     assert_eq!(world.leg(HUMAN).dial.clone().unwrap().target.uri, "sip:+31612345673@198.51.100.1:5060");
 }
 
@@ -142,7 +138,7 @@ fn the_caller_may_put_the_agent_on_hold_over_the_message() {
     let mut world = announced();
     let request = world.request_id();
     world.on(CALLER, LegEvent::Reoffer { request, body: sdp("caller-holds") });
-    world.said(Ok(()));
+    world.told(Ok(()));
     world.on(AGENT, accepted("agent"));
     assert!(world.responses.contains(&(CALLER, request, 200)));
     assert_eq!((world.state(HUMAN), world.hears(AGENT)), (State::Calling, "caller-holds".into()));
@@ -152,13 +148,13 @@ fn the_caller_may_put_the_agent_on_hold_over_the_message() {
 fn what_the_api_wants_said_is_said_instead_of_the_destinations_own() {
     let mut world = World::answered();
     world.transfer_with(ANNOUNCED, Some("Until soon."));
-    assert_eq!((world.replies.as_slice(), world.says[0].content.as_str()), (&[Ok(())][..], "Until soon."));
-    world.said(Ok(()));
-    assert_eq!(world.says.len(), 1, "and not both");
+    assert_eq!((world.replies.as_slice(), world.says()[0]), (&[Ok(())][..], "Until soon."));
+    world.told(Ok(()));
+    assert_eq!(world.says().len(), 1, "and not both");
     world.on(HUMAN, refused(486));
 
     world.transfer_with("sales", Some("To one without a message."));
-    assert_eq!(world.says.last().unwrap().content, "To one without a message.");
+    assert_eq!(world.says().last().copied().unwrap(), "To one without a message.");
 }
 
 #[test]
@@ -166,14 +162,14 @@ fn each_destination_of_a_chain_is_announced_by_its_own_message() {
     let mut world = World::answered();
     world.transfer_with("lobby", Some("The lobby."));
     assert!(world.leg(CALLER).referrals.is_empty(), "a trunk isn't asked over the message either");
-    world.said(Ok(()));
+    world.told(Ok(()));
     let request = world.request_id();
     world.on(CALLER, LegEvent::Response { request, code: 603 });
-    assert_eq!((world.says.len(), world.says[1].content.as_str()), (2, MESSAGE));
+    assert_eq!((world.says().len(), world.says()[1]), (2, MESSAGE));
     assert_eq!(world.legs.len(), 2);
-    world.input(Input::Said(world.says[0].utterance, Ok(())));
+    world.input(Input::Told(world.tells[0].id, Ok(())));
     assert_eq!(world.legs.len(), 2, "what was said before is not what is waited for");
-    world.said(Err("no"));
+    world.told(Err("no"));
     world.on(HUMAN, refused(486));
     assert_eq!(world.messages(), [Some(Message::Heard), not_heard("no")]);
     assert_eq!(world.tries(), [("lobby".into(), "rejected"), ("desk".into(), "busy")]);
@@ -183,9 +179,9 @@ fn each_destination_of_a_chain_is_announced_by_its_own_message() {
 fn a_message_is_said_once_also_when_the_trunk_has_further_hosts() {
     let mut world = World::answered_with(table_with_backups());
     world.refer(AGENT, ANNOUNCED);
-    world.said(Ok(()));
+    world.told(Ok(()));
     world.on(HUMAN, refused(503));
-    assert_eq!((world.state(LegKey::Dialled(2)), world.says.len()), (State::Calling, 1));
+    assert_eq!((world.state(LegKey::Dialled(2)), world.says().len()), (State::Calling, 1));
     world.on(LegKey::Dialled(2), refused(486));
     assert_eq!(world.messages(), [Some(Message::Heard), None]);
 }
@@ -197,7 +193,7 @@ fn a_human_is_not_asked_to_say_anything() {
     world.on(HUMAN, LegEvent::Answered { body: sdp("human") });
     world.on(CALLER, accepted("caller"));
     world.transfer(ANNOUNCED);
-    assert!(world.says.is_empty());
+    assert!(world.tells.is_empty());
     world.on(LegKey::Dialled(2), refused(486));
     assert_eq!(world.messages(), [not_heard("the caller talks with a human")]);
 }
@@ -215,7 +211,7 @@ fn a_fallback_is_dialled_without_a_message() {
     world.on(AGENT, refused(503));
     world.on(LegKey::Dialled(1), refused(503));
     assert_eq!(world.state(LegKey::Dialled(2)), State::Calling);
-    assert!(world.says.is_empty());
+    assert!(world.tells.is_empty());
 }
 
 #[test]
@@ -223,7 +219,7 @@ fn a_transfer_that_is_refused_has_nothing_said() {
     let mut world = World::answered();
     world.transfer_with("night", Some("Good night."));
     assert!(matches!(world.replies[..], [Err(CommandRefusal::Refused(TransferRefusal::Closed { .. }))]));
-    assert!(world.says.is_empty());
-    world.input(Input::Said(Utterance(7), Ok(())));
+    assert!(world.tells.is_empty());
+    world.input(Input::Told(TellId(7), Ok(())));
     assert_eq!(world.legs.len(), 2);
 }

@@ -3,11 +3,11 @@
 use proptest::prelude::*;
 
 use super::world::*;
-use crate::call::{Command, Input, LegKey, Record, Timer};
+use crate::call::{AskId, Command, Input, LegKey, Record, Timer, Wish};
 use crate::sip::event::*;
 
 /// Something that can happen now, given what each leg is in.
-fn possible(world: &World) -> Vec<(LegKey, u8)> {
+fn possible(world: &World, step: usize) -> Vec<(LegKey, u8)> {
     let mut events = Vec::new();
     for (key, leg) in &world.legs {
         let mut add = |kinds: &[u8]| events.extend(kinds.iter().map(|kind| (*key, *kind)));
@@ -18,10 +18,13 @@ fn possible(world: &World) -> Vec<(LegKey, u8)> {
             (_, State::Answered) if called_us && !leg.acked => add(&[1, 2, 4]),
             (LegKey::Dialled(_), State::Calling | State::Ringing) => add(&[5, 6, 7, 8, 9, 10, 20, 30]),
             (_, State::HungUp) => add(&[3]),
-            (_, _) => add(&[2, 11, 12, 13, 14, 15, 19, 27, 28, 29, 32]),
+            (_, _) => add(&[2, 11, 12, 13, 14, 15, 19, 27, 28, 29, 32, 34]),
         }
         if called && matches!(leg.state, State::Answered | State::HungUp) {
             events.push((*key, 33));
+        }
+        if called && leg.dial.is_some() && leg.state != State::Over && step.is_multiple_of(4) {
+            events.extend([(*key, 35), (*key, 36)]);
         }
         if leg.referred && leg.state == State::Answered {
             events.extend((21..27).map(|kind| (*key, kind)));
@@ -34,14 +37,17 @@ fn possible(world: &World) -> Vec<(LegKey, u8)> {
         }
     }
     events.extend(world.timers.keys().map(|timer| (LegKey::Caller, 100 + *timer as u8)));
-    if !world.says.is_empty() {
+    if !world.tells.is_empty() {
         events.extend([(LegKey::Caller, 130), (LegKey::Caller, 131), (LegKey::Caller, 132)]);
     }
-    if world.saying.is_some() {
+    if world.saying.is_some() || world.farewell.is_some() {
         // Likely enough to be seen among all that can happen to a call meanwhile.
         events.extend([(LegKey::Caller, 130), (LegKey::Caller, 131)]);
     }
     events.extend([
+        (LegKey::Caller, 133),
+        (LegKey::Caller, 134),
+        (LegKey::Caller, 135),
         (LegKey::Caller, 127),
         (LegKey::Caller, 124),
         (LegKey::Caller, 125),
@@ -108,18 +114,36 @@ fn happen(world: &mut World, leg: LegKey, kind: u8, step: usize) {
             world.refer(leg, "desk");
             return;
         }
-        127 => return world.input(Input::Command(Command::End)),
+        127 => return world.end(None),
+        133 => return world.end(Some("Goodbye.")),
+        134 => return world.say("Hello.", step.is_multiple_of(5)),
+        135 => {
+            let content = "The order has left.".to_owned();
+            return world.input(Input::Command(Command::Inject { content, trigger_response: true }));
+        }
+        34 => {
+            world.ask(leg, ["sales", "strict", "team", "desk", "night"][step % 5]);
+            return;
+        }
+        35 => return world.input(Input::Asked { leg, ask: AskId(0), wish: Wish::End }),
+        36 => return world.fail_agent(leg),
         33 => {
             world.replace(leg, sdp(&name).filter(|_| !step.is_multiple_of(7)));
             return;
         }
-        130 => return world.said(Ok(())),
-        131 => return world.said(Err("the hook answered 500")),
+        130 => return world.told(Ok(())),
+        131 => return world.told(Err("the hook answered 500")),
         // About something that was said before.
-        132 => return world.input(Input::Said(world.says[0].utterance, Ok(()))),
+        132 => return world.input(Input::Told(world.tells[0].id, Ok(()))),
         timer => {
-            let timer = [Timer::Message, Timer::Ring, Timer::HandOver, Timer::Referral, Timer::ReleaseAgent]
-                [usize::from(timer - 100)];
+            let timer = [
+                Timer::Message,
+                Timer::Farewell,
+                Timer::Ring,
+                Timer::HandOver,
+                Timer::Referral,
+                Timer::ReleaseAgent,
+            ][usize::from(timer - 100)];
             return world.fire(timer);
         }
     };
@@ -151,7 +175,7 @@ proptest! {
         let table = if backups { table_with_backups() } else { table(fallback) };
         let mut world = World::with(table, sdp("caller"));
         for (step, choice) in choices.into_iter().enumerate() {
-            let events = possible(&world);
+            let events = possible(&world, step);
             let (leg, kind) = events[usize::from(choice) % events.len()];
             happen(&mut world, leg, kind, step);
             let (started, ended) = transfers(&world);
@@ -160,6 +184,10 @@ proptest! {
                 world.call.announcement.is_some(), world.call.attempt.is_some(), world.call.referral.is_some(),
             ];
             prop_assert!(steps.into_iter().filter(|there| *there).count() <= 1, "one step at a time");
+            let waits = [world.call.farewell.is_some(), steps.contains(&true)];
+            prop_assert!(waits != [true, true], "nothing goes on over a goodbye");
+            prop_assert_eq!(world.call.farewell.is_some(), world.farewell.is_some());
+            prop_assert_eq!(world.call.farewell.is_some(), world.timers.contains_key(&Timer::Farewell));
             prop_assert_eq!(world.call.announcement.is_some(), world.saying.is_some());
             prop_assert_eq!(world.call.announcement.is_some(), world.timers.contains_key(&Timer::Message));
             let live = |key: &LegKey| !matches!(world.state(*key), State::Over | State::HungUp);
@@ -191,7 +219,7 @@ proptest! {
         let reliability = if reliable { Reliability::Known } else { Reliability::Unknown };
         let mut world = World::called(table(false), |incoming| incoming.reliability = reliability);
         for (step, choice) in choices.into_iter().enumerate() {
-            let events = possible(&world);
+            let events = possible(&world, step);
             let (leg, kind) = events[usize::from(choice) % events.len()];
             happen(&mut world, leg, kind, step);
             let changing = world.call.attempt.is_some() || world.call.exchange.is_some() || world.call.catching_up;

@@ -127,3 +127,12 @@ pub(super) fn table_with_backups() -> Table {
     });
     table
 }
+
+/// The table with an agent that can't be told what to say.
+pub(super) fn table_without_hook() -> Table {
+    let mut table = table(false);
+    let assistant = table.assistants.get_mut(&key("support")).unwrap();
+    let AgentEntry::Sip { hook, .. } = &mut Arc::make_mut(assistant).agent;
+    *hook = None;
+    table
+}

@@ -8,8 +8,8 @@ use jiff::Timestamp;
 pub(super) use super::tables::*;
 
 use crate::call::{
-    Call, CallStart, Command, CommandRefusal, Context, Dial, Effect, Input, LegKey, Message, Record, Refer,
-    Say, Timer, Utterance,
+    AskId, Call, CallStart, Channel, Command, CommandRefusal, Conclusion, Context, Dial, Effect, Input,
+    LegKey, Message, Record, Refer, Tell, TellId, Telling, Timer, Wish,
 };
 use crate::routing::decide::{Index, Limit, Lines, Wanted};
 use crate::routing::table::*;
@@ -86,12 +86,16 @@ pub(super) struct World {
     pub(super) carried: Carried,
     /// Requests that were passed on: from, to, method.
     pub(super) relayed: Vec<(LegKey, LegKey, String)>,
-    /// What the agent was asked to say.
-    pub(super) says: Vec<Say>,
+    /// What the agent was told.
+    pub(super) tells: Vec<Tell>,
     /// What a transfer waits for: nobody may be dialled before it was heard, or can't be.
-    pub(super) saying: Option<Utterance>,
-    /// Who says it.
+    pub(super) saying: Option<TellId>,
+    /// What the end waits for.
+    pub(super) farewell: Option<TellId>,
+    /// Who says the one or the other.
     spoken_by: Option<LegKey>,
+    /// What became of what an agent asked for.
+    pub(super) conclusions: Vec<(LegKey, AskId, Conclusion)>,
     next_request: u64,
 }
 
@@ -192,9 +196,11 @@ impl World {
             declined: Vec::new(),
             carried: Carried::default(),
             relayed: Vec::new(),
-            says: Vec::new(),
+            tells: Vec::new(),
             saying: None,
+            farewell: None,
             spoken_by: None,
+            conclusions: Vec::new(),
             next_request: 1,
         };
         world.carry_out(effects);
@@ -309,24 +315,68 @@ impl World {
         self.input(Input::Command(Command::Transfer { wanted, message }));
     }
 
-    /// The agent's hook answers about the last thing that the agent was to say.
-    pub(super) fn said(&mut self, heard: Result<(), &str>) {
-        let utterance = self.says.last().expect("nothing was to be said").utterance;
-        self.input(Input::Said(utterance, heard.map_err(str::to_owned)));
+    pub(super) fn say(&mut self, content: &str, end_after: bool) {
+        self.input(Input::Command(Command::Say { content: content.into(), end_after }));
+    }
+
+    pub(super) fn end(&mut self, message: Option<&str>) {
+        self.input(Input::Command(Command::End { message: message.map(str::to_owned) }));
+    }
+
+    /// The agent asks for a transfer by a tool.
+    pub(super) fn ask(&mut self, leg: LegKey, name: &str) -> AskId {
+        self.next_request += 1;
+        let ask = AskId(u32::try_from(self.next_request).unwrap());
+        let wish = Wish::Transfer { wanted: Wanted::Name(name.into()), message: None };
+        self.input(Input::Asked { leg, ask, wish });
+        ask
+    }
+
+    /// The driver gives an agent up. Its leg is hung up if it is there, and is nobody's any more.
+    pub(super) fn fail_agent(&mut self, leg: LegKey) {
+        self.input(Input::AgentFailed { leg, why: "the key was refused".into() });
+    }
+
+    /// The agent answers about the last thing that it was told.
+    pub(super) fn told(&mut self, done: Result<(), &str>) {
+        let id = self.tells.last().expect("nothing was told").id;
+        self.input(Input::Told(id, done.map_err(str::to_owned)));
+    }
+
+    /// What the agent was told to say, in order.
+    pub(super) fn says(&self) -> Vec<&str> {
+        let said = self.tells.iter().filter_map(|tell| match &tell.what {
+            Telling::Say { content, .. } => Some(content.as_str()),
+            Telling::Context { .. } => None,
+        });
+        said.collect()
+    }
+
+    /// What became of what an agent asked for by tools, in words.
+    pub(super) fn concluded(&self) -> Vec<(AskId, String)> {
+        let word = |conclusion: &Conclusion| match conclusion {
+            Conclusion::Refused(refusal) => refusal.to_string(),
+            Conclusion::Ended(record) => record.last.outcome.as_str().to_owned(),
+        };
+        self.conclusions.iter().map(|(_, ask, conclusion)| (*ask, word(conclusion))).collect()
     }
 
     pub(super) fn input(&mut self, input: Input) {
-        // What ends a message: it was heard or not, it takes too long, whoever says it or hears it is gone.
+        // What ends a message: it was heard or not, it takes too long, whoever says it or hears it is gone. A goodbye takes
+        // its place.
         let ends = match &input {
-            Input::Said(utterance, _) => self.saying == Some(*utterance),
+            Input::Told(id, _) => self.saying == Some(*id),
             Input::Timer(Timer::Message) => true,
             Input::Leg(leg, LegEvent::Ended(_)) => *leg == CALLER || self.spoken_by == Some(*leg),
+            Input::AgentFailed { leg, .. } => self.spoken_by == Some(*leg),
+            Input::Command(Command::End { message: Some(_) }) => true,
             _ => false,
         };
         self.saying.take_if(|_| ends);
         let effects = self.call.step(input, context(self.now, &self.index, &self.carried));
         // The end of the call ends it, whatever brought that about.
         self.saying.take_if(|_| self.call.end_reason().is_some());
+        self.farewell.take_if(|_| self.call.end_reason().is_some());
         self.carry_out(effects);
     }
 
@@ -343,6 +393,7 @@ impl World {
             match effect {
                 Effect::Dial(key, dial) => {
                     assert_eq!(self.saying, None, "{key:?} is dialled over the message");
+                    assert_eq!(self.farewell, None, "{key:?} is dialled over the goodbye");
                     let mut leg = FakeLeg::new(Some((*dial).clone()));
                     leg.shown.push(dial.offer.clone());
                     assert!(self.legs.insert(key, leg).is_none(), "{key:?} is dialled twice");
@@ -397,17 +448,14 @@ impl World {
                     self.relayed.push((from, to, method));
                     assert!(self.leg(from).requests.remove(&request));
                 }
-                Effect::Say(say) => {
-                    // The caller talks with the party that was dialled last of those that are there.
-                    let there = |(key, leg): (&LegKey, &FakeLeg)| {
-                        (*key != CALLER && leg.state == State::Answered).then_some(*key)
-                    };
-                    self.spoken_by = self.legs.iter().filter_map(there).next_back();
-                    assert!(self.spoken_by.is_some(), "nobody is there to say it");
-                    assert!(self.says.iter().all(|before| before.utterance != say.utterance));
-                    assert_eq!(self.saying, None, "one message at a time");
-                    self.saying = Some(say.utterance);
-                    self.says.push(*say);
+                Effect::Tell(tell) => self.tell(*tell),
+                Effect::Conclude { leg, ask, conclusion } => {
+                    assert!(
+                        !matches!(self.leg(leg).state, State::HungUp | State::Over),
+                        "{ask:?} is concluded"
+                    );
+                    assert!(self.conclusions.iter().all(|(_, before, _)| *before != ask), "{ask:?} twice");
+                    self.conclusions.push((leg, ask, conclusion));
                 }
                 Effect::Refer(key, refer) => {
                     assert_eq!(self.saying, None, "{key:?} is referred over the message");
@@ -433,6 +481,29 @@ impl World {
                 Effect::Record(record) => self.records.push(record),
             }
         }
+    }
+
+    fn tell(&mut self, tell: Tell) {
+        // The caller talks with the party that was dialled last of those that are there.
+        let there = |(key, leg): (&LegKey, &FakeLeg)| {
+            (*key != CALLER && leg.state == State::Answered).then_some(*key)
+        };
+        assert!(self.legs.iter().any(|leg| there(leg) == Some(tell.leg)), "nobody is there to be told");
+        assert!(self.tells.last().is_none_or(|before| before.id < tell.id), "numbers count up");
+        let Channel::Hook(_) = tell.channel;
+        match &tell.what {
+            Telling::Say { end_after: true, .. } => {
+                assert_eq!(self.farewell, None, "one goodbye");
+                (self.farewell, self.spoken_by) = (Some(tell.id), Some(tell.leg));
+            }
+            // Only what a transfer waits for holds anything up.
+            _ if self.call.is_announcing(tell.id) => {
+                assert_eq!(self.saying, None, "one message at a time");
+                (self.saying, self.spoken_by) = (Some(tell.id), Some(tell.leg));
+            }
+            _ => {}
+        }
+        self.tells.push(tell);
     }
 
     pub(super) fn leg(&mut self, key: LegKey) -> &mut FakeLeg {

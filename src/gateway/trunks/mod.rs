@@ -272,7 +272,7 @@ impl Keeper {
                 registrations.for_each(|registration| registration.lost(flow, now));
             }
             ShardInput::Resolved { .. }
-            | ShardInput::Said { .. }
+            | ShardInput::Told { .. }
             | ShardInput::Unclaimed { .. }
             | ShardInput::Cut => {}
         }

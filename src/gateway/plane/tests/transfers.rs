@@ -12,9 +12,9 @@ use tokio::sync::oneshot;
 
 use super::side::{Side, sdp};
 use super::*;
+use crate::call::Command;
 use crate::gateway::call_id::CallId;
 use crate::gateway::calls::{CallView, Outcome};
-use crate::gateway::control::TransferCommand;
 
 const SECRET: &str = "whsec_7";
 const MESSAGE: &str = "I'm transferring you to our sales team, one moment please.";
@@ -215,12 +215,46 @@ async fn what_the_api_wants_said_goes_before_the_message_of_the_destination() {
     let mut hook = Hook::serve().await;
     let mut scene = Scene::new(&hook.url).await;
     let command =
-        TransferCommand { wanted: "sales".parse().unwrap(), message: Some("Eén moment geduld.".into()) };
-    scene.stage.control.transfer(scene.call, command).await.unwrap();
+        Command::Transfer { wanted: "sales".parse().unwrap(), message: Some("Eén moment geduld.".into()) };
+    scene.stage.control.command(scene.call, command).await.unwrap();
     let asked = hook.asked().await;
     assert_eq!(asked.content()["content"], "Eén moment geduld.");
     asked.answer(200);
     scene.human.receive("INVITE sip:+31612345678@127.0.0.1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_is_told_one_thing_after_the_other_and_the_call_ends_after_the_goodbye() {
+    let mut hook = Hook::serve().await;
+    let mut scene = Scene::new(&hook.url).await;
+    for command in [
+        Command::Inject { content: "The order has left.".into(), trigger_response: false },
+        Command::Say { content: "Are you still there?".into(), end_after: false },
+        Command::End { message: Some("Goodbye.".into()) },
+    ] {
+        scene.stage.control.command(scene.call, command).await.unwrap();
+    }
+    let asked = hook.asked().await;
+    assert_eq!(asked.headers["x-webhook-event"], "inject-context");
+    let told = asked.content();
+    assert_eq!(
+        (&told["type"], &told["content"], &told["trigger_response"]),
+        (&json!("inject-context"), &json!("The order has left."), &json!(false))
+    );
+    assert!(hook.asked.try_recv().is_err(), "one after the other");
+    asked.answer(200);
+    let asked = hook.asked().await;
+    assert_eq!(asked.content()["content"], "Are you still there?");
+    asked.answer(500);
+    let asked = hook.asked().await;
+    assert_eq!(
+        (&asked.content()["content"], &asked.content()["end_after"]),
+        (&json!("Goodbye."), &json!(true))
+    );
+    scene.settled().await;
+    asked.answer(200);
+    scene.caller.receive("BYE").await;
+    scene.agent.receive("BYE").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
