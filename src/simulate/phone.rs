@@ -1,4 +1,4 @@
-//! A phone without a user: one endpoint on one UDP and one TCP port, and the timers of whoever uses it.
+//! A phone without a user: one endpoint on one port, over UDP and TCP or over TLS, and the timers of whoever uses it.
 //!
 //! The driver is the caller's own task: [`Phone::next`] sends what is to be sent, receives, fires SIP's timers and returns
 //! the next thing that happened. Nothing runs unless it is awaited.
@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rustls::ServerConfig;
 use sipx_sip::{Limits, Message};
 use tokio::net::UdpSocket;
 
@@ -41,7 +43,8 @@ pub enum Happening<T> {
 pub struct Phone<T> {
     /// For commands on legs; what they give rise to is sent by the next [`Phone::next`].
     pub endpoint: Endpoint,
-    socket: UdpSocket,
+    /// For datagrams; none over TLS.
+    socket: Option<UdpSocket>,
     streams: Streams,
     local: LocalAddress,
     address: IpAddr,
@@ -49,6 +52,7 @@ pub struct Phone<T> {
     serial: u64,
     hung_up: bool,
     guard: Option<Guard>,
+    editor: Option<Editor>,
     buffer: Vec<u8>,
     limits: Limits,
     started: Instant,
@@ -56,6 +60,9 @@ pub struct Phone<T> {
 
 /// Looks at each request before the endpoint does; what it returns is sent instead.
 pub type Guard = Box<dyn FnMut(&Message) -> Option<Bytes> + Send>;
+
+/// Looks at what the endpoint sends; what it returns is sent.
+pub type Editor = Box<dyn FnMut(Bytes) -> Bytes + Send>;
 
 impl<T> Phone<T> {
     /// Listens on `listen` (UDP and TCP; port 0: any) and tells peers to reach it at `advertise`, by default at the address
@@ -69,7 +76,28 @@ impl<T> Phone<T> {
         let (socket, streams) = sockets(listen).await.map_err(cannot)?;
         // Before the runtime knows that it is writable, whatever is sent at once would be lost.
         socket.writable().await.map_err(cannot)?;
-        let bound = socket.local_addr().map_err(cannot)?;
+        Self::at(listen, advertise, towards, Some(socket), streams).await
+    }
+
+    /// As [`Self::listen`], over TLS only. It can answer whoever connects to it, and call nobody.
+    pub async fn listen_secured(
+        listen: SocketAddr,
+        advertise: Option<String>,
+        tls: Arc<ServerConfig>,
+    ) -> Result<Self, SimulateError> {
+        let streams = Streams::listen(listen, Some(tls)).await;
+        let streams = streams.map_err(|error| SimulateError::Listen(listen, error))?;
+        Self::at(listen, advertise, None, None, streams).await
+    }
+
+    async fn at(
+        listen: SocketAddr,
+        advertise: Option<String>,
+        towards: Option<SocketAddr>,
+        socket: Option<UdpSocket>,
+        streams: Streams,
+    ) -> Result<Self, SimulateError> {
+        let bound = streams.local_addr().map_err(|error| SimulateError::Listen(listen, error))?;
         let address = match advertise.as_deref().map(str::parse) {
             Some(Ok(address)) => address,
             _ if !listen.ip().is_unspecified() => listen.ip(),
@@ -95,6 +123,7 @@ impl<T> Phone<T> {
             serial: 0,
             hung_up: false,
             guard: None,
+            editor: None,
             buffer: vec![0; MAX_DATAGRAM],
             limits: Limits::default(),
             started: Instant::now(),
@@ -104,6 +133,16 @@ impl<T> Phone<T> {
     /// Has `guard` look at each message first.
     pub fn set_guard(&mut self, guard: Guard) {
         self.guard = Some(guard);
+    }
+
+    /// Has `editor` change what is sent.
+    pub fn set_editor(&mut self, editor: Editor) {
+        self.editor = Some(editor);
+    }
+
+    /// Closes the connection to a peer; what is sent to it from now on is lost.
+    pub fn close(&mut self, flow: Flow) {
+        self.streams.close(flow.peer);
     }
 
     /// Where peers reach it.
@@ -154,7 +193,13 @@ impl<T> Phone<T> {
     fn send_all(&mut self) -> Option<Happening<T>> {
         while let Some(output) = self.endpoint.poll() {
             match output {
-                Output::Transmit { flow, bytes } => self.send(flow, bytes),
+                Output::Transmit { flow, bytes } => {
+                    let bytes = match &mut self.editor {
+                        Some(edit) => edit(bytes),
+                        None => bytes,
+                    };
+                    self.send(flow, bytes);
+                }
                 Output::Leg(leg, event) => return Some(Happening::Leg(leg, event)),
                 // A phone never drains.
                 Output::TurnedAway => {}
@@ -170,7 +215,7 @@ impl<T> Phone<T> {
         let due = [self.endpoint.next_timeout(), timer].into_iter().flatten().min();
         let sleep = due.map_or(Duration::from_secs(3600), |at| at.since(self.now()));
         tokio::select! {
-            received = self.socket.recv_from(&mut self.buffer) => match received {
+            received = datagram(self.socket.as_ref(), &mut self.buffer) => match received {
                 Ok((length, peer)) => {
                     let datagram = Bytes::copy_from_slice(&self.buffer[..length]);
                     let flow = Flow { transport: Transport::Udp, peer };
@@ -234,10 +279,19 @@ impl<T> Phone<T> {
     fn send(&mut self, flow: Flow, bytes: Bytes) {
         match flow.transport {
             // A datagram that can't be sent is a lost one: SIP repeats it.
-            Transport::Udp => drop(self.socket.try_send_to(&bytes, flow.peer)),
-            // Phones of a simulation speak no TLS, and are asked for none.
+            Transport::Udp => {
+                let _ = self.socket.as_ref().map(|socket| socket.try_send_to(&bytes, flow.peer));
+            }
             Transport::Tcp | Transport::Tls(_) => self.streams.send(flow, bytes),
         }
+    }
+}
+
+/// The next datagram; never one without a socket for them.
+async fn datagram(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    match socket {
+        Some(socket) => socket.recv_from(buffer).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -248,7 +302,7 @@ async fn sockets(listen: SocketAddr) -> io::Result<(UdpSocket, Streams)> {
     loop {
         choices -= 1;
         let socket = UdpSocket::bind(listen).await?;
-        match Streams::listen(socket.local_addr()?).await {
+        match Streams::listen(socket.local_addr()?, None).await {
             Err(error) if choices > 0 && error.kind() == io::ErrorKind::AddrInUse => {}
             streams => return Ok((socket, streams?)),
         }
