@@ -171,7 +171,8 @@ impl Call {
         context.index.transfer(&facts, self.assistant(), wanted, authority, context.moment())
     }
 
-    /// A Refer-To names a number, one of the assistant's destinations, or a SIP URI, in this order. A call that replaces the
+    /// A Refer-To names a number, one of the assistant's destinations, or a SIP URI, in this order; last, a number whose `+` some
+    /// agents leave out. A call that replaces the
     /// agent's own is dialled by us, whatever the destination's method: the caller's trunk doesn't know of it.
     fn resolve_refer(&self, target: &ReferTarget, context: Context<'_>) -> Result<Plan, TransferRefusal> {
         let may_be_referred = target.replaces.is_none();
@@ -182,11 +183,16 @@ impl Call {
             return resolve(&Wanted::Number(number));
         }
         let by_name = resolve(&Wanted::Name(target.user.clone()));
-        match (&by_name, crate::routing::uri::parse_target(&target.uri, None)) {
-            (Err(TransferRefusal::UnknownDestination { .. }), Ok(uri)) if target.scheme != "tel" => {
-                resolve(&Wanted::Uri(uri)).or(by_name)
-            }
-            _ => by_name,
+        let Err(TransferRefusal::UnknownDestination { .. }) = by_name else { return by_name };
+        if target.scheme != "tel"
+            && let Ok(uri) = crate::routing::uri::parse_target(&target.uri, None)
+            && let Ok(plan) = resolve(&Wanted::Uri(uri))
+        {
+            return Ok(plan);
+        }
+        match format!("+{digits}").parse::<E164>() {
+            Ok(number) => resolve(&Wanted::Number(number)).or(by_name),
+            Err(_) => by_name,
         }
     }
 

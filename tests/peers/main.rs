@@ -29,6 +29,7 @@ macro_rules! flows {
     };
 }
 
+mod agents;
 mod audio;
 mod calls;
 mod harness;

@@ -488,6 +488,14 @@ fn a_number_that_the_assistant_does_not_list_is_refused_to_the_agent() {
 }
 
 #[test]
+fn an_agent_may_leave_out_the_plus_of_a_number_that_is_listed() {
+    let mut world = World::answered();
+    let request = world.refer(AGENT, "31612345678");
+    assert_eq!(world.responses.last(), Some(&(AGENT, request, 202)));
+    assert_eq!(world.state(HUMAN), State::Calling);
+}
+
+#[test]
 fn only_the_agent_may_ask_for_a_transfer() {
     let mut world = World::answered();
     let request = world.refer(CALLER, "sales");

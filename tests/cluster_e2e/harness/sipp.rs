@@ -144,7 +144,12 @@ impl Sipp {
 
     /// Tells an agent to ask for a transfer.
     pub fn ask_for_transfer(&self, call: &str, target: &str) {
-        self.tell("MESSAGE", call, &format!("Refer-To: <{target}>\r\n"));
+        self.ask_in_its_way(call, &format!("Refer-To: <{target}>\r\n"));
+    }
+
+    /// As [`Self::ask_for_transfer`], with header lines of its own from Refer-To on.
+    pub fn ask_in_its_way(&self, call: &str, headers: &str) {
+        self.tell("MESSAGE", call, headers);
     }
 
     fn tell(&self, method: &str, call: &str, header: &str) {
