@@ -314,6 +314,8 @@ impl Gateway {
                         e.refer_away(leg, refer, now);
                     });
                 }
+                // Nobody comes in anybody's place here.
+                Effect::BecomesCaller(_) => {}
                 Effect::HangUp(leg, reason) => match self.live(key, leg) {
                     Some(id) => self.endpoint.hang_up(id, Some(reason), now),
                     None => self.pending.push_back((key, Input::Leg(leg, LegEvent::Ended(EndedBy::Us)))),

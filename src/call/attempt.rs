@@ -28,6 +28,8 @@ pub struct Attempt {
     pub(super) answer: Option<Body>,
     /// What the party has been shown.
     pub(super) origin: Origin,
+    /// It called by itself, so that its INVITE is to be answered; else it was dialled.
+    pub(super) called: bool,
     /// When it began to ring.
     pub(super) ringing: Option<Millis>,
     /// How long it rang, once it stopped.
@@ -45,7 +47,7 @@ pub(super) enum Purpose {
     Fallback(Box<TransferRoute>, Vec<ObjectKey>),
     /// Because a transfer was asked for.
     Transfer(Box<Transfer>),
-    /// Nobody is: it called, over this trunk, to come in the place of whom the caller talks with.
+    /// To come in the place of whom the caller talks with: it called by itself, over this trunk.
     Replacement(Option<ObjectKey>),
 }
 
@@ -54,6 +56,9 @@ pub(super) enum Purpose {
 pub(super) enum Phase {
     /// INVITE sent.
     Dialling,
+    /// The party called by itself, without an offer, and was given the caller's: its ACK brings the answer. One that never
+    /// comes ends the leg (RFC 3261 §13.3.1.4).
+    Answering,
     /// The party answered, and a change between caller and peer is concluded before the caller is asked to move: a phone
     /// takes one change at a time (RFC 3261 §14.1), what it is shown must come in the order of its versions, and each of
     /// its answers belongs to one question.
@@ -202,6 +207,7 @@ impl Call {
             offer: self.caller.sdp.clone(),
             answer: None,
             origin,
+            called: false,
             ringing: None,
             rung: Duration::ZERO,
             by_the_host: false,
@@ -235,10 +241,7 @@ impl Call {
                 attempt.stop_ringing(context.now);
                 attempt.answer = body;
                 out.push(Effect::ClearTimer(Timer::Ring));
-                match self.caller.phase {
-                    CallerPhase::Calling => self.answer_caller(out),
-                    _ => self.move_caller(out),
-                }
+                self.bring_together(out);
             }
             LegEvent::Refused { code, reason, by } => {
                 out.push(Effect::ClearTimer(Timer::Ring));
@@ -265,10 +268,34 @@ impl Call {
                     Failure { outcome: Outcome::of_refusal(code, &by), code: sent.then_some(code), reason };
                 self.attempt_failed(failure, context, out);
             }
+            LegEvent::Acked { body } if matches!(attempt.phase, Phase::Answering) => {
+                self.party_acknowledged(body, context, out);
+            }
             LegEvent::ReofferAccepted { .. } => self.party_settled(event, context, out),
             LegEvent::ReofferRefused { code } => self.party_did_not_settle(code, context, out),
             LegEvent::Ended(by) => self.party_left(by.is_loss(), context, out),
             _ => {}
+        }
+    }
+
+    /// A party that called by itself has acknowledged our answer, and so answered our offer.
+    fn party_acknowledged(&mut self, body: Option<Body>, context: Context<'_>, out: &mut Vec<Effect>) {
+        let Some(attempt) = &mut self.attempt else { return };
+        if body.is_some() {
+            attempt.answer = body;
+            return self.bring_together(out);
+        }
+        let leg = attempt.leg;
+        self.hang_up(leg, "SIP;cause=488;text=\"The ACK has no answer\"", out);
+        let reason = "it acknowledged the caller's offer without an answer".to_owned();
+        self.attempt_failed(Failure { outcome: Outcome::Rejected, code: None, reason }, context, out);
+    }
+
+    /// The party has said where it is: the caller, who waits for an answer or talks with somebody already, hears it.
+    fn bring_together(&mut self, out: &mut Vec<Effect>) {
+        match self.caller.phase {
+            CallerPhase::Calling => self.answer_caller(out),
+            _ => self.move_caller(out),
         }
     }
 
@@ -290,7 +317,7 @@ impl Call {
             Purpose::Agent(_) => PeerKind::Agent,
             Purpose::Fallback(..) | Purpose::Transfer(_) | Purpose::Replacement(_) => PeerKind::Human,
         };
-        let trunk = attempt.purpose.trunk();
+        let trunk = attempt.purpose.trunk().cloned();
         let answer = attempt.answer.clone();
         let given = self.caller.given.take();
         let moved = given.is_some() && answer.is_some() && !same(&given, &answer);
@@ -363,10 +390,10 @@ impl Purpose {
     }
 
     /// The trunk that carries the party's leg.
-    pub(super) fn trunk(&self) -> Option<ObjectKey> {
+    pub(super) fn trunk(&self) -> Option<&ObjectKey> {
         match self {
-            Self::Replacement(trunk) => trunk.clone(),
-            purpose => purpose.route().and_then(|route| route.trunk.clone()),
+            Self::Replacement(trunk) => trunk.as_ref(),
+            purpose => purpose.route()?.trunk.as_ref(),
         }
     }
 }
@@ -377,19 +404,25 @@ impl Attempt {
         self.leg == leg && matches!(self.purpose, Purpose::Agent(_))
     }
 
-    /// Of a party that has described its media and waits for the caller's.
-    pub(super) fn answered(leg: LegKey, purpose: Purpose, answer: Option<Body>) -> Self {
+    /// Of a party that called by itself and waits for the caller.
+    pub(super) fn come(leg: LegKey, purpose: Purpose) -> Self {
         Self {
             leg,
             purpose,
             phase: Phase::AwaitingCaller,
             offer: None,
-            answer,
+            answer: None,
             origin: Origin::default(),
+            called: true,
             ringing: None,
             rung: Duration::ZERO,
             by_the_host: false,
         }
+    }
+
+    /// Whether this leg is being dialled for it and has not answered.
+    pub(super) fn is_dialling(&self, leg: LegKey) -> bool {
+        self.leg == leg && matches!(self.phase, Phase::Dialling)
     }
 
     pub(super) fn stop_ringing(&mut self, now: Millis) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::sip::event::LegEvent;
 
 use super::attempt::{Attempt, Failure, Phase, Purpose};
-use super::input::{Context, Effect, LegKey, Record, Timer};
+use super::input::{Context, Effect, LegKey, Place, Record, Timer};
 use super::machine::{Call, Peer, PeerKind};
 use super::outcome::{Joined, Outcome};
 use super::sdp::same_session;
@@ -67,9 +67,10 @@ impl Call {
                         // The party's 2xx carried the offer: the caller's answer goes back in the ACK. Or its INVITE did.
                         let answer = body.clone().or_else(|| self.caller.sdp.clone());
                         let shown = attempt.origin.show(answer);
-                        out.push(match attempt.purpose {
-                            Purpose::Replacement(_) => Effect::Answer(attempt.leg, shown),
-                            _ => Effect::Ack(attempt.leg, shown),
+                        out.push(if attempt.called {
+                            Effect::Answer(attempt.leg, shown)
+                        } else {
+                            Effect::Ack(attempt.leg, shown)
                         });
                         self.joined(event, context, out);
                     }
@@ -160,7 +161,7 @@ impl Call {
             }
             Phase::Settling => self.roll_back(failure, context, out),
             Phase::RollingBack(_) => {}
-            Phase::AwaitingCaller => {
+            Phase::AwaitingCaller | Phase::Answering => {
                 out.push(Effect::ClearTimer(Timer::HandOver));
                 self.attempt_failed(failure, context, out);
             }
@@ -202,9 +203,9 @@ impl Call {
         let old = self.peer.take();
         let Attempt { leg, purpose, answer, origin, rung, .. } = attempt;
         let kind = if matches!(purpose, Purpose::Agent(_)) { PeerKind::Agent } else { PeerKind::Human };
-        let trunk = purpose.trunk();
+        let trunk = purpose.trunk().cloned();
         if matches!(purpose, Purpose::Replacement(_)) {
-            out.push(Effect::Record(Record::Replaced { joined: true }));
+            out.push(Effect::Record(Record::Replaced { place: Place::Human, joined: true }));
         }
         let mut refer_leg = None;
         if let Purpose::Transfer(transfer) = purpose {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::routing::decide::{Index, Lines, Now, TransferRefusal, Wanted};
 use crate::routing::table::{CredentialId, HookEntry, Limits, ObjectKey, SessionTimerEntry, SipTarget};
-use crate::sip::event::{Body, LegEvent, Party, RequestId};
+use crate::sip::event::{Body, IncomingCall, LegEvent, Party, RequestId};
 use crate::sip::session::SessionPolicy;
 use crate::sip::time::Millis;
 
@@ -15,9 +15,9 @@ use super::outcome::{Message, TransferRecord};
 /// A leg of the call, as the machine names it. The driver maps it to a leg of the SIP endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LegKey {
-    /// Whoever called.
+    /// Whoever called, or came in the place of who did ([`Effect::BecomesCaller`]).
     Caller,
-    /// The n-th party that this call dialled, agent or human, or that called to take the place of one.
+    /// The n-th party that this call dialled, agent or human, or that called to take somebody's place.
     Dialled(u16),
 }
 
@@ -58,8 +58,8 @@ pub enum Input {
         new: LegKey,
         /// The one in whose place it comes.
         old: LegKey,
-        /// Its offer.
-        offer: Option<Body>,
+        /// Its INVITE.
+        incoming: Box<IncomingCall>,
     },
     /// What became of what [`Effect::Tell`] asked for: it is done, or why not.
     Told(TellId, Result<(), String>),
@@ -273,6 +273,9 @@ pub enum Effect {
     },
     /// Sends the leg elsewhere with REFER. Credentials that are gone come back as a refusal with 401.
     Refer(LegKey, Box<Refer>),
+    /// This leg and the caller's exchange their names: from now on [`LegKey::Caller`] is the leg that came in the caller's place,
+    /// and this is the name of the one whose place it took, if that is still there.
+    BecomesCaller(LegKey),
     /// Ends a leg in whatever way its state asks for; the text becomes a Reason header.
     HangUp(LegKey, &'static str),
     /// Sets a timer.
@@ -378,6 +381,15 @@ pub struct Refer {
     pub credential: Option<(CredentialId, Option<String>)>,
 }
 
+/// In whose place somebody came (RFC 3891).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The caller's.
+    Caller,
+    /// That of the human that the caller talks with.
+    Human,
+}
+
 /// Something worth telling.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Record {
@@ -400,11 +412,15 @@ pub enum Record {
         /// The trunk.
         trunk: Option<ObjectKey>,
     },
-    /// Another phone came in the place of the human that the caller talks with, or wanted to.
+    /// Somebody came in the place of the caller, or of the human that the caller talks with, or wanted to.
     Replaced {
-        /// The caller talks with it.
+        /// In whose.
+        place: Place,
+        /// It has it.
         joined: bool,
     },
+    /// Another phone took the call that rang at a human's.
+    PickedUp,
     /// A transfer rings.
     TransferRinging,
     /// A transfer ended, one way or the other.

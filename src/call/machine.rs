@@ -12,6 +12,7 @@ use super::announcement::Announcement;
 use super::attempt::{Attempt, Failure, Purpose};
 use super::farewell::Farewell;
 use super::input::{Command, CommandRefusal, Context, Effect, Input, LegKey, Record, Telling, Timer};
+use super::newcomer::Newcomer;
 use super::outcome::Outcome;
 use super::referral::Referral;
 use super::relay::Exchange;
@@ -23,7 +24,7 @@ pub(super) const NORMAL: &str = "SIP;cause=200;text=\"Call ended\"";
 /// Text of the Reason header on legs that end because another one was lost without a word.
 const LOST: &str = "SIP;cause=408;text=\"The other side was lost\"";
 /// Text of the Reason header on legs that end because the caller left: right for a BYE and for a CANCEL.
-const CALLER_GONE: &str = "Q.850;cause=16;text=\"Caller hung up\"";
+pub(super) const CALLER_GONE: &str = "Q.850;cause=16;text=\"Caller hung up\"";
 
 /// What a call starts with.
 #[derive(Clone, Debug)]
@@ -117,6 +118,8 @@ pub struct Call {
     /// An agent that was told of its transfer's success and may hang up by itself.
     pub(super) releasing: Option<LegKey>,
     pub(super) exchange: Option<Exchange>,
+    /// Somebody who called to come in the caller's place, and whom the peer is being told of.
+    pub(super) newcomer: Option<Box<Newcomer>>,
     /// Legs that are there.
     pub(super) live: BTreeSet<LegKey>,
     /// Legs that were hung up and have not said goodbye yet.
@@ -153,6 +156,7 @@ impl Call {
             owes_notify: false,
             releasing: None,
             exchange: None,
+            newcomer: None,
             catching_up: false,
             live: BTreeSet::from([LegKey::Caller]),
             leaving: BTreeSet::new(),
@@ -176,7 +180,7 @@ impl Call {
                 self.move_caller_who_is_free(&mut out);
             }
             Input::Timer(timer) => self.timer(timer, context, &mut out),
-            Input::Replaces { new, old, offer } => self.comes_instead(new, old, offer, &mut out),
+            Input::Replaces { new, old, incoming } => self.comes_instead(new, old, *incoming, &mut out),
             Input::Told(id, done) => self.was_told(id, done, &mut out),
             Input::Asked { leg, ask, wish } => self.asked(leg, ask, wish, context, &mut out),
             Input::AgentFailed { leg, why } => {
@@ -286,6 +290,7 @@ impl Call {
                 self.releasing = None;
                 out.push(Effect::ClearTimer(Timer::ReleaseAgent));
             }
+            LegEvent::Ended(_) if self.is_newcomer(leg) => self.newcomer_left(out),
             event if leg == LegKey::Caller => self.caller_event(event, context, out),
             event if self.attempt.as_ref().is_some_and(|attempt| attempt.leg == leg) => {
                 self.attempt_event(event, context, out);
@@ -307,7 +312,9 @@ impl Call {
             LegEvent::Response { .. } | LegEvent::Referred { .. } => self.referral_event(event, context, out),
             LegEvent::Ended(by) => {
                 self.caller.phase = CallerPhase::Gone;
-                if by.is_loss() {
+                if self.newcomer.is_some() {
+                    // Whoever comes in its place goes on with the call.
+                } else if by.is_loss() {
                     self.end("caller-lost", LOST, out);
                 } else {
                     self.end("caller-hung-up", CALLER_GONE, out);
@@ -349,6 +356,9 @@ impl Call {
     pub(super) fn peer_left(&mut self, lost: bool, context: Context<'_>, out: &mut Vec<Effect>) {
         let Some(peer) = self.peer.take() else { return };
         self.exchange_lost(peer.leg, peer.sdp, out);
+        if self.end_reason.is_some() {
+            return;
+        }
         if self.farewell.is_some() {
             return self.end_after_farewell(out);
         }
@@ -452,6 +462,7 @@ impl Call {
             out.push(Effect::ClearTimer(Timer::Farewell));
         }
         self.exchange = None;
+        self.newcomer = None;
         self.peer = None;
         if self.caller.phase == CallerPhase::Calling && self.live.remove(&LegKey::Caller) {
             // A refusal is final (RFC 3261 §17.2.1): no further event tells that this leg is over.

@@ -5,7 +5,7 @@
 //! leaves everything as it was. Read [`machine`] for the dispatch, [`attempt`] for dialling, `transfer` for
 //! who is dialled and what is told of it, `agent` for what passes between a call and its agent beside SIP, `announcement`
 //! and `farewell` for what the assistant says before a transfer and before the end, [`hand_over`] for the moment in which a caller moves, `referral` for
-//! what the caller's trunk does instead, `replacement` for who comes in the place of a human, [`relay`] for what passes between joined legs.
+//! what the caller's trunk does instead, `replacement` for who comes in the place of a human and `newcomer` for who comes in the caller's, [`relay`] for what passes between joined legs.
 //!
 //! What holds at every moment, whatever comes in whichever order (`tests` drives it at random):
 //! - a leg that was dialled is hung up unless it ended by itself, exactly once;
@@ -24,6 +24,7 @@ pub mod hand_over;
 mod identity;
 pub mod input;
 pub mod machine;
+mod newcomer;
 pub mod outcome;
 mod referral;
 pub mod relay;
@@ -35,8 +36,8 @@ mod tests;
 mod transfer;
 
 pub use input::{
-    AskId, Channel, Command, CommandRefusal, Conclusion, Context, Dial, Effect, Input, LegKey, Record, Refer,
-    Tell, TellId, Telling, Timer, Untold, Wish,
+    AskId, Channel, Command, CommandRefusal, Conclusion, Context, Dial, Effect, Input, LegKey, Place, Record,
+    Refer, Tell, TellId, Telling, Timer, Untold, Wish,
 };
 pub use machine::{Call, CallStart, Status};
 pub use outcome::{Message, Outcome, TransferRecord, Try};

@@ -28,9 +28,13 @@ pub(super) struct Referral {
 }
 
 impl Call {
-    /// Whether somebody is dialled, or the caller's trunk is asked to, or will be once a message was heard.
+    /// Whether somebody is dialled, or the caller's trunk is asked to, or will be once a message was heard; or whether
+    /// somebody else becomes the caller.
     pub(super) fn is_under_way(&self) -> bool {
-        self.attempt.is_some() || self.referral.is_some() || self.announcement.is_some()
+        self.attempt.is_some()
+            || self.referral.is_some()
+            || self.announcement.is_some()
+            || self.newcomer.is_some()
     }
 
     /// Asks the caller's trunk to dial.

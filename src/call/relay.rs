@@ -4,7 +4,7 @@ use crate::sip::event::{Body, LegEvent, RequestId};
 
 use super::attempt::Phase;
 use super::input::{Effect, LegKey};
-use super::machine::Call;
+use super::machine::{Call, CallerPhase};
 use super::sdp::same_session;
 
 /// Seconds after which a request that came too early may be sent again.
@@ -58,6 +58,8 @@ enum Cause {
     Withdrawn,
     /// The other side has agreed to what was taken back, and must follow.
     TakenBack,
+    /// Somebody called, with this offer, to come in the place of `from`: the caller.
+    Newcomer,
     /// `from` described itself anew in an answer.
     News,
     /// `from` did so in its answer to such news. Two sides that both keep moving would never come to rest: what is answered
@@ -126,6 +128,18 @@ impl Call {
         }
     }
 
+    /// Somebody called, with this offer, to come in the caller's place: the party that the caller talks with is told.
+    pub(super) fn pass_newcomer_on(&mut self, to: LegKey, offer: Option<Body>, out: &mut Vec<Effect>) {
+        self.pass_on(LegKey::Caller, Cause::Newcomer, to, offer, out);
+    }
+
+    /// That one left before the other party has said anything.
+    pub(super) fn newcomer_withdrawn(&mut self) {
+        if let Some(exchange) = self.exchange.as_mut().filter(|exchange| exchange.cause == Cause::Newcomer) {
+            exchange.cause = Cause::Withdrawn;
+        }
+    }
+
     /// The other side agreed to a change that was taken back, and said `body`: both are brought together again.
     fn take_back(&mut self, exchange: Exchange, body: Option<Body>, out: &mut Vec<Effect>) {
         let Exchange { from, to, offer, .. } = exchange;
@@ -159,7 +173,7 @@ impl Call {
     }
 
     /// Whether a change of the session is under way.
-    fn is_changing(&self) -> bool {
+    pub(super) fn is_changing(&self) -> bool {
         let moving = self.attempt.as_ref().is_some_and(|attempt| !matches!(attempt.phase, Phase::Dialling));
         moving || self.catching_up || self.exchange.is_some()
     }
@@ -208,6 +222,13 @@ impl Call {
                     let shown = self.show(exchange.to, last);
                     out.push(Effect::Ack(exchange.to, shown));
                 }
+            }
+            return;
+        }
+        if exchange.cause == Cause::Newcomer {
+            let joined = self.newcomer_concluded(event, out);
+            if joined && exchange.offer.is_none() {
+                self.exchange = Some(Exchange { cause: Cause::News, awaits_ack: true, ..exchange });
             }
             return;
         }
@@ -263,7 +284,9 @@ impl Call {
     pub(super) fn exchange_lost(&mut self, leg: LegKey, last: Option<Body>, out: &mut Vec<Effect>) {
         let Some(mut exchange) = self.exchange.take() else { return };
         if exchange.to == leg {
-            if !exchange.awaits_ack {
+            if exchange.cause == Cause::Newcomer {
+                self.newcomer_failed(480, "SIP;cause=480;text=\"The other party hung up\"", out);
+            } else if !exchange.awaits_ack {
                 exchange.respond(491, None, out);
             }
         } else if exchange.awaits_ack {
@@ -276,11 +299,12 @@ impl Call {
         }
     }
 
+    /// Who is joined with a leg. A caller who has left while somebody comes in its place isn't.
     fn other_side(&self, leg: LegKey) -> Option<LegKey> {
         let peer = self.peer.as_ref()?.leg;
         match leg {
             LegKey::Caller => Some(peer),
-            leg if leg == peer => Some(LegKey::Caller),
+            leg if leg == peer && self.caller.phase != CallerPhase::Gone => Some(LegKey::Caller),
             _ => None,
         }
     }

@@ -131,6 +131,7 @@ impl PlaneMetrics {
             }
             Record::TransferStarted { .. }
             | Record::Replaced { .. }
+            | Record::PickedUp
             | Record::TransferForwarded { .. }
             | Record::NextHost { .. }
             | Record::TransferRinging

@@ -350,6 +350,7 @@ impl Shard {
                 Effect::Tell(tell) => self.tell(key, *tell),
                 // No agent of a gateway asks by other means than SIP.
                 Effect::Conclude { .. } => {}
+                Effect::BecomesCaller(leg) => self.becomes_caller(key, leg),
                 Effect::HangUp(leg, reason) => self.hang_up(key, leg, reason),
                 Effect::SetTimer(timer, after) => self.set_timer(key, timer, Some(now + after)),
                 Effect::ClearTimer(timer) => self.set_timer(key, timer, None),
@@ -433,7 +434,7 @@ impl Shard {
         let Some(entry) = self.calls.get_mut(&key) else { return };
         view::log(entry.id, &record);
         self.shared.metrics.record(&record);
-        entry.view.note(&record);
+        entry.view.note(&record, &entry.call);
         entry.view.publish(&entry.call, &self.shared.calls);
     }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::call_id::CallId;
 use super::calls::{CallStatus, CallView, Calls, Direction, Message, Outcome, TransferOutcome, Tried};
-use crate::call::{self, Call, Record, Status};
+use crate::call::{self, Call, Place, Record, Status};
 
 /// The view of one call, kept by its shard and recorded when it changes.
 pub(super) struct View(CallView);
@@ -14,10 +14,9 @@ pub(super) struct View(CallView);
 impl View {
     /// The view of a call that just came in.
     pub(super) fn new(id: CallId, call: &Call) -> Self {
-        let caller = call.caller_number();
         Self(CallView {
             id,
-            caller_phone: (!caller.is_empty() && caller != "anonymous").then(|| caller.to_owned()),
+            caller_phone: caller_phone(call),
             assistant_phone: call.number().clone(),
             status: CallStatus::Connecting,
             direction: Direction::Inbound,
@@ -34,8 +33,11 @@ impl View {
     }
 
     /// Takes note of what happened.
-    pub(super) fn note(&mut self, record: &Record) {
+    pub(super) fn note(&mut self, record: &Record, call: &Call) {
         match record {
+            Record::Replaced { place: Place::Caller, joined: true } => {
+                self.0.caller_phone = caller_phone(call)
+            }
             Record::TransferEnded(ended) => {
                 let last = tried(&ended.last);
                 self.0.transfers.push(TransferOutcome {
@@ -59,6 +61,7 @@ impl View {
             | Record::TransferStarted { .. }
             | Record::Message(_)
             | Record::Replaced { .. }
+            | Record::PickedUp
             | Record::TransferForwarded { .. }
             | Record::NextHost { .. }
             | Record::TransferRinging
@@ -88,6 +91,11 @@ impl View {
         self.0.ended_at = Some(Timestamp::now());
         calls.record(self.0.clone(), Timestamp::now());
     }
+}
+
+fn caller_phone(call: &Call) -> Option<String> {
+    let caller = call.caller_number();
+    (!caller.is_empty() && caller != "anonymous").then(|| caller.to_owned())
 }
 
 fn tried(tried: &call::Try) -> Tried {
@@ -145,12 +153,18 @@ pub(super) fn log(call: CallId, record: &Record) {
             trunk = trunk.as_ref().map(tracing::field::display),
             "a host of the trunk doesn't take the call, the next one is tried"
         ),
-        Record::Replaced { joined: true } => {
-            tracing::info!(%call, "another phone has taken the human's place (Replaces)");
+        Record::Replaced { place, joined } => {
+            let whose = match place {
+                Place::Caller => "caller",
+                Place::Human => "human",
+            };
+            if *joined {
+                tracing::info!(%call, "another phone has taken the {whose}'s place (Replaces)");
+            } else {
+                tracing::warn!(%call, "another phone could not take the {whose}'s place (Replaces)");
+            }
         }
-        Record::Replaced { joined: false } => {
-            tracing::warn!(%call, "another phone could not take the human's place (Replaces)");
-        }
+        Record::PickedUp => tracing::info!(%call, "another phone picks the ringing call up (Replaces)"),
         Record::TransferRinging => tracing::info!(%call, "transfer: destination rings"),
         Record::TransferEnded(ended) => tracing::info!(
             %call,

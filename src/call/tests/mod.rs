@@ -11,6 +11,7 @@ mod early;
 mod farewells;
 mod flows;
 mod identities;
+mod newcomers;
 mod properties;
 mod referrals;
 mod replacements;

@@ -20,7 +20,7 @@ fn possible(world: &World, step: usize) -> Vec<(LegKey, u8)> {
             (_, State::HungUp) => add(&[3]),
             (_, _) => add(&[2, 11, 12, 13, 14, 15, 19, 27, 28, 29, 32, 34]),
         }
-        if called && matches!(leg.state, State::Answered | State::HungUp) {
+        if matches!(leg.state, State::Answered | State::HungUp) || called && !called_us {
             events.push((*key, 33));
         }
         if called && leg.dial.is_some() && leg.state != State::Over && step.is_multiple_of(4) {
@@ -65,7 +65,7 @@ fn happen(world: &mut World, leg: LegKey, kind: u8, step: usize) {
     let name = format!("{leg:?}-{step}");
     let event = match kind {
         0 => LegEvent::Ended(EndedBy::Cancel),
-        1 => LegEvent::Acked { body: None },
+        1 => LegEvent::Acked { body: sdp(&name).filter(|_| world.leg(leg).offerless) },
         2 => LegEvent::Ended(EndedBy::Bye(None)),
         3 => LegEvent::Ended(EndedBy::Us),
         4 | 15 => LegEvent::Ended(EndedBy::Timeout),
@@ -194,7 +194,11 @@ proptest! {
             let dialled = world.legs.keys().filter(|key| **key != LegKey::Caller && live(key)).count();
             prop_assert!(dialled <= 3, "at most a peer, an attempt and an agent that is being released: {dialled}");
         }
-        // The caller leaves, whoever was hung up says goodbye: nothing may be left.
+        // The caller leaves, and whoever would take its place; whoever was hung up says goodbye: nothing may be left.
+        let newcomers = world.legs.keys().copied().filter(|key| world.call.is_newcomer(*key)).collect::<Vec<_>>();
+        for key in newcomers {
+            world.on(key, LegEvent::Ended(EndedBy::Cancel));
+        }
         if !matches!(world.state(LegKey::Caller), State::Over | State::HungUp) {
             world.on(LegKey::Caller, LegEvent::Ended(EndedBy::Bye(None)));
         }

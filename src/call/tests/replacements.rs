@@ -1,7 +1,7 @@
-//! Another phone comes in the place of the human that the caller talks with (RFC 3891).
+//! Another phone comes in the place of the human that the caller talks with, or that it waits for (RFC 3891).
 
 use super::world::*;
-use crate::call::{LegKey, Timer};
+use crate::call::{LegKey, Record, Timer};
 use crate::sip::event::*;
 
 const COLLEAGUE: LegKey = LegKey::Dialled(2);
@@ -92,13 +92,88 @@ fn a_change_that_is_under_way_comes_first() {
 }
 
 #[test]
-fn only_the_place_of_whom_the_caller_talks_with_is_taken_and_nothing_else_may_be_under_way() {
+fn a_colleague_who_makes_no_offer_is_given_the_callers() {
     let mut world = with_human();
-    for (old, offer) in [(AGENT, sdp("new")), (CALLER, sdp("new")), (HUMAN, None)] {
-        let new = world.replace(old, offer);
-        assert_eq!(world.state(new), State::Over, "{old:?}");
+    world.replace(HUMAN, None);
+    assert_eq!((world.hears(COLLEAGUE), world.hears(CALLER)), ("caller".into(), "human".into()));
+    world.on(COLLEAGUE, LegEvent::Acked { body: sdp("colleague") });
+    assert_eq!((world.hears(CALLER), world.state(HUMAN)), ("colleague".into(), State::Answered));
+    world.on(CALLER, accepted("caller-moved"));
+    assert_eq!(world.hears(COLLEAGUE), "caller-moved");
+    world.on(COLLEAGUE, accepted("colleague"));
+    assert_eq!((world.state(COLLEAGUE), world.state(HUMAN)), (State::Answered, State::HungUp));
+}
+
+#[test]
+fn a_colleague_who_never_acknowledges_or_says_nothing_of_itself_leaves_the_caller_with_the_human() {
+    for event in [LegEvent::Ended(EndedBy::Timeout), LegEvent::Acked { body: None }] {
+        let mut world = with_human();
+        world.replace(HUMAN, None);
+        world.on(COLLEAGUE, event);
+        assert_eq!((world.hears(CALLER), world.state(HUMAN)), ("human".into(), State::Answered));
+        assert!(matches!(world.state(COLLEAGUE), State::Over | State::HungUp));
     }
+}
+
+#[test]
+fn another_phone_picks_up_a_call_that_rings_at_a_human() {
+    for offer in [sdp("colleague"), None] {
+        let mut world = World::ringing();
+        assert_eq!(world.call.trunk_of(HUMAN).map(ToString::to_string).as_deref(), Some("acme/carrier"));
+        let offered = offer.is_some();
+        assert_eq!(world.replace(HUMAN, offer), COLLEAGUE);
+        assert_eq!(world.state(HUMAN), State::HungUp);
+        assert_eq!(world.leg(HUMAN).farewell, Some("SIP;cause=200;text=\"Call completed elsewhere\""));
+        assert!(!world.timers.contains_key(&Timer::Ring));
+        world.on(HUMAN, refused(487));
+        if !offered {
+            world.on(COLLEAGUE, LegEvent::Acked { body: sdp("colleague") });
+        }
+        assert_eq!((world.hears(CALLER), world.state(AGENT)), ("colleague".into(), State::Answered));
+        world.on(CALLER, accepted("caller"));
+        assert_eq!((world.hears(COLLEAGUE), world.outcomes()), ("caller".into(), vec!["answered"]));
+        assert_eq!(world.notified(AGENT).last(), Some(&(200, true)));
+        assert!(world.records.contains(&Record::PickedUp));
+    }
+}
+
+#[test]
+fn whoever_picks_a_call_up_and_gives_up_leaves_the_caller_with_the_assistant() {
+    let mut world = World::ringing();
+    world.replace(HUMAN, sdp("colleague"));
+    world.on(COLLEAGUE, LegEvent::Ended(EndedBy::Cancel));
+    world.on(CALLER, LegEvent::ReofferRefused { code: 488 });
+    assert_eq!((world.hears(CALLER), world.outcomes()), ("agent".into(), vec!["rejected"]));
+    assert_eq!((world.state(HUMAN), world.state(AGENT)), (State::HungUp, State::Answered));
+}
+
+#[test]
+fn a_caller_whom_nobody_has_answered_is_picked_up_by_one_who_takes_its_offer() {
+    let mut world = World::with(table(true), sdp("caller"));
+    world.on(AGENT, refused(503));
+    world.on(LegKey::Dialled(1), refused(503));
+    let rings = *world.legs.keys().next_back().unwrap();
+    world.on(rings, LegEvent::Progress { code: 180, body: None });
+    let new = world.replace(rings, sdp("colleague"));
+    assert_eq!(
+        (world.state(new), world.state(rings)),
+        (State::Over, State::Ringing),
+        "two offers, no answer"
+    );
+    let new = world.replace(rings, None);
+    assert_eq!((world.hears(new), world.state(CALLER)), ("caller".into(), State::Calling));
+    world.on(new, LegEvent::Acked { body: sdp("colleague") });
+    assert_eq!((world.hears(CALLER), world.state(CALLER)), ("colleague".into(), State::Answered));
+}
+
+#[test]
+fn only_a_place_that_somebody_has_is_taken_and_nothing_else_may_be_under_way() {
+    let mut world = with_human();
+    let new = world.replace(AGENT, sdp("new"));
+    assert_eq!(world.state(new), State::Over, "it is with the caller no more");
     world.transfer("strict");
-    let new = world.replace(HUMAN, sdp("new"));
-    assert_eq!((world.state(new), world.hears(CALLER)), (State::Over, "human".into()));
+    for place in [HUMAN, CALLER] {
+        let new = world.replace(place, sdp("new"));
+        assert_eq!((world.state(new), world.hears(CALLER)), (State::Over, "human".into()), "{place:?}");
+    }
 }

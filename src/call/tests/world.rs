@@ -42,6 +42,8 @@ pub(super) struct FakeLeg {
     pub(super) shown: Vec<Option<Body>>,
     pub(super) dial: Option<Dial>,
     pub(super) acked: bool,
+    /// It called without an offer: its ACK brings the answer to ours.
+    pub(super) offerless: bool,
     /// Bodies of provisional responses to the leg's INVITE.
     pub(super) early: Vec<Option<Body>>,
     /// The Reason that it was hung up with.
@@ -63,6 +65,7 @@ impl FakeLeg {
             shown: Vec::new(),
             dial,
             acked: false,
+            offerless: false,
             early: Vec::new(),
             farewell: None,
             referrals: Vec::new(),
@@ -126,6 +129,28 @@ pub(super) fn whose(body: &Option<Body>) -> String {
     text.split("a=x-name:").nth(1).and_then(|rest| rest.lines().next()).unwrap_or("nobody").to_owned()
 }
 
+/// An INVITE of the caller's trunk.
+fn invite() -> IncomingCall {
+    let peer = "203.0.113.5:5060".parse().unwrap();
+    IncomingCall {
+        flow: Flow { transport: Transport::Udp, peer },
+        called: "+31201234567".into(),
+        from: Party { display: "Ann".into(), user: "+31687654321".into(), host: "carrier.example".into() },
+        to: Party::default(),
+        asserted: None,
+        privacy: false,
+        max_forwards: 70,
+        call_id: "a".into(),
+        authorization: Vec::new(),
+        identity: Vec::new(),
+        date: None,
+        headers: Vec::new(),
+        reliability: Reliability::Unknown,
+        replaces: None,
+        offer: sdp("caller"),
+    }
+}
+
 /// The clock on the wall began on a Monday, 10:00 in Amsterdam.
 fn context<'a>(now: Millis, index: &'a Index, carried: &'a Carried) -> Context<'a> {
     let wall = 1_767_603_600_000 + i64::try_from(now.0).unwrap();
@@ -155,30 +180,9 @@ impl World {
     /// A call that came in otherwise.
     pub(super) fn called(table: Table, change: impl FnOnce(&mut IncomingCall)) -> Self {
         let index = Index::new(Arc::new(table));
-        let peer = "203.0.113.5:5060".parse().unwrap();
-        let mut incoming = IncomingCall {
-            flow: Flow { transport: Transport::Udp, peer },
-            called: "+31201234567".into(),
-            from: Party {
-                display: "Ann".into(),
-                user: "+31687654321".into(),
-                host: "carrier.example".into(),
-            },
-            to: Party::default(),
-            asserted: None,
-            privacy: false,
-            max_forwards: 70,
-            call_id: "a".into(),
-            authorization: Vec::new(),
-            identity: Vec::new(),
-            date: None,
-            headers: Vec::new(),
-            reliability: Reliability::Unknown,
-            replaces: None,
-            offer: sdp("caller"),
-        };
+        let mut incoming = invite();
         change(&mut incoming);
-        let answer = index.who_answers(peer.ip(), &incoming.called).unwrap();
+        let answer = index.who_answers(incoming.flow.peer.ip(), &incoming.called).unwrap();
         let now = Millis(1_000);
         let (call, effects) = Call::start(
             CallStart { id: "call_1".into(), incoming, answer },
@@ -278,8 +282,14 @@ impl World {
     /// Another phone calls to take the place of a leg; returns its own.
     pub(super) fn replace(&mut self, old: LegKey, offer: Option<Body>) -> LegKey {
         let new = self.call.new_leg();
-        assert!(self.legs.insert(new, FakeLeg::new(None)).is_none());
-        self.input(Input::Replaces { new, old, offer });
+        let leg = FakeLeg { offerless: offer.is_none(), ..FakeLeg::new(None) };
+        assert!(self.legs.insert(new, leg).is_none());
+        let from = Party { user: "+31612340000".into(), ..Party::default() };
+        self.input(Input::Replaces {
+            new,
+            old,
+            incoming: Box::new(IncomingCall { from, offer, ..invite() }),
+        });
         new
     }
 
@@ -464,6 +474,12 @@ impl World {
                     assert!(!leg.referred, "one REFER at a time");
                     leg.referrals.push(*refer);
                     leg.referred = true;
+                }
+                Effect::BecomesCaller(key) => {
+                    let new = self.legs.remove(&key).unwrap_or_else(|| panic!("no leg {key:?}"));
+                    assert_eq!(new.state, State::Answered, "{key:?} has no answer");
+                    let old = self.legs.insert(CALLER, new);
+                    self.legs.extend(old.map(|old| (key, old)));
                 }
                 Effect::HangUp(key, reason) => {
                     let leg = self.leg(key);

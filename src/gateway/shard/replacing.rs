@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::admission::NotAdmitted;
 use super::{Leg, Shard};
-use crate::call::Input;
+use crate::call::{Input, LegKey};
 use crate::sip::event::{IncomingCall, LegId};
 
 impl Shard {
@@ -41,6 +41,22 @@ impl Shard {
         let new = entry.call.new_leg();
         entry.legs.insert(new, Leg::Live(leg, None));
         self.legs.insert(leg, (call, new));
-        self.step(call, Input::Replaces { new, old, offer: incoming.offer }, None);
+        // Nobody needs it any more.
+        let incoming = Box::new(IncomingCall { authorization: Vec::new(), ..incoming });
+        self.step(call, Input::Replaces { new, old, incoming }, None);
+    }
+
+    /// The leg that came in the caller's place is the caller's from now on.
+    pub(super) fn becomes_caller(&mut self, key: u64, leg: LegKey) {
+        let Some(entry) = self.calls.get_mut(&key) else { return };
+        let Some(new) = entry.legs.remove(&leg) else { return };
+        if let Some(old) = entry.legs.insert(LegKey::Caller, new) {
+            entry.legs.insert(leg, old);
+        }
+        for (name, leg) in &entry.legs {
+            if let Leg::Live(id, _) = leg {
+                self.legs.insert(*id, (key, *name));
+            }
+        }
     }
 }

@@ -68,7 +68,8 @@ pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, inbound: &Inbound, now
 }
 
 /// The leg in whose place an INVITE comes, if it says so; or the code with which it is refused (RFC 3891 §3). Our tag is the one
-/// that we gave that leg, the other its peer's; a dialog that isn't answered yet is none that can be replaced here.
+/// that we gave that leg, the other its peer's. A dialog that isn't answered yet can be replaced if we began it: its peer
+/// rings, and another phone picks the call up.
 fn replaced(
     legs: &mut Slab<Box<Leg>>,
     core: &Core,
@@ -76,9 +77,10 @@ fn replaced(
 ) -> Result<Option<crate::sip::event::LegId>, u16> {
     let Some(replaces) = read::replaces(headers).map_err(|_| 400_u16)? else { return Ok(None) };
     let id = core.identity.leg_of_token(replaces.to_tag()).ok_or(481_u16)?;
-    let is_with = |leg: &&mut Box<Leg>| leg.dialog.is_with(replaces.call_id(), replaces.from_tag());
+    let is_with = |leg: &&mut Box<Leg>| leg.has_dialog(replaces.call_id(), replaces.from_tag());
     match legs.get_mut(id).filter(is_with).ok_or(481_u16)?.phase {
-        Phase::Calling | Phase::Ringing => Err(481),
+        Phase::Ringing => Err(481),
+        Phase::Calling => Ok(Some(id)),
         Phase::Over => Err(603),
         Phase::Unacknowledged | Phase::Confirmed if replaces.early_only() => Err(486),
         Phase::Unacknowledged | Phase::Confirmed => Ok(Some(id)),

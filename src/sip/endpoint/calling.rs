@@ -81,6 +81,7 @@ pub fn answered(leg: &mut Leg, core: &mut Core, client: &Client, response: &Resp
     match client.purpose {
         Purpose::Invite => {
             leg.dialog.establish(&response.headers);
+            leg.branches = None;
             let before = reliable::answer(leg, &response.headers);
             body = body.or(before);
         }

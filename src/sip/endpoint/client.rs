@@ -290,6 +290,7 @@ fn provisional(leg: &mut Leg, core: &mut Core, index: usize, response: &Response
     if client.cancel.as_ref().is_some_and(|cancel| !cancel.sent) {
         send_cancel(leg, core, index, now);
     } else if client.purpose == Purpose::Invite && response.status.code() > 100 && !leg.is_over() {
+        leg.note_branch(read::tag(&response.headers, &HeaderName::To).unwrap_or_default());
         if offered && !reliable::received(leg, core, response, cseq, now) {
             return;
         }

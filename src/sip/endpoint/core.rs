@@ -145,6 +145,7 @@ impl Core {
         reliable::settle(&mut leg.reliable, self);
         leg.reliable = None;
         leg.early = Vec::new();
+        leg.branches = None;
         if let Some(mut retry) = leg.retry.take() {
             self.wheel.cancel(&mut retry.timer);
         }

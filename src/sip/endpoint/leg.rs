@@ -13,6 +13,13 @@ use crate::sip::time::Millis;
 use crate::sip::transaction::{Client, ClientState, OnGlare, ServerKey};
 use crate::sip::wheel::Handle;
 
+/// Most branches of a fork that are told apart before one answers.
+pub const MOST_BRANCHES: usize = 16;
+
+/// The tags of an INVITE's branches, which no two share.
+#[derive(Debug, Default)]
+pub struct Branches(Vec<Box<[u8]>>);
+
 /// How far a leg has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -63,6 +70,8 @@ pub struct Leg {
     pub reliable: Option<Box<Reliable>>,
     /// Dialogs that our INVITE has made before it is answered: those whose peer wants an acknowledgement.
     pub early: Vec<Early>,
+    /// All branches that have said something before our INVITE is answered.
+    pub branches: Option<Box<Branches>>,
     /// Its session timer.
     pub session: Session,
     /// Digest credentials and what they have been used for.
@@ -166,6 +175,7 @@ impl Leg {
             patience_ends: None,
             reliable: None,
             early: Vec::new(),
+            branches: None,
             session: Session::default(),
             digest: None,
             referral: None,
@@ -174,6 +184,21 @@ impl Leg {
             refers: 0,
             fork: None,
         }
+    }
+
+    /// Notes that a branch of our INVITE has said something.
+    pub fn note_branch(&mut self, tag: Vec<u8>) {
+        let Branches(tags) = &mut **self.branches.get_or_insert_default();
+        if !tag.is_empty() && tags.len() < MOST_BRANCHES && !tags.iter().any(|known| **known == *tag) {
+            tags.push(tag.into_boxed_slice());
+        }
+    }
+
+    /// Whether one of its dialogs, answered or not, is with the peer of this tag.
+    pub fn has_dialog(&self, call_id: &[u8], peer_tag: &[u8]) -> bool {
+        let branches = self.branches.iter().flat_map(|branches| &branches.0);
+        let early = *self.dialog.call_id == *call_id && branches.into_iter().any(|tag| **tag == *peer_tag);
+        early || self.dialog.is_with(call_id, peer_tag)
     }
 
     /// Gives back the room for what a held call doesn't have: transactions come in bursts, hours apart.

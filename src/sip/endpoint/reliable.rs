@@ -15,7 +15,7 @@ use super::called;
 use super::client;
 use super::core::{Core, Inbound, Reply, TimerId};
 use super::ending;
-use super::leg::{Leg, Phase};
+use super::leg::{Leg, MOST_BRANCHES, Phase};
 use crate::sip::dialog::Dialog;
 use crate::sip::event::{Body, EndedBy, Flow, LegEvent, Reliability};
 use crate::sip::read;
@@ -27,8 +27,6 @@ use crate::sip::wire::Lines;
 
 /// Most responses that wait for the PRACK of one before them.
 const MOST_WAITING: usize = 8;
-/// Most branches of a fork whose responses are acknowledged.
-const MOST_BRANCHES: usize = 16;
 
 /// Our responses to a peer's INVITE.
 #[derive(Debug)]

@@ -293,13 +293,68 @@ fn in_place_of(side: &Side) -> String {
 async fn nobody_takes_the_place_of_an_agent() {
     let hook = Hook::serve().await;
     let mut scene = Scene::new(&hook.url).await;
-    for (call_id, side) in [("of-the-agent", &scene.agent), ("of-the-caller", &scene.caller)] {
-        let mut stranger = Side::caller(scene.stage.address).await.in_call(call_id);
-        stranger.request("INVITE", &in_place_of(side), &sdp("stranger", "sendrecv")).await;
-        stranger.receive("SIP/2.0 403").await;
-    }
+    let mut stranger = Side::caller(scene.stage.address).await.in_call("stranger");
+    stranger.request("INVITE", &in_place_of(&scene.agent), &sdp("stranger", "sendrecv")).await;
+    stranger.receive("SIP/2.0 403").await;
     scene.settled().await;
     assert_eq!(scene.stage.plane.live_calls(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_of_the_trunk_takes_the_callers_place_and_nobody_from_elsewhere() {
+    let hook = Hook::serve().await;
+    let mut scene = Scene::new(&hook.url).await;
+    // The trunk takes calls from 127.0.0.1 only.
+    let elsewhere = Peer(UdpSocket::bind("127.0.0.2:0").await.unwrap());
+    let mut stranger = Side::calling(elsewhere, scene.stage.address).in_call("stranger");
+    stranger.request("INVITE", &in_place_of(&scene.caller), &sdp("stranger", "sendrecv")).await;
+    stranger.receive("SIP/2.0 403").await;
+
+    let mut customer = Side::caller(scene.stage.address).await.in_call("customer");
+    customer.request("INVITE", &in_place_of(&scene.caller), &sdp("customer", "sendrecv")).await;
+    let moved = scene.agent.receive("INVITE").await;
+    scene.agent.answer(&moved, 200, "", &sdp("agent", "sendrecv")).await;
+    customer.receive("SIP/2.0 200").await;
+    customer.request("ACK", "", "").await;
+    let bye = scene.caller.receive("BYE").await;
+    scene.caller.answer(&bye, 200, "", "").await;
+    customer.request("INFO", "", "5").await;
+    scene.agent.receive("INFO").await;
+    customer.request("BYE", "", "").await;
+    scene.agent.receive("BYE").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_of_the_trunk_picks_up_a_call_that_rings_at_another_one() {
+    let mut hook = Hook::serve().await;
+    let mut scene = Scene::new(&hook.url).await;
+    scene.refer().await;
+    hook.asked().await.answer(200);
+    let invite = scene.human.receive("INVITE").await;
+    scene.human.answer(&invite, 180, "", "").await;
+    // Until the gateway knows of the ringing there is nothing to pick up.
+    scene.agent.receive("NOTIFY").await;
+    let ringing = loop {
+        let notify = scene.agent.receive("NOTIFY").await;
+        scene.agent.answer(&notify, 200, "", "").await;
+        if notify.body().contains("180") {
+            break notify;
+        }
+    };
+    assert!(ringing.body().contains("180 Ringing"), "{}", ringing.text);
+    let mut colleague = Side::caller(scene.stage.address).await.in_call("colleague");
+    colleague.request("INVITE", &in_place_of(&scene.human), &sdp("colleague", "sendrecv")).await;
+    let cancel = scene.human.receive("CANCEL").await;
+    assert!(cancel.text.contains("completed elsewhere"), "{}", cancel.text);
+    scene.human.answer(&cancel, 200, "", "").await;
+    scene.human.answer(&invite, 487, "", "").await;
+    let moved = scene.caller.receive("INVITE").await;
+    scene.caller.answer(&moved, 200, "", &sdp("caller", "sendrecv")).await;
+    colleague.receive("SIP/2.0 200").await;
+    colleague.request("ACK", "", "").await;
+    assert_eq!(scene.transferred().await.transfers[0].outcome, Outcome::Answered);
+    colleague.request("BYE", "", "").await;
+    scene.caller.receive("BYE").await;
 }
 
 /// A call that was transferred to the human.

@@ -45,7 +45,7 @@ fn an_invite_with_replaces_names_the_leg_by_our_own_tag() {
 }
 
 #[test]
-fn a_dialog_that_is_not_answered_yet_is_not_replaced() {
+fn a_call_of_somebody_else_that_is_not_answered_yet_is_not_replaced() {
     let mut net = Net::new();
     net.inject(B, net.invite_from_p("p"));
     let (leg, _) = net.event(B);
@@ -55,5 +55,32 @@ fn a_dialog_that_is_not_answered_yet_is_not_replaced() {
     let call_id = read::text(&ringing.headers, &HeaderName::CallId).unwrap();
     let value = format!("{call_id};to-tag={};from-tag={}", tag(HeaderName::To), tag(HeaderName::From));
     net.inject(B, invite(&net, "r", &format!("Replaces: {value}\r\n")));
+    net.response_with(481);
+}
+
+#[test]
+fn a_call_of_ours_that_rings_is_replaced_by_whoever_knows_one_of_its_branches() {
+    let mut net = Net::new();
+    let ours = net.act(B, |b, now| b.invite(call_to(P), now));
+    let sent = net.request("INVITE");
+    let call_id = read::text(&sent.headers, &HeaderName::CallId).unwrap();
+    let tag = String::from_utf8(read::tag(&sent.headers, &HeaderName::From).unwrap()).unwrap();
+    let value = |branch: &str| format!("Replaces: {call_id};to-tag={tag};from-tag={branch}");
+    net.inject(B, invite(&net, "early", &format!("{}\r\n", value("desk"))));
+    net.response_with(481);
+    for branch in ["desk", "mobile"] {
+        net.reply_from(B, &sent, 180, branch, &[], "");
+    }
+    net.events(B);
+    net.inject(B, invite(&net, "stranger", &format!("{}\r\n", value("attic"))));
+    net.response_with(481);
+    for (number, extra) in ["", ";early-only"].into_iter().enumerate() {
+        net.inject(B, invite(&net, &format!("pickup{number}"), &format!("{}{extra}\r\n", value("mobile"))));
+        let (_, LegEvent::Incoming(incoming)) = net.event(B) else { panic!("a call") };
+        assert_eq!(incoming.replaces, Some(ours));
+    }
+    net.reply_from(B, &sent, 200, "desk", &[], "");
+    net.events(B);
+    net.inject(B, invite(&net, "late", &format!("{}\r\n", value("mobile"))));
     net.response_with(481);
 }
