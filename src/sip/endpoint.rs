@@ -32,7 +32,7 @@ pub use self::core::RETRY_AFTER;
 use self::core::{Core, Inbound, TimerId};
 use self::leg::Leg;
 use super::event::{Body, Flow, LegEvent, LegId, OutgoingInvite, OutgoingRefer, RequestId, Transport};
-use super::read::Identified;
+use super::read::{self, Identified};
 use super::session::SessionPolicy;
 use super::slab::Slab;
 use super::time::Millis;
@@ -408,7 +408,9 @@ impl Endpoint {
                 ServerState::Refused(_) => self.core.acknowledged(key, timer::T4, now),
                 // A peer that acknowledges a 2xx with the INVITE's branch.
                 ServerState::Accepted(_) => {
-                    self.with(leg, |leg, core| called::acked(leg, core, &inbound.request, now));
+                    self.with(leg, |leg, core| {
+                        called::acked(leg, core, read::request_body(&inbound.request), now)
+                    });
                 }
                 _ => {}
             }
@@ -419,7 +421,7 @@ impl Endpoint {
         self.with(id, |leg, core| {
             let awaited = leg.invite.is_some_and(|(_, cseq)| cseq == inbound.id.cseq);
             if awaited && leg.dialog.is_with(&inbound.id.call_id, inbound.id.sender_tag()) {
-                called::acked(leg, core, &inbound.request, now);
+                called::acked(leg, core, read::request_body(&inbound.request), now);
             }
         });
     }

@@ -1,6 +1,6 @@
 //! A peer's INVITE outside of a dialog, from its arrival to the ACK of our answer; other requests outside of dialogs.
 
-use sipx_sip::{Headers, Method, Request};
+use sipx_sip::{Headers, Method};
 
 use super::Opening;
 use super::client;
@@ -59,6 +59,7 @@ pub fn invite(legs: &mut Slab<Box<Leg>>, core: &mut Core, inbound: &Inbound, now
     };
     core.live += 1;
     leg.invite = Some((inbound.key, inbound.id.cseq));
+    leg.ack_answers = content::offer(&inbound.request).is_none();
     leg.session.met(asked, &inbound.request.headers);
     leg.reliable = Reliable::new(reliability(&inbound.request.headers));
     core.remember(leg.id, inbound, head, Some(merged), now);
@@ -223,8 +224,8 @@ pub fn refuse(leg: &mut Leg, core: &mut Core, code: u16, headers: &[(&str, Strin
     ending::close_theirs(leg, core, now);
 }
 
-/// The peer acknowledged our 2xx.
-pub fn acked(leg: &mut Leg, core: &mut Core, ack: &Request, now: Millis) {
+/// The peer acknowledged our 2xx, and perhaps answered our offer.
+pub fn acked(leg: &mut Leg, core: &mut Core, body: Option<Body>, now: Millis) {
     let Some((key, _)) = leg.invite else { return };
     let accepted = core.servers.get_mut(key).is_some_and(|s| matches!(s.state, ServerState::Accepted(_)));
     if !accepted {
@@ -240,8 +241,16 @@ pub fn acked(leg: &mut Leg, core: &mut Core, ack: &Request, now: Millis) {
         leg.phase = Phase::Confirmed;
         leg.reliable = None;
     }
-    core.tell(leg, LegEvent::Acked { body: read::request_body(ack) });
+    core.tell(leg, LegEvent::Acked { body });
     client::offer_next(leg, core, now);
+}
+
+/// The peer sends another INVITE, so it has our answer to the last one: where nothing but the ACK of that is missing, this
+/// stands for it (RFC 5407 §3.1.4). The answer to an offer of ours is waited for (§3.1.5).
+pub fn acked_by_another(leg: &mut Leg, core: &mut Core, now: Millis) {
+    if !leg.ack_answers {
+        acked(leg, core, None, now);
+    }
 }
 
 /// The peer never acknowledged our 2xx: the dialog is ended (RFC 3261 §13.3.1.4, §14.2).

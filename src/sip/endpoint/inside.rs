@@ -2,7 +2,7 @@
 
 use sipx_sip::{HeaderName, Method};
 
-use super::called::ACCEPT;
+use super::called::{self, ACCEPT};
 use super::client;
 use super::core::{Core, Inbound, Reply};
 use super::ending;
@@ -126,6 +126,7 @@ fn reinvite(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
         let (code, header) = unacceptable.answer();
         return core.reply_within(leg.id, inbound, &Reply::code(code, true).with(header.as_slice()), now);
     }
+    called::acked_by_another(leg, core, now);
     if let Some(code) = in_the_way(leg, core) {
         let headers = retry_after(code);
         return core.reply_within(leg.id, inbound, &Reply::code(code, true).with(&headers), now);
@@ -137,6 +138,7 @@ fn reinvite(leg: &mut Leg, core: &mut Core, inbound: &Inbound, now: Millis) {
     leg.dialog.refresh_target(&inbound.request.headers);
     let request = wait(leg, core, inbound, PendingKind::Reinvite, now);
     leg.invite = Some((inbound.key, inbound.id.cseq));
+    leg.ack_answers = inbound.request.body().is_empty();
     core.provisional(inbound.key, leg.id, &Reply::code(100, true));
     core.tell(leg, LegEvent::Reoffer { request, body: read::request_body(&inbound.request) });
 }

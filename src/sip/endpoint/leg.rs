@@ -52,6 +52,8 @@ pub struct Leg {
     pub clients: Vec<Client>,
     /// The peer's INVITE or re-INVITE that waits for our final response or, accepted, for its ACK; with its CSeq number.
     pub invite: Option<(ServerKey, u32)>,
+    /// That one has no offer: our 2xx makes one, and its ACK brings the answer.
+    pub ack_answers: bool,
     /// The peer's requests that wait for [`super::Endpoint::respond`].
     pub pending: Vec<Pending>,
     /// We hung up before the peer's ACK came: BYE follows it (RFC 3261 §15), with this Reason.
@@ -166,6 +168,7 @@ impl Leg {
             next_seq: 1,
             clients: Vec::new(),
             invite: None,
+            ack_answers: false,
             pending: Vec::new(),
             bye_after_ack: None,
             ack: None,

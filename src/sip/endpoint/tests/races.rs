@@ -78,18 +78,46 @@ fn an_update_that_crosses_our_reinvite_is_asked_to_come_again_and_ours_goes_on()
     assert_eq!(net.event(B), (callee, LegEvent::ReofferAccepted { body: sdp("fine") }));
 }
 
-/// §3.1.4, §3.1.5.
+/// §3.1.4. An UPDATE says nothing of the answer: it may have been sent before.
 #[test]
-fn a_change_before_the_ack_of_the_answer_is_asked_to_come_again() {
+fn a_reinvite_before_the_ack_of_the_answer_stands_for_that_ack() {
     let mut net = Net::new();
     let (callee, answer) = answered_call_from_p(&mut net);
-    for (cseq, method) in [(2, "INVITE"), (3, "UPDATE")] {
-        net.inject(B, with_offer(net.within_from_p(method, "p", cseq, &answer)));
-        net.response_with(491);
+    net.inject(B, with_offer(net.within_from_p("UPDATE", "p", 2, &answer)));
+    net.response_with(491);
+    for cseq in [3, 4] {
+        let repeated = net.count("SIP/2.0 200");
+        net.inject(B, with_offer(net.within_from_p("INVITE", "p", cseq, &answer)));
+        let mut events = net.events(B).into_iter();
+        assert_eq!(events.next(), Some((callee, LegEvent::Acked { body: None })));
+        let Some((_, LegEvent::Reoffer { request, body })) = events.next() else { panic!("a re-INVITE") };
+        assert_eq!(body, sdp("new"));
+        net.run(10_000);
+        assert_eq!(net.count("SIP/2.0 200"), repeated, "the answer before is not repeated any more");
+        // Its ACK comes late, and is about nothing.
+        net.inject(B, net.ack_from_p("p", &answer));
+        net.act(B, |b, now| b.respond(callee, request, 200, sdp("fine"), now));
+        net.response_with(200);
+        assert!(net.events(B).is_empty());
     }
-    net.inject(B, net.ack_from_p("p", &answer));
-    assert_eq!(net.event(B), (callee, LegEvent::Acked { body: None }), "the call goes on");
-    net.inject(B, with_offer(net.within_from_p("INVITE", "p", 4, &answer)));
+    net.inject(B, net.within_from_p("ACK", "p", 4, &answer));
+    assert_eq!(net.event(B), (callee, LegEvent::Acked { body: None }));
+}
+
+/// §3.1.5.
+#[test]
+fn a_reinvite_before_the_answer_to_our_offer_is_asked_to_come_again() {
+    let mut net = Net::new();
+    net.inject(B, request_from_p("INVITE", "sip:+4930123@192.0.2.2", "p", 1, ""));
+    let (callee, _) = net.event(B);
+    net.act(B, |b, now| b.answer(callee, sdp("offer"), now));
+    let answer = net.response_with(200);
+    net.inject(B, with_offer(net.within_from_p("INVITE", "p", 2, &answer)));
+    net.response_with(491);
+    assert!(net.events(B).is_empty());
+    net.inject(B, with_offer(net.ack_from_p("p", &answer)));
+    assert_eq!(net.event(B), (callee, LegEvent::Acked { body: sdp("new") }));
+    net.inject(B, with_offer(net.within_from_p("INVITE", "p", 3, &answer)));
     assert!(matches!(net.event(B).1, LegEvent::Reoffer { body, .. } if body == sdp("new")));
 }
 
