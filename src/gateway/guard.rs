@@ -143,14 +143,15 @@ impl Guard {
         if std::ptr::eq(kind, &self.trunks) {
             tracing::warn!(
                 refused,
-                "an address of a trunk begins more than {rate} requests per second; those beyond are held up. Raise \
-                 VOICEDOCK_TRUNK_RATE if they are wanted"
+                "an address of a trunk begins more than {rate} requests per second; those beyond are held up. Raise the \
+                 SipGateway's limits.maxRequestsPerSecond.trunkAddress if they are wanted"
             );
         } else {
             tracing::warn!(
                 refused,
                 "an address that is no trunk's begins more than {rate} requests per second; those beyond are held up. If \
-                 it is a trunk's, add it to the SipTrunk's inbound.allowedSources"
+                 it is a trunk's, add it to the SipTrunk's inbound.allowedSources; else raise the SipGateway's \
+                 limits.maxRequestsPerSecond.strangerAddress if they are wanted"
             );
         }
     }

@@ -153,6 +153,23 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100000))]
     pub max_calls_per_second: Option<i32>,
+    /// Requests a second that one address may begin, beside those of calls and requests that are under way; more are held up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_requests_per_second: Option<MaxRequestsPerSecond>,
+}
+
+/// How many requests a second an address may begin, by whose it is; 0 stands for any number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MaxRequestsPerSecond {
+    /// One that calls of a SipTrunk come from (`inbound.allowedSources`); 20000 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000000))]
+    pub trunk_address: Option<i32>,
+    /// Any other one; 100 when left out. Phones and PBXs that come from anywhere and authenticate are such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000000))]
+    pub stranger_address: Option<i32>,
 }
 
 /// Where SIP is heard.

@@ -278,7 +278,7 @@ fn belongs<K: Resource>(object: &K, gateway: &SipGateway) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::sip_gateway::Limits;
+    use crate::resources::sip_gateway::{Limits, MaxRequestsPerSecond};
 
     fn gateway() -> SipGateway {
         let mut gateway = SipGateway::new(
@@ -325,12 +325,17 @@ mod tests {
             gateway.spec.limits = limits;
             let deployment = workload::deployment(&gateway, &image(), String::new(), 2);
             let env = deployment.spec.unwrap().template.spec.unwrap().containers[0].env.clone().unwrap();
-            let limits = env.into_iter().filter(|variable| variable.name.starts_with("VOICEDOCK_MAX"));
+            let is_limit = |name: &str| name.contains("_MAX_") || name.ends_with("_RATE");
+            let limits = env.into_iter().filter(|variable| is_limit(&variable.name));
             limits.map(|variable| (variable.name, variable.value.unwrap())).collect::<Vec<_>>()
         };
         assert_eq!(env(None), []);
-        let limits = Limits { max_concurrent_calls: Some(500), max_calls_per_second: None };
+        let limits = Limits { max_concurrent_calls: Some(500), ..Limits::default() };
         assert_eq!(env(Some(limits)), [("VOICEDOCK_MAX_CALLS".to_owned(), "500".to_owned())]);
+        let requests = MaxRequestsPerSecond { trunk_address: Some(0), stranger_address: Some(30) };
+        let limits = Limits { max_requests_per_second: Some(requests), ..Limits::default() };
+        let rates = [("VOICEDOCK_TRUNK_RATE", "0"), ("VOICEDOCK_STRANGER_RATE", "30")];
+        assert_eq!(env(Some(limits)), rates.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 
     #[test]

@@ -215,9 +215,16 @@ fn container(gateway: &SipGateway, image: &Image, advertise: String) -> Containe
 /// What is left out is for the pods to decide.
 fn limits(gateway: &SipGateway) -> Vec<EnvVar> {
     let limits = gateway.spec.limits.clone().unwrap_or_default();
-    let limit = |name, value: Option<i32>| value.map(|value| env(name, value.to_string()));
-    let calls = limit("VOICEDOCK_MAX_CALLS", limits.max_concurrent_calls);
-    calls.into_iter().chain(limit("VOICEDOCK_MAX_CALLS_PER_SECOND", limits.max_calls_per_second)).collect()
+    let requests = limits.max_requests_per_second.unwrap_or_default();
+    [
+        ("VOICEDOCK_MAX_CALLS", limits.max_concurrent_calls),
+        ("VOICEDOCK_MAX_CALLS_PER_SECOND", limits.max_calls_per_second),
+        ("VOICEDOCK_TRUNK_RATE", requests.trunk_address),
+        ("VOICEDOCK_STRANGER_RATE", requests.stranger_address),
+    ]
+    .into_iter()
+    .filter_map(|(name, value)| Some(env(name, value?.to_string())))
+    .collect()
 }
 
 /// The table's copy holds credentials, so it lies in memory and never on a node's disk.
