@@ -1,5 +1,5 @@
 //! What each leg does for itself and passes on to the other one, with PJSUA2 on both sides: reliable provisional responses
-//! (RFC 3262), session timers (RFC 4028), changes of the session (RFC 3261 §14, RFC 3311), INFO.
+//! (RFC 3262), session timers (RFC 4028), changes of the session (RFC 3261 §14, RFC 3311), INFO. The first two with SIPp as well.
 
 use std::time::Duration;
 
@@ -54,9 +54,8 @@ impl Line {
     }
 }
 
-/// Has a phone ask for a change until that is so. It may be told to wait, where the ACK before was lost: by the gateway with
-/// 491, which has nobody yet who could take another offer (RFC 5407 §3.1.4), or by the other phone with 500, which still
-/// waits for that ACK (RFC 3261 §14.2). PJSUA2 leaves the second try to whoever wanted the change.
+/// Has a phone ask for a change until that is so. It may be told to wait, where the ACK before was lost: by the other phone with
+/// 500, which still waits for that ACK (RFC 3261 §14.2), or by the gateway with 491, to which an UPDATE says nothing of it. PJSUA2 leaves the second try to whoever wanted the change.
 fn change(phone: &Phone, command: &str, done: impl Fn() -> bool) {
     let told_to_wait = || {
         let waits = |message: &&Message| {
@@ -198,6 +197,23 @@ flows! {
     a_caller_with_everything_is_transferred_to_a_human_with_everything,
     a_caller_who_wants_too_short_a_session_is_told_which_is_long_enough,
     an_agent_that_wants_a_longer_session_gets_it,
+}
+
+#[test]
+fn other_programs_acknowledge_ringing_and_keep_their_sessions_too() {
+    let mut stage = Stage::new(Loss::None);
+    let mut agent = stage.agent("timed-agent");
+    stage.open(Office { agent: agent.port, ..Office::default() });
+    let mut caller = stage.caller("timed-caller");
+    caller.sees(&["too short: at least 90"]);
+    caller.sees(&["ringing, which is acknowledged"]);
+    agent.go_on(&agent.call_id(&["ringing", "acknowledged as 17"]));
+    caller.sees(&["answered: session 90;refresher=uac"]);
+    caller.sees(&["refreshed: session 90;refresher=uac"]);
+    agent.sees(&["refreshed: session 90;refresher=uac"]);
+    caller.go_on(&caller.placed(1));
+    caller.ends_well();
+    agent.ends_well();
 }
 
 #[test]

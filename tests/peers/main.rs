@@ -33,6 +33,7 @@ mod agents;
 mod audio;
 mod calls;
 mod harness;
+mod ipv6;
 mod legs;
 mod secured;
 mod transfers;

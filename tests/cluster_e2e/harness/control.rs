@@ -1,6 +1,6 @@
 //! Call control as a client uses it: `curl` with a bearer key, at one pod or another.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::time::Duration;
 
@@ -27,8 +27,9 @@ pub struct Answer {
 
 impl Control {
     /// For the pod with this address.
-    pub fn new(pod: Ipv4Addr, key: &str) -> Self {
-        Self { base: format!("http://{pod}:8080/api/v1"), key: key.to_owned() }
+    pub fn new(pod: impl Into<IpAddr>, key: &str) -> Self {
+        let pod = SocketAddr::new(pod.into(), 8080);
+        Self { base: format!("http://{pod}/api/v1"), key: key.to_owned() }
     }
 
     /// With another key.

@@ -62,7 +62,7 @@ impl Scene {
         transport: Transport,
         messages: bool,
     ) -> Sipp {
-        let (directory, host) = (&*self.directory, self.host());
+        let (directory, host) = (&*self.directory, self.host().into());
         let calls = format!("{}-{name}-", self.namespace);
         let scenario = &format!("cluster_e2e/sipp/{scenario}");
         Sipp::start(Setup { name, scenario, directory, host, transport, calls, args, messages })

@@ -1,7 +1,7 @@
 //! SIPp as a party of a call: a scenario that runs, is told things and tells what it saw.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ pub struct Sipp {
     calls: String,
     /// The port that it names in SDP; nothing is sent there.
     pub media: u16,
-    host: Ipv4Addr,
+    host: IpAddr,
     log: PathBuf,
     errors: PathBuf,
     process: Process,
@@ -32,7 +32,7 @@ pub struct Setup<'a> {
     /// Where its files go.
     pub directory: &'a Path,
     /// Its address.
-    pub host: Ipv4Addr,
+    pub host: IpAddr,
     /// UDP, or TCP.
     pub transport: Transport,
     /// What the Call-IDs of calls that it places begin with: no two calls of a run may have the same.
@@ -53,12 +53,21 @@ pub enum Transport {
 }
 
 /// A port that is free for UDP and TCP.
-pub fn free_port(host: Ipv4Addr) -> u16 {
+pub fn free_port(host: impl Into<IpAddr>) -> u16 {
+    let host = host.into();
     until("there is a free port", SOON, || {
         let udp = UdpSocket::bind((host, 0))?;
         let port = udp.local_addr()?.port();
         TcpListener::bind((host, port)).map(|_| port)
     })
+}
+
+/// An address as SIP and SIPp write it: an IPv6 one in brackets.
+pub fn in_uri(host: IpAddr) -> String {
+    match host {
+        IpAddr::V4(host) => host.to_string(),
+        IpAddr::V6(host) => format!("[{host}]"),
+    }
 }
 
 impl Sipp {
@@ -73,7 +82,7 @@ impl Sipp {
             "-sf".to_owned(),
             scenario.display().to_string(),
             "-i".to_owned(),
-            host.to_string(),
+            in_uri(host),
             "-p".to_owned(),
             port.to_string(),
             "-t".to_owned(),
@@ -154,14 +163,14 @@ impl Sipp {
 
     fn tell(&self, method: &str, call: &str, header: &str) {
         let socket = UdpSocket::bind((self.host, 0)).expect("this machine's address can be bound");
+        let host = in_uri(self.host);
         let own = socket.local_addr().expect("the socket is bound");
         // Each has a branch of its own: SIPp takes equal messages for repetitions.
         let branch = own.port();
         let text = format!(
-            "{method} sip:{} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bK-test-{branch}\r\n\
-             From: <sip:test@{own}>;tag=test\r\nTo: <sip:{}>\r\nCall-ID: {call}\r\nCSeq: {branch} {method}\r\n\
-             {header}Content-Length: 0\r\n\r\n",
-            self.host, self.host
+            "{method} sip:{host} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bK-test-{branch}\r\n\
+             From: <sip:test@{own}>;tag=test\r\nTo: <sip:{host}>\r\nCall-ID: {call}\r\nCSeq: {branch} {method}\r\n\
+             {header}Content-Length: 0\r\n\r\n"
         );
         socket.send_to(text.as_bytes(), (self.host, self.port)).expect("a datagram can be sent");
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::Duration;
 
@@ -13,7 +13,6 @@ use voicedock::routing::table::CredentialId;
 
 use super::control::Control;
 use super::disk_copy;
-use super::network::GATEWAY;
 use super::process::Process;
 use super::wait::{SOON, until};
 
@@ -32,10 +31,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub struct Gateway {
     /// It.
     pub process: Process,
+    host: IpAddr,
 }
 
 /// What a gateway is told.
 pub struct Setup {
+    /// Its address.
+    pub host: IpAddr,
     /// Its table.
     pub table: Value,
     /// What its trunks' credentials are.
@@ -53,7 +55,7 @@ impl Gateway {
             .and_then(|()| fs::write(directory.join("kubeconfig"), disk_copy::nowhere().to_string()));
         written.unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
         disk_copy::write(&directory.join("state"), "voice/default", setup.table, setup.credentials);
-        let (open, secured) = SIP;
+        let (host, (open, secured)) = (setup.host, SIP);
         let args = [
             format!("KUBECONFIG={}", file("kubeconfig")),
             format!("RUST_LOG={LOGS}"),
@@ -62,17 +64,17 @@ impl Gateway {
             "--pod-name=gw-1".to_owned(),
             "--pod-uid=uid-of-gw-1".to_owned(),
             "--pod-namespace=voice".to_owned(),
-            format!("--pod-ip={GATEWAY}"),
+            format!("--pod-ip={host}"),
             "--gateway=default".to_owned(),
             format!("--listeners=udp:{open},tcp:{open},tls:{secured}"),
-            format!("--http={GATEWAY}:{HTTP}"),
+            format!("--http={}", SocketAddr::new(host, HTTP)),
             format!("--state={}", file("state")),
             format!("--api-keys={}", file("keys")),
             format!("--certificates={}", file("certificates")),
             format!("--drain-seconds={}", setup.drain_seconds),
         ];
         let process = Process::start("gateway", directory, "env", &args, Vec::new());
-        let gateway = Self { process };
+        let gateway = Self { process, host };
         until("the gateway is ready", SOON, || match gateway.get("/readyz") {
             Some((200, _)) => Ok(()),
             other => Err(format!("{other:?}")),
@@ -82,7 +84,7 @@ impl Gateway {
 
     /// Call control.
     pub fn control(&self) -> Control {
-        Control::new(GATEWAY, KEY)
+        Control::new(self.host, KEY)
     }
 
     /// Its metrics, as a scraper sees them.
@@ -97,7 +99,7 @@ impl Gateway {
     }
 
     fn get(&self, path: &str) -> Option<(u16, String)> {
-        let address = SocketAddr::from((GATEWAY, HTTP));
+        let address = SocketAddr::new(self.host, HTTP);
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
         stream.set_read_timeout(Some(PATIENCE)).ok()?;
         let request = format!("GET {path} HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n");

@@ -4,7 +4,7 @@
 //! left when they have ended: it has no name.
 
 use std::fs::File;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -25,6 +25,11 @@ pub const OFFICE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 40);
 pub const PHONE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 50);
 /// That of a caller behind the carrier.
 pub const CUSTOMER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 60);
+
+/// The same party's address over IPv6.
+pub fn over_ipv6(host: Ipv4Addr) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, u16::from(host.octets()[3]))
+}
 
 /// How the network treats datagrams from and to the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +58,10 @@ impl Loss {
 pub fn enter(directory: &Path, loss: Loss) {
     let rules = directory.join("loss.nft");
     std::fs::write(&rules, loss.rules()).unwrap_or_else(|error| panic!("{}: {error}", rules.display()));
-    let script = "ip link set lo up && nft -f loss.nft && echo there && exec sleep 60";
-    let args = ["--net", "sh", "-c", script].map(str::to_owned);
+    let hosts = [GATEWAY, CARRIER, AGENT, OFFICE, PHONE, CUSTOMER].map(over_ipv6);
+    let added: String = hosts.map(|host| format!("ip address add {host}/128 dev lo nodad && ")).concat();
+    let script = format!("ip link set lo up && {added}nft -f loss.nft && echo there && exec sleep 60");
+    let args = ["--net", "sh", "-c", &script].map(str::to_owned);
     let maker = Process::start("network", directory, "unshare", &args, Vec::new());
     until("the network is there (it takes root to make one)", SOON, || {
         let said = std::fs::read_to_string(directory.join("network.out")).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -27,6 +27,7 @@ pub struct Stage {
     /// The test's own files.
     pub directory: PathBuf,
     loss: Loss,
+    ipv6: bool,
     gateway: Option<Gateway>,
 }
 
@@ -59,15 +60,28 @@ impl Stage {
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(&directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
         network::enter(&directory, loss);
-        Self { directory, loss, gateway: None }
+        Self { directory, loss, ipv6: false, gateway: None }
+    }
+
+    /// The same over IPv6.
+    pub fn over_ipv6(self) -> Self {
+        Self { ipv6: true, ..self }
+    }
+
+    /// A party's address.
+    fn host(&self, host: Ipv4Addr) -> IpAddr {
+        if self.ipv6 { network::over_ipv6(host).into() } else { host.into() }
     }
 
     /// Starts the gateway.
     pub fn open(&mut self, office: Office) {
-        let mut table = table(&office);
+        let mut table = self.table(&office);
         merge(&mut table, office.more);
         let Office { credentials, drain_seconds, .. } = office;
-        self.gateway = Some(Gateway::start(&self.directory, Setup { table, credentials, drain_seconds }));
+        self.gateway = Some(Gateway::start(
+            &self.directory,
+            Setup { host: self.host(GATEWAY), table, credentials, drain_seconds },
+        ));
     }
 
     /// The gateway.
@@ -107,7 +121,7 @@ impl Stage {
 
     /// A caller who dials `called`.
     pub fn caller_of(&self, called: &str, scenario: &str, transport: Transport) -> Sipp {
-        let target = format!("{GATEWAY}:{}", SIP.0);
+        let target = SocketAddr::new(self.host(GATEWAY), SIP.0).to_string();
         let args = ["-m", "1", "-key", "called", called, "-key", "caller", CALLER, &target];
         self.sipp("caller", scenario, CARRIER, transport, &args)
     }
@@ -133,44 +147,47 @@ impl Stage {
             name,
             scenario: &scenario,
             directory: &self.directory,
-            host,
+            host: self.host(host),
             transport,
             calls: format!("{name}-"),
             args: lenient.iter().chain(args).map(|arg| (*arg).to_owned()).collect(),
             messages: true,
         })
     }
-}
 
-fn table(office: &Office) -> Value {
-    let (agent, (number, name)) = (office.agent, SALES);
-    let trunk = |host: Ipv4Addr, port: u16| {
-        json!({
-            "host": host, "port": port, "transport": "UDP", "numberFormat": "e164", "callerIdHeader": "PAI",
-            "allowedNamespaces": ["acme"],
-        })
-    };
-    let mut table = json!({
-        "numbers": { NUMBER: {
-            "object": "acme/main-line", "assistant": "acme/support", "transferTrunk": "acme/office",
-        } },
-        "assistants": { "acme/support": {
-            "agent": { "sip": {
-                "targets": [{
-                    "uri": format!("sip:agent@{AGENT}:{agent}"), "host": AGENT, "port": agent, "transport": "UDP",
-                }],
-                "answerTimeoutSeconds": 20,
+    fn table(&self, office: &Office) -> Value {
+        let (agent, (number, name)) = (office.agent, SALES);
+        let [carrier, desk, host] = [CARRIER, OFFICE, AGENT].map(|host| self.host(host));
+        let uri = format!("sip:agent@{}", SocketAddr::new(host, agent));
+        let trunk = |host: IpAddr, port: u16| {
+            json!({
+                "host": host, "port": port, "transport": "UDP", "numberFormat": "e164", "callerIdHeader": "PAI",
+                "allowedNamespaces": ["acme"],
+            })
+        };
+        let mut table = json!({
+            "numbers": { NUMBER: {
+                "object": "acme/main-line", "assistant": "acme/support", "transferTrunk": "acme/office",
             } },
-            "destinations": { name: format!("acme/{name}") },
-        } },
-        "destinations": { format!("acme/{name}"): {
-            "target": { "number": number }, "description": "Sales team", "ringTimeoutSeconds": 30,
-            "callerId": "preserve", "returnToAssistant": true,
-        } },
-        "trunks": { "acme/carrier": trunk(CARRIER, 5060), "acme/office": trunk(OFFICE, office.trunk) },
-    });
-    table["trunks"]["acme/carrier"]["allowedSources"] = json!([format!("{CARRIER}/32")]);
-    table
+            "assistants": { "acme/support": {
+                "agent": { "sip": {
+                    "targets": [{
+                        "uri": uri, "host": host, "port": agent, "transport": "UDP",
+                    }],
+                    "answerTimeoutSeconds": 20,
+                } },
+                "destinations": { name: format!("acme/{name}") },
+            } },
+            "destinations": { format!("acme/{name}"): {
+                "target": { "number": number }, "description": "Sales team", "ringTimeoutSeconds": 30,
+                "callerId": "preserve", "returnToAssistant": true,
+            } },
+            "trunks": { "acme/carrier": trunk(carrier, 5060), "acme/office": trunk(desk, office.trunk) },
+        });
+        table["trunks"]["acme/carrier"]["allowedSources"] =
+            json!([format!("{carrier}/{}", if self.ipv6 { 128 } else { 32 })]);
+        table
+    }
 }
 
 /// Merges `more` into `value`, as a JSON merge patch (RFC 7396).
