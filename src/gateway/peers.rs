@@ -142,7 +142,7 @@ impl Known {
 }
 
 /// The pod that a Lease speaks of; `None` (and a warning) when it can't be read.
-fn peer(lease: &Lease) -> Option<(Instance, Peer)> {
+pub fn peer(lease: &Lease) -> Option<(Instance, Peer)> {
     let pod = lease.name_any();
     let said = match Acknowledgement::parse(lease.annotations()) {
         Ok(said) => said,

@@ -6,26 +6,21 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
-use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::extract::{Extension, Path, RawQuery, State};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Http;
+use super::access::Caller;
 use super::command;
 use super::error::ApiError;
 use super::forward::{self, Ask, Passed};
+use super::page::{self, LARGEST_LIMIT, LARGEST_OFFSET, Pagination};
 use crate::gateway::call_id::CallId;
 use crate::gateway::calls::CallView;
 use crate::gateway::peers::Peer;
-
-/// Calls on a page when `limit` is left out.
-const USUAL_LIMIT: usize = 50;
-/// Most calls on a page.
-const LARGEST_LIMIT: usize = 1000;
-/// Largest `offset`.
-const LARGEST_OFFSET: usize = 1_000_000;
 
 /// What `GET /api/v1/calls` answers.
 #[derive(Debug, Serialize, Deserialize)]
@@ -39,42 +34,41 @@ pub struct CallList<C> {
     pub warnings: Vec<String>,
 }
 
-/// Which page of how many calls.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pagination {
-    /// Calls in all.
-    pub total: usize,
-    /// Most calls on the page.
-    pub limit: usize,
-    /// Calls before the page.
-    pub offset: usize,
-}
-
 /// `GET /api/v1/calls?limit&offset`.
 pub async fn list(
     State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let forwarded = forward::is_forwarded(&headers);
     // A pod that collects for a page asks each other pod for everything up to the page's end.
     let largest = if forwarded { LARGEST_OFFSET + LARGEST_LIMIT } else { LARGEST_LIMIT };
-    let (limit, offset) = page(query.as_deref().unwrap_or_default(), largest)?;
-    let own = http.control.list();
+    let page::Page { limit, offset } = page::of_query(query.as_deref().unwrap_or_default(), largest)?;
+    let mut own = http.control.list();
+    own.retain(|call| caller.sees(call));
+    let total = own.len();
     if forwarded {
-        let total = own.len();
         let calls: Vec<Arc<CallView>> = own.into_iter().skip(offset).take(limit).collect();
         let views: Vec<&CallView> = calls.iter().map(Arc::as_ref).collect();
         let pagination = Pagination { total, limit, offset };
         return Ok(Json(CallList { calls: views, pagination, warnings: Vec::new() }).into_response());
     }
+    let calls = own.iter().take(limit + offset).filter_map(|view| serde_json::to_value(view.as_ref()).ok());
+    let pagination = Pagination { total, limit, offset };
+    let own = CallList { calls: calls.collect(), pagination, warnings: Vec::new() };
     let peers = http.peers.load_full();
-    let authorization = headers.get(header::AUTHORIZATION);
-    let lists = http.forwarder.lists(http.control.instance(), &peers, authorization, limit + offset).await;
-    let mut total = own.len();
-    let mut calls: Vec<Value> =
-        own.iter().take(limit + offset).filter_map(|view| serde_json::to_value(view.as_ref()).ok()).collect();
-    let mut warnings = Vec::new();
+    let lists = http.forwarder.lists(http.control.instance(), &peers, &headers, limit + offset).await;
+    Ok(Json(page_of(lists.into_iter().chain([Ok(own)]), limit, offset)).into_response())
+}
+
+/// A page of what several pods have listed, newest first; a pod that could not be asked is a warning.
+pub fn page_of(
+    lists: impl IntoIterator<Item = Result<CallList<Value>, String>>,
+    limit: usize,
+    offset: usize,
+) -> CallList<Value> {
+    let (mut calls, mut total, mut warnings) = (Vec::new(), 0, Vec::new());
     for list in lists {
         match list {
             Ok(list) => {
@@ -86,22 +80,23 @@ pub async fn list(
     }
     // Times have milliseconds always, in UTC: their texts sort as they do.
     calls.sort_by_cached_key(|call| Reverse((text(call, "started_at"), text(call, "id"))));
-    let calls: Vec<Value> = calls.into_iter().skip(offset).take(limit).collect();
+    let calls = calls.into_iter().skip(offset).take(limit).collect();
     warnings.sort();
-    Ok(Json(CallList { calls, pagination: Pagination { total, limit, offset }, warnings }).into_response())
+    CallList { calls, pagination: Pagination { total, limit, offset }, warnings }
 }
 
 /// `GET /api/v1/calls/{id}`.
 pub async fn get(
     State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let id = id_of(path)?;
     match place(&http, &id, &headers)? {
         Place::Here(call) => match http.control.get(call) {
-            Some(view) => Ok(Json(view.as_ref()).into_response()),
-            None => Err(ApiError::no_call(&id)),
+            Some(view) if caller.sees(&view) => Ok(Json(view.as_ref()).into_response()),
+            _ => Err(ApiError::no_call(&id)),
         },
         Place::At(call, peer) => {
             let path = format!("/api/v1/calls/{call}");
@@ -113,13 +108,14 @@ pub async fn get(
 /// `POST /api/v1/calls/{id}/control`.
 pub async fn control(
     State(http): State<Http>,
+    Extension(caller): Extension<Caller>,
     path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let id = id_of(path)?;
     let place = place(&http, &id, &headers)?;
-    let body = body.map_err(|_| ApiError::too_large())?;
+    let body = body.map_err(|_| ApiError::too_large(super::BODY_LIMIT))?;
     let call = match place {
         Place::Here(call) => call,
         Place::At(call, peer) => {
@@ -127,7 +123,7 @@ pub async fn control(
             return pass_on(&http, &peer, Method::POST, &path, &headers, body).await;
         }
     };
-    if http.control.get(call).is_none() {
+    if !http.control.get(call).is_some_and(|view| caller.sees(&view)) {
         return Err(ApiError::no_call(&id));
     }
     let command = command::parse(&body)?;
@@ -173,40 +169,15 @@ async fn pass_on(
     headers: &HeaderMap,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let authorization = headers.get(header::AUTHORIZATION);
-    let ask = Ask { own: http.control.instance(), method, path, authorization };
+    let ask = Ask { own: http.control.instance(), method, path, headers };
     match http.forwarder.pass_on(peer, ask, body).await {
         Ok(Passed { status: StatusCode::UNAUTHORIZED, .. }) => Err(ApiError::unavailable(format!(
             "pod {}, which has the call, does not know this key yet; Secrets take up to a minute to reach a pod",
             peer.pod
         ))),
-        Ok(passed) => {
-            Ok((passed.status, [(header::CONTENT_TYPE, "application/json")], passed.body).into_response())
-        }
+        Ok(passed) => Ok(passed.into_response()),
         Err(error) => Err(ApiError::unavailable(format!("pod {}, which has the call, {error}", peer.pod))),
     }
-}
-
-/// `limit` and `offset` of a query string. Unknown parameters are refused: a filter that is ignored would mislead.
-fn page(query: &str, largest_limit: usize) -> Result<(usize, usize), ApiError> {
-    let (mut limit, mut offset) = (USUAL_LIMIT, 0);
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let number = |smallest: usize, largest: usize| {
-            value.parse().ok().filter(|number| (smallest..=largest).contains(number)).ok_or_else(|| {
-                ApiError::invalid(name, format!("{name} is not a whole number from {smallest} to {largest}"))
-            })
-        };
-        match name {
-            "limit" => limit = number(1, largest_limit)?,
-            "offset" => offset = number(0, LARGEST_OFFSET)?,
-            _ => {
-                let name: String = name.chars().take(64).collect();
-                return Err(ApiError::invalid(name, "no such parameter; there are limit and offset"));
-            }
-        }
-    }
-    Ok((limit, offset))
 }
 
 fn text(call: &Value, field: &str) -> String {

@@ -3,6 +3,8 @@
 //! `error` is a fixed word for programs, `message` a sentence for people that says what to do, `param` the field that is
 //! wrong, `type` the type of the command that was refused.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -18,6 +20,8 @@ pub struct ApiError {
     pub status: StatusCode,
     /// The body.
     pub body: ErrorBody,
+    /// Seconds after which to try again.
+    pub retry_after: Option<u64>,
 }
 
 /// The body of an error.
@@ -37,7 +41,12 @@ pub struct ErrorBody {
 
 impl ApiError {
     fn new(status: StatusCode, error: &'static str, message: impl Into<String>) -> Self {
-        Self { status, body: ErrorBody { error, message: message.into(), param: None, command: None } }
+        let retry_after = (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1);
+        Self {
+            status,
+            body: ErrorBody { error, message: message.into(), param: None, command: None },
+            retry_after,
+        }
     }
 
     /// 400 that names the field.
@@ -56,15 +65,14 @@ impl ApiError {
     }
 
     /// 413.
-    pub fn too_large() -> Self {
-        let message = format!("the body is larger than {} bytes", super::BODY_LIMIT);
+    pub fn too_large(limit: usize) -> Self {
+        let message = format!("the body is larger than {limit} bytes");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", message)
     }
 
-    /// 401, the same whatever is wrong with the key.
-    pub fn unauthorized() -> Self {
-        let message = "send 'Authorization: Bearer <key>' with a key from the Secret that the SipGateway's \
-                       apiKeysSecretRef names";
+    /// 401, the same whatever is wrong with the key; `whence` says where keys come from.
+    pub fn unauthorized(whence: &str) -> Self {
+        let message = format!("send 'Authorization: Bearer <key>' with a key {whence}");
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message)
     }
 
@@ -79,15 +87,38 @@ impl ApiError {
         Self::not_found(format!("no call has the id '{id}'; GET /api/v1/calls lists those that there are"))
     }
 
-    /// 405.
-    pub fn wrong_method() -> Self {
-        let message = "this path doesn't take this method; calls are read with GET and controlled with POST";
+    /// 403: the key may not do this.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "insufficient_scope", message)
+    }
+
+    /// 409: what is to be made is there already.
+    pub fn exists(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "already_exists", message)
+    }
+
+    /// 409: somebody else manages it.
+    pub fn managed(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "managed_elsewhere", message)
+    }
+
+    /// 429.
+    pub fn rate_limited(wait: Duration) -> Self {
+        let seconds = wait.as_secs_f64().ceil().max(1.0) as u64;
+        let message = format!("too many requests with this key; try again in {seconds} s");
+        let error = Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message);
+        Self { retry_after: Some(seconds), ..error }
+    }
+
+    /// 405; `methods` says what the path takes.
+    pub fn wrong_method(methods: &str) -> Self {
+        let message = format!("this path doesn't take this method; {methods}");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message)
     }
 
     /// 503: this pod gave up.
-    pub fn too_slow() -> Self {
-        let message = format!("the request took longer than {} s", super::REQUEST_TIMEOUT.as_secs());
+    pub fn too_slow(limit: Duration) -> Self {
+        let message = format!("the request took longer than {} s", limit.as_secs());
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message)
     }
 
@@ -140,14 +171,11 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut answer = (self.status, Json(self.body)).into_response();
         let headers = answer.headers_mut();
-        match self.status {
-            StatusCode::UNAUTHORIZED => {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
-            StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-            }
-            _ => {}
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         answer
     }

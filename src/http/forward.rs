@@ -1,10 +1,12 @@
-//! From pod to pod: a request about a call of another pod is passed on to it with the same key, once.
+//! From pod to pod: a request about a call of another pod is passed on to it with the same key, once. The API role asks pods
+//! in the same way.
 //!
 //! Every exchange is bounded in time and size. A header marks what was passed on, so that it is never passed on again.
 
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, Method, Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures::StreamExt;
 use http_body_util::{BodyExt, Full, Limited};
@@ -13,12 +15,26 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
+use super::access;
 use super::calls::CallList;
 use crate::gateway::call_id::Instance;
 use crate::gateway::peers::{Peer, Peers};
 
 /// Marks a request that a pod passed on; its value is that pod's instance.
 pub const FORWARDED: HeaderName = HeaderName::from_static("x-voicedock-forwarded");
+/// Headers of a request that go along with it: who asks, for whom, and that it may come twice.
+static SENT: [HeaderName; 7] = [
+    header::AUTHORIZATION,
+    header::CONTENT_TYPE,
+    access::NAMESPACE,
+    HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("webhook-id"),
+    HeaderName::from_static("webhook-timestamp"),
+    HeaderName::from_static("webhook-signature"),
+];
+/// Headers of an answer that come back with it.
+static RETURNED: [HeaderName; 3] =
+    [header::CONTENT_TYPE, header::RETRY_AFTER, HeaderName::from_static("idempotency-replayed")];
 /// How long a peer may take to be reached.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a peer may take to answer a request about one call: longer than it may take to ask its shard.
@@ -47,8 +63,8 @@ pub struct Ask<'a> {
     pub method: Method,
     /// Path and query.
     pub path: &'a str,
-    /// The key of whoever asked first.
-    pub authorization: Option<&'a HeaderValue>,
+    /// What whoever asked first has sent; see [`SENT`].
+    pub headers: &'a HeaderMap,
 }
 
 /// What a peer answered.
@@ -56,6 +72,8 @@ pub struct Ask<'a> {
 pub struct Passed {
     /// Status.
     pub status: StatusCode,
+    /// Those of [`RETURNED`] that it has.
+    pub headers: HeaderMap,
     /// Body: JSON, as everything below `/api`.
     pub body: Bytes,
 }
@@ -103,13 +121,13 @@ impl Forwarder {
         &self,
         own: Instance,
         peers: &Peers,
-        authorization: Option<&HeaderValue>,
+        headers: &HeaderMap,
         limit: usize,
     ) -> Vec<Result<CallList<Value>, String>> {
         let peers: Vec<Peer> = peers.0.values().cloned().collect();
         futures::stream::iter(peers)
             .map(|peer| async move {
-                let list = self.list(own, &peer, authorization, limit);
+                let list = self.list(own, &peer, headers, limit);
                 let list = tokio::time::timeout(LIST_TIMEOUT, list).await;
                 list.unwrap_or(Err(ForwardError::TooSlow))
                     .map_err(|error| format!("calls of pod {} are missing: it {error}", peer.pod))
@@ -123,11 +141,11 @@ impl Forwarder {
         &self,
         own: Instance,
         peer: &Peer,
-        authorization: Option<&HeaderValue>,
+        headers: &HeaderMap,
         limit: usize,
     ) -> Result<CallList<Value>, ForwardError> {
         let path = &format!("/api/v1/calls?limit={limit}");
-        let ask = Ask { own, method: Method::GET, path, authorization };
+        let ask = Ask { own, method: Method::GET, path, headers };
         let passed = self.ask(peer, ask, Bytes::new(), LIST_LIMIT).await?;
         if passed.status != StatusCode::OK {
             return Err(ForwardError::Refused(passed.status));
@@ -146,17 +164,26 @@ impl Forwarder {
             .method(ask.method)
             .uri(format!("http://{}{}", peer.http, ask.path))
             .header(FORWARDED, ask.own.to_string());
-        if let Some(authorization) = ask.authorization {
-            request = request.header(header::AUTHORIZATION, authorization);
+        for (name, value) in SENT.iter().filter_map(|name| Some((name, ask.headers.get(name)?))) {
+            request = request.header(name, value);
         }
         let request =
             request.body(Full::new(body)).map_err(|error| ForwardError::Unreachable(error.to_string()))?;
         let answer =
             self.client.request(request).await.map_err(|error| ForwardError::Unreachable(reason(&error)))?;
         let status = answer.status();
+        let returned =
+            RETURNED.iter().filter_map(|name| Some((name.clone(), answer.headers().get(name)?.clone())));
+        let headers = returned.collect();
         let body = Limited::new(answer.into_body(), limit).collect().await;
         let body = body.map_err(|error| ForwardError::Unreadable(error.to_string()))?.to_bytes();
-        Ok(Passed { status, body })
+        Ok(Passed { status, headers, body })
+    }
+}
+
+impl IntoResponse for Passed {
+    fn into_response(self) -> Response {
+        (self.status, self.headers, self.body).into_response()
     }
 }
 

@@ -89,7 +89,7 @@ impl Keys {
 }
 
 /// The token of `Bearer <token>` (RFC 6750 §2.1; the scheme in any case).
-fn bearer(authorization: &HeaderValue) -> Option<&[u8]> {
+pub fn bearer(authorization: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = authorization.as_bytes().split_at_checked("Bearer ".len())?;
     let token = token.trim_ascii();
     if scheme.eq_ignore_ascii_case(b"Bearer ") && !token.is_empty() { Some(token) } else { None }

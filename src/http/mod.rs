@@ -13,12 +13,14 @@
 //! another pod is passed on to that pod (see [`forward`]). Errors are JSON (see [`error`]). Every request, connection and
 //! body is bounded in time and size (see [`server`] and [`REQUEST_TIMEOUT`], [`BODY_LIMIT`]).
 
+pub mod access;
 pub mod calls;
 pub mod command;
 pub mod error;
 pub mod forward;
 pub mod health;
 pub mod keys;
+pub mod page;
 pub mod server;
 
 use std::sync::Arc;
@@ -36,6 +38,7 @@ use crate::gateway::control::CallControl;
 use crate::gateway::metrics::{GatewayMetrics, HttpLabels};
 use crate::gateway::peers::Peers;
 use crate::metrics::Metrics;
+use access::Caller;
 use error::ApiError;
 use forward::Forwarder;
 use health::Phase;
@@ -86,19 +89,21 @@ pub fn router(http: Http) -> Router {
         .with_state(http)
 }
 
-async fn authorised(State(http): State<Http>, request: Request, next: Next) -> Response {
+async fn authorised(State(http): State<Http>, mut request: Request, next: Next) -> Response {
     let header = request.headers().get(axum::http::header::AUTHORIZATION).cloned();
     if http.keys.allow(header.as_ref()).await {
+        let caller = Caller::of(request.headers());
+        request.extensions_mut().insert(caller);
         next.run(request).await
     } else {
-        ApiError::unauthorized().into_response()
+        ApiError::unauthorized("from the Secret that the SipGateway's apiKeysSecretRef names").into_response()
     }
 }
 
 async fn bounded_and_counted(State(http): State<Http>, request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let answer = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
-    let answer = answer.unwrap_or_else(|_| ApiError::too_slow().into_response());
+    let answer = answer.unwrap_or_else(|_| ApiError::too_slow(REQUEST_TIMEOUT).into_response());
     let labels =
         HttpLabels { route: route.unwrap_or_else(|| "none".to_owned()), code: answer.status().as_u16() };
     http.counters.http_requests.get_or_create(&labels).inc();
@@ -110,7 +115,7 @@ async fn no_such_path() -> ApiError {
 }
 
 async fn wrong_method() -> ApiError {
-    ApiError::wrong_method()
+    ApiError::wrong_method("calls are read with GET and controlled with POST")
 }
 
 #[cfg(test)]

@@ -131,6 +131,20 @@ async fn send(
     (status, value)
 }
 
+/// As the API role asks, for one namespace.
+async fn ask_for(
+    address: SocketAddr,
+    namespace: &str,
+    method: &str,
+    path: &str,
+    body: &str,
+) -> (StatusCode, Value) {
+    let key = format!("Bearer {KEY}");
+    let headers = [("authorization", key.as_str()), ("x-voicedock-namespace", namespace)];
+    let (status, bytes) = send_with(address, method, path, &headers, body).await;
+    (status, serde_json::from_slice(&bytes).unwrap())
+}
+
 async fn send_raw(
     address: SocketAddr,
     method: &str,
@@ -138,10 +152,21 @@ async fn send_raw(
     key: Option<&str>,
     body: &str,
 ) -> (StatusCode, Bytes) {
+    let headers: Vec<(&str, &str)> = key.into_iter().map(|key| ("authorization", key)).collect();
+    send_with(address, method, path, &headers, body).await
+}
+
+async fn send_with(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (StatusCode, Bytes) {
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     let mut request = Request::builder().method(method).uri(format!("http://{address}{path}"));
-    if let Some(key) = key {
-        request = request.header("authorization", key);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
     }
     let request = request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap();
     let answer = tokio::time::timeout(PATIENCE, client.request(request)).await.unwrap().unwrap();
@@ -320,6 +345,27 @@ async fn a_list_has_the_calls_of_all_pods_newest_first() {
     assert_eq!(page("?limit=2").await, ("4 3".to_owned(), pagination(2, 0)));
     assert_eq!(page("?limit=2&offset=1").await, ("3 2".to_owned(), pagination(2, 1)));
     assert_eq!(page("?offset=9").await, (String::new(), pagination(50, 9)));
+}
+
+#[tokio::test]
+async fn a_key_that_asks_for_a_namespace_sees_and_commands_its_calls_only_at_every_pod() {
+    let (mut owner, asked) = (Pod::start(1).await, Pod::start(2).await);
+    asked.knows(&owner);
+    let id = owner.call(7, CallStatus::InProgress);
+    let ours = owner.calls.get(id, Timestamp::now()).unwrap().number_id.clone().unwrap().namespace;
+    for pod in [&owner, &asked] {
+        for (namespace, sees) in [(ours.as_str(), true), ("another", false), ("", false)] {
+            let (status, list) = ask_for(pod.address, namespace, "GET", "/api/v1/calls", "").await;
+            assert_eq!((status.as_u16(), list["pagination"]["total"].as_u64()), (200, Some(u64::from(sees))));
+            let path = format!("/api/v1/calls/{id}");
+            let (status, _) = ask_for(pod.address, namespace, "GET", &path, "").await;
+            assert_eq!(status.as_u16(), if sees { 200 } else { 404 }, "{namespace}");
+        }
+        let path = format!("/api/v1/calls/{id}/control");
+        let (status, _) = ask_for(pod.address, "another", "POST", &path, r#"{"type":"end-call"}"#).await;
+        assert_eq!(status.as_u16(), 404);
+    }
+    assert!(owner.commands.try_recv().is_err(), "nobody else's command reaches the call");
 }
 
 #[tokio::test]
