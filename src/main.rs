@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use voicedock::resources::crds;
-use voicedock::{gateway, operator, simulate};
+use voicedock::{api, gateway, operator, simulate};
 
 /// Gives memory back after a peak of calls, which the system's allocator does not.
 #[global_allocator]
@@ -24,6 +24,10 @@ struct CommandLine {
 
 #[derive(Subcommand)]
 enum Role {
+    /// Run the product's REST API: assistants, numbers and trunks as resources, calls of every gateway
+    Api(Box<api::Args>),
+    /// Create, list and revoke keys of the REST API
+    ApiKey(api::key_command::Args),
     /// Write the CustomResourceDefinitions as YAML
     Crds(crds::Args),
     /// Run a SIP gateway: answers calls by the routing table that the operator publishes
@@ -47,6 +51,8 @@ async fn main() -> ExitCode {
 
 async fn run(role: Role) -> Result<(), Box<dyn Error>> {
     match role {
+        Role::Api(args) => Ok(api::run(*args).await?),
+        Role::ApiKey(args) => Ok(api::key_command::run(args).await?),
         Role::Crds(args) => Ok(crds::run(&args)?),
         Role::Gateway(args) => Ok(gateway::run(*args).await?),
         Role::Operator(args) => Ok(operator::run(*args).await?),

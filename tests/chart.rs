@@ -45,6 +45,15 @@ fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     found[0]
 }
 
+/// The one object of a kind whose name ends like this: what belongs to one of the roles.
+fn of_role<'a>(objects: &'a [Value], kind: &str, role: &str) -> &'a Value {
+    let named =
+        |object: &&Value| object["metadata"]["name"].as_str().is_some_and(|name| name.ends_with(role));
+    let found: Vec<_> = of_kind(objects, kind).into_iter().filter(named).collect();
+    assert_eq!(found.len(), 1, "{kind} of {role}");
+    found[0]
+}
+
 #[test]
 fn the_chart_passes_helms_lint() {
     printed(helm(&["lint", "--strict", "--quiet"]).arg(chart()));
@@ -62,6 +71,8 @@ fn an_unknown_value_is_refused_wherever_it_stands() {
         "operator.tolerations=[{\"typo\": 1}]",
         "operator.networkPolicy.typo=1",
         "gateway.typo=1",
+        "api.typo=1",
+        "api.log.typo=1",
         "gateway.advertise.typo=1",
         "gateway.autoscaling.typo=1",
         "gateway.apiKeys.typo=1",
@@ -111,8 +122,12 @@ fn operator_and_gateways_run_the_same_image() {
         ),
     ] {
         let objects = rendered(&values);
-        let container = &one(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0];
-        assert_eq!(container["image"], json!(image));
+        for role in ["operator", "api"] {
+            let pod = &of_role(&objects, "Deployment", role)["spec"]["template"]["spec"];
+            assert_eq!(pod["containers"][0]["image"], json!(image), "{role}");
+        }
+        let container =
+            &of_role(&objects, "Deployment", "operator")["spec"]["template"]["spec"]["containers"][0];
         let env = container["env"].as_array().unwrap();
         assert!(env.contains(&json!({ "name": "VOICEDOCK_IMAGE", "value": image })), "{env:?}");
     }
@@ -122,7 +137,8 @@ fn operator_and_gateways_run_the_same_image() {
 fn the_operator_is_told_which_gateway_is_the_default() {
     let arguments = |values: &[&str]| {
         let objects = rendered(values);
-        one(&objects, "Deployment")["spec"]["template"]["spec"]["containers"][0]["args"].clone()
+        of_role(&objects, "Deployment", "operator")["spec"]["template"]["spec"]["containers"][0]["args"]
+            .clone()
     };
     assert_eq!(arguments(&[]), json!(["operator", "--default-gateway=voicedock-system/default"]));
     assert_eq!(
@@ -162,7 +178,7 @@ fn the_definitions_can_be_left_out_and_are_kept_unless_told_otherwise() {
 #[test]
 fn the_operator_may_not_write_what_people_write() {
     let objects = rendered(&[]);
-    let rules = one(&objects, "ClusterRole")["rules"].as_array().unwrap().clone();
+    let rules = of_role(&objects, "ClusterRole", "operator")["rules"].as_array().unwrap().clone();
     let has = |value: &Value, wanted: &str| value.as_array().unwrap().iter().any(|one| one == wanted);
     for resource in ["assistants", "phonenumbers", "sipgateways", "siptrunks", "transferdestinations"] {
         let verbs: Vec<_> = rules
@@ -180,6 +196,22 @@ fn the_operator_may_not_write_what_people_write() {
             assert!(!has(&rule["verbs"], dangerous), "{rule}");
         }
     }
+}
+
+#[test]
+fn the_api_has_two_replicas_may_change_no_gateway_and_can_be_left_out() {
+    let objects = rendered(&[]);
+    assert_eq!(of_role(&objects, "Deployment", "api")["spec"]["replicas"], 2);
+    let rules = of_role(&objects, "ClusterRole", "api")["rules"].as_array().unwrap();
+    for rule in rules {
+        let text = rule.to_string();
+        assert!(!text.contains('*') && !text.contains("sipgateways") && !text.contains("status"), "{text}");
+    }
+    let secrets = rules.iter().find(|rule| rule["resources"] == json!(["secrets"])).unwrap();
+    assert_eq!(secrets["verbs"], json!(["list", "watch", "create"]));
+    assert!(
+        !rendered(&["api.enabled=false"]).iter().any(|object| object["metadata"]["name"] == "voicedock-api")
+    );
 }
 
 /// `helm` on the release of [`a_release_lives_on_a_real_api_server`].

@@ -73,6 +73,14 @@ fn the_pure_parts_do_no_io_read_no_clock_and_throw_no_dice() {
 }
 
 #[test]
+fn the_api_is_on_top() {
+    for part in ["resources", "routing", "sip", "call", "operator", "gateway", "http"] {
+        let found = lines_with(part, &["crate::api"]);
+        assert!(found.is_empty(), "{part} imports from a floor above:\n{}", found.join("\n"));
+    }
+}
+
+#[test]
 fn nothing_imports_upward() {
     for (part, above) in [
         (

@@ -191,7 +191,8 @@ pub async fn run_until(args: Args, client: Client, stop: CancellationToken) -> R
     Ok(())
 }
 
-async fn terminated() -> &'static str {
+/// Waits until the process is told to end; returns by which signal.
+pub(crate) async fn terminated() -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
     match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
         (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {

@@ -93,11 +93,16 @@ pub fn owned_metadata(gateway: &SipGateway, name: String) -> ObjectMeta {
 
 /// The gateway as controlling owner. Its deletion does not wait for what it owns.
 pub fn owner(gateway: &SipGateway) -> OwnerReference {
+    owner_of(gateway)
+}
+
+/// An object as controlling owner. Its deletion does not wait for what it owns.
+pub fn owner_of<K: Resource<DynamicType = ()>>(object: &K) -> OwnerReference {
     OwnerReference {
-        api_version: SipGateway::api_version(&()).into_owned(),
-        kind: SipGateway::kind(&()).into_owned(),
-        name: gateway.name_any(),
-        uid: gateway.uid().unwrap_or_default(),
+        api_version: K::api_version(&()).into_owned(),
+        kind: K::kind(&()).into_owned(),
+        name: object.name_any(),
+        uid: object.uid().unwrap_or_default(),
         controller: Some(true),
         block_owner_deletion: None,
     }

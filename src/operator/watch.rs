@@ -353,7 +353,7 @@ async fn another(rounds: &mut Option<watch::Receiver<u64>>) {
 }
 
 /// One event of a watch as a delta; what a list brings is gathered until it is complete.
-fn fold<K: Resource, T>(
+pub fn fold<K: Resource, T>(
     event: Event<K>,
     listed: &mut BTreeMap<ObjectKey, T>,
     reduce: impl Fn(K) -> Option<T>,

@@ -9,6 +9,17 @@ app.kubernetes.io/name: voicedock-operator
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
+{{/* Name of everything that belongs to the REST API. */}}
+{{- define "voicedock.api" -}}
+{{- if contains .Chart.Name .Release.Name }}{{ .Release.Name | trunc 50 | trimSuffix "-" }}{{ else }}{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 50 | trimSuffix "-" }}{{ end }}-api
+{{- end }}
+
+{{/* Labels that select its pods; part of an immutable selector: they never change. */}}
+{{- define "voicedock.apiSelector" -}}
+app.kubernetes.io/name: voicedock-api
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
 {{/* Labels of everything in the release. */}}
 {{- define "voicedock.labels" -}}
 app.kubernetes.io/part-of: voicedock
@@ -17,7 +28,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
-{{/* The one image of operator and gateways. */}}
+{{/* The one image of operator, gateways and API. */}}
 {{- define "voicedock.image" -}}
 {{- with .Values.image -}}
 {{- if .registry }}{{ .registry }}/{{ end }}{{ .repository }}

@@ -1,0 +1,195 @@
+//! Calls over the API: an operator, a gateway and real parties on this machine; everything a user writes is written over the API.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Stdio;
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::api::PostParams;
+use serde_json::{Value, json};
+use tokio::process::{Child, Command};
+
+use crate::document::{command, run};
+use crate::stage::{Stage, eventually, new_key};
+use crate::support::api_server::SOON;
+use crate::support::net::{free_address, get};
+
+const CALLER: &str = "+31687654321";
+const NUMBER: &str = "+31201234567";
+const GATEWAY_KEY: &str = "a-key-of-the-gateway";
+
+/// Everything that runs besides the API; it ends with the test.
+struct Scene {
+    sip: SocketAddr,
+    http: SocketAddr,
+    _programs: Vec<Child>,
+    _directory: tempfile::TempDir,
+}
+
+impl Scene {
+    /// An operator, a gateway pod, an agent, and a PBX with people that wants the login of the document's trunk.
+    async fn set(stage: &Stage) -> (Self, SocketAddr) {
+        let (agent, pbx) = (free_address(), free_address());
+        let uri = format!("sip:agent@{agent}");
+        let spec = json!({ "exposure": "ClusterIP", "defaultAgent": { "sip": { "uri": uri } } });
+        stage.apply("people", "SipGateway", "default", spec).await;
+        let keys: Secret = serde_json::from_value(json!({
+            "metadata": {
+                "name": "default-api-keys",
+                "labels": { "voicedock.dev/holds": "gateway-keys", "voicedock.dev/gateway": "default" },
+            },
+            "stringData": { "default": GATEWAY_KEY },
+        }))
+        .unwrap();
+        let secrets: Api<Secret> = Api::namespaced(stage.server.client.clone(), &stage.namespace);
+        secrets.create(&PostParams::default(), &keys).await.unwrap();
+
+        let directory = tempfile::tempdir().unwrap();
+        let (sip, http) = (free_address(), free_address());
+        let programs = vec![
+            operator(stage),
+            gateway(stage, sip, http, directory.path()),
+            party(&["agent", "--listen", &agent.to_string()]),
+            party(&["human", "--listen", &pbx.to_string(), "--credentials", "hms-sovereign:secure-password"]),
+        ];
+        (Self { sip, http, _programs: programs, _directory: directory }, pbx)
+    }
+
+    /// Waits until the gateway routes by a table with one number, whose trunk and assistant are in it.
+    async fn routes(&self, stage: &Stage) {
+        eventually("the table at the gateway", async || {
+            let table = stage.resource("RoutingTable", "default").await?;
+            let counts = &table.data["spec"]["counts"];
+            let whole = ["numbers", "assistants", "trunks"].iter().all(|kind| counts[kind] == 1);
+            let line = format!("voicedock_gateway_table_generation {}\n", table.data["spec"]["generation"]);
+            let (_, metrics) = get(self.http, "/metrics", "").await?;
+            (whole && metrics.contains(&line)).then_some(())
+        })
+        .await;
+    }
+
+    /// A caller, who hangs up soon after somebody else is heard.
+    fn call(&self) -> Child {
+        let gateway = self.sip.to_string();
+        party(&[
+            "caller",
+            "--gateway",
+            &gateway,
+            "--from",
+            CALLER,
+            "--to",
+            NUMBER,
+            "--listen",
+            "127.0.0.1:0",
+            "--expect",
+            "answered,moved,ended",
+            "--hang-up-after-move",
+            "500ms",
+        ])
+    }
+}
+
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_voicedock"));
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+fn party(arguments: &[&str]) -> Child {
+    program().arg("simulate").args(arguments).args(["--advertise", "127.0.0.1"]).spawn().unwrap()
+}
+
+fn operator(stage: &Stage) -> Child {
+    let namespace = &stage.namespace;
+    program()
+        .args([
+            "operator",
+            "--namespace",
+            namespace,
+            "--watch-namespace",
+            namespace,
+            "--image",
+            "voicedock:test",
+        ])
+        .args(["--identity", "operator-1", "--http", &free_address().to_string()])
+        .env("KUBECONFIG", &stage.server.kubeconfig)
+        .spawn()
+        .unwrap()
+}
+
+fn gateway(stage: &Stage, sip: SocketAddr, http: SocketAddr, directory: &Path) -> Child {
+    std::fs::create_dir(directory.join("keys")).unwrap();
+    std::fs::write(directory.join("keys/default"), GATEWAY_KEY).unwrap();
+    program()
+        .arg("gateway")
+        .env("KUBECONFIG", &stage.server.kubeconfig)
+        .env("POD_NAME", "gw-1")
+        .env("POD_UID", format!("uid-of-{}", stage.namespace))
+        .env("POD_NAMESPACE", &stage.namespace)
+        .env("POD_IP", "127.0.0.1")
+        .env("VOICEDOCK_GATEWAY", "default")
+        .env("VOICEDOCK_LISTENERS", format!("udp:{0},tcp:{0}", sip.port()))
+        .env("VOICEDOCK_HTTP", http.to_string())
+        .env("VOICEDOCK_API_KEYS", directory.join("keys"))
+        .env("VOICEDOCK_STATE", directory.join("state"))
+        .spawn()
+        .unwrap()
+}
+
+fn made(stage: &Stage, path: &str, body: Value) -> String {
+    let (status, made) = stage.ask("POST", path, Some(body));
+    assert_eq!(status, 201, "{made}");
+    let one = made.as_object().unwrap().values().next().unwrap();
+    one["id"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn a_caller_is_transferred_with_the_documents_command_and_nobody_else_sees_the_call() {
+    let stage = Stage::set("calls").await;
+    let (scene, pbx) = Scene::set(&stage).await;
+    let other = stage.server.namespace("others").await;
+    let others_key = new_key(&stage.server, &other, "others", &[]);
+    stage.knows(&others_key).await;
+
+    let assistant = made(&stage, "/assistants", json!({ "name": "Support" }));
+    let trunk = json!({
+        "name": "Office PBX", "host": "127.0.0.1", "port": pbx.port(), "username": "hms-sovereign",
+        "password": "secure-password", "inbound_addresses": ["127.0.0.1"],
+    });
+    let trunk = made(&stage, "/sip-trunks", trunk);
+    let number = json!({ "phone_number": NUMBER, "assistant_id": assistant, "transfer_trunk_id": trunk });
+    let number = made(&stage, "/numbers", number);
+    scene.routes(&stage).await;
+    stage.shows("/calls", |list| list["pagination"]["total"] == 0 && list.get("warnings").is_none()).await;
+
+    let mut caller = scene.call();
+    let list = stage.shows("/calls", |list| list["calls"][0]["status"] == "in-progress").await;
+    let id = list["calls"][0]["id"].as_str().unwrap();
+    let path = format!("/calls/{id}");
+    let (status, call) = stage.ask("GET", &path, None);
+    assert_eq!((status, &call["id"], &call["caller_phone"]), (200, &json!(id), &json!(CALLER)));
+    assert_eq!((&call["agent_id"], &call["number_id"]), (&json!(assistant), &json!(number)));
+
+    // Another namespace's key sees nothing of it and reaches nothing.
+    let (_, list) = stage.ask_as(&others_key, "GET", "/calls", None);
+    assert_eq!(list["pagination"]["total"], 0, "{list}");
+    assert_eq!(stage.ask_as(&others_key, "GET", &path, None).0, 404);
+    let end = json!({ "type": "end-call" });
+    assert_eq!(stage.ask_as(&others_key, "POST", &format!("{path}/control"), Some(end.clone())).0, 404);
+    let reader = stage.another_key("reader", &["--scopes", "calls:read"]).await;
+    assert_eq!(stage.ask_as(&reader, "GET", &path, None).0, 200);
+    assert_eq!(stage.ask_as(&reader, "POST", &format!("{path}/control"), Some(end)).0, 403);
+
+    let answer = run(&stage, &command(&["POST", "CALL_ID/control"]), &[("CALL_ID", id)]);
+    assert_eq!(answer, json!({ "success": true, "message": "Command sent successfully" }));
+    let call = stage.shows(&path, |call| call["transfers"][0]["outcome"] == "answered").await;
+    assert_eq!(call["transfers"][0]["destination"], "+31612345678", "{call}");
+    let status = tokio::time::timeout(SOON, caller.wait()).await.expect("the caller is through").unwrap();
+    assert!(status.success(), "{status}");
+
+    let (status, refused) = stage.ask("POST", &format!("{path}/control"), Some(json!({ "type": "dance" })));
+    assert_eq!((status, &refused["param"]), (400, &json!("type")), "{refused}");
+    let wrong = "/calls/call_00000000_000000000000000000";
+    assert_eq!(stage.ask("GET", wrong, None).0, 404);
+}
