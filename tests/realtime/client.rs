@@ -1,6 +1,8 @@
 //! Someone who calls the double, and whoever is told of that: small clients for SIP over TLS, REST, WebSockets and webhooks.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -32,9 +34,16 @@ use crate::realtime::{self, API_KEY, PROJECT};
 /// Long enough for anything that happens at all.
 pub const SOON: Duration = Duration::from_secs(10);
 
-/// A double, and somebody who is told of its calls.
+/// A double in this process, and those who use it.
 pub struct Stage {
     pub double: Double,
+    users: Users,
+}
+
+/// Those who use a double: whoever is told of its calls, and where it is.
+pub struct Users {
+    sip: SocketAddr,
+    base_url: String,
     tls: Arc<ClientConfig>,
     hooks: mpsc::UnboundedReceiver<Hook>,
 }
@@ -70,13 +79,57 @@ impl Stage {
     /// One whose webhook answers with these codes first, then with 200.
     pub async fn with_webhook(script: &str, codes: impl IntoIterator<Item = u16>) -> Self {
         let (double, authority) = realtime::start(script).await;
-        let (sender, hooks) = mpsc::unbounded_channel();
-        let codes: VecDeque<u16> = codes.into_iter().collect();
-        let app = Router::new().route("/hook", post(take)).with_state((Arc::new(Mutex::new(codes)), sender));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        double.set_webhook_url(format!("http://{}/hook", listener.local_addr().unwrap()));
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        Self { double, tls: trusting(&authority), hooks }
+        let (webhook, hooks) = webhook(codes).await;
+        double.set_webhook_url(webhook);
+        let users = Users::of(double.sip(), double.base_url(), &authority, hooks);
+        Self { double, users }
+    }
+
+    /// Waits until the double has seen something.
+    pub async fn seen<T>(&self, pick: impl FnMut(&Entry) -> Option<T>) -> T {
+        self.double.journal().wait_for(SOON, pick).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Waits until a request of a method came.
+    pub async fn request(&self, wanted: &str) {
+        let is_it = |what: &What| matches!(what, What::Request { method } if method == wanted);
+        self.seen(|entry| is_it(&entry.what).then_some(())).await;
+    }
+}
+
+impl Deref for Stage {
+    type Target = Users;
+    fn deref(&self) -> &Users {
+        &self.users
+    }
+}
+
+impl DerefMut for Stage {
+    fn deref_mut(&mut self) -> &mut Users {
+        &mut self.users
+    }
+}
+
+/// A webhook that answers with these codes first, then with 200: its URL, and what it gets.
+pub async fn webhook(codes: impl IntoIterator<Item = u16>) -> (String, mpsc::UnboundedReceiver<Hook>) {
+    let (sender, hooks) = mpsc::unbounded_channel();
+    let codes: VecDeque<u16> = codes.into_iter().collect();
+    let app = Router::new().route("/hook", post(take)).with_state((Arc::new(Mutex::new(codes)), sender));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/hook", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    (url, hooks)
+}
+
+impl Users {
+    /// Those of a double for which `authority` vouches.
+    pub fn of(
+        sip: SocketAddr,
+        base_url: &str,
+        authority: &str,
+        hooks: mpsc::UnboundedReceiver<Hook>,
+    ) -> Self {
+        Self { sip, base_url: base_url.to_owned(), tls: trusting(authority), hooks }
     }
 
     /// The next event that the webhook gets.
@@ -114,7 +167,7 @@ impl Stage {
             .wrap_connector(http);
         let client = Client::builder(TokioExecutor::new()).build(connector);
         let body = if body.is_null() { String::new() } else { body.to_string() };
-        let request = Request::post(format!("{}/realtime/calls/{call}/{verb}", self.double.base_url()))
+        let request = Request::post(format!("{}/realtime/calls/{call}/{verb}", self.base_url))
             .header("authorization", format!("Bearer {key}"))
             .header("content-type", "application/json")
             .body(Full::new(Bytes::from(body)))
@@ -138,7 +191,7 @@ impl Stage {
     }
 
     pub async fn socket_with(&self, call: &str, key: &str, beta: Option<&str>) -> Result<Socket, u16> {
-        let url = self.double.base_url().replace("https", "wss");
+        let url = self.base_url.replace("https", "wss");
         let address = url.split('/').nth(2).unwrap().to_owned();
         let stream = TcpStream::connect(&address).await.unwrap();
         let name = ServerName::try_from("127.0.0.1").unwrap();
@@ -159,17 +212,6 @@ impl Stage {
             Err(tokio_tungstenite::tungstenite::Error::Http(answer)) => Err(answer.status().as_u16()),
             Err(error) => panic!("no WebSocket: {error}"),
         }
-    }
-
-    /// Waits until the double has seen something.
-    pub async fn seen<T>(&self, pick: impl FnMut(&Entry) -> Option<T>) -> T {
-        self.double.journal().wait_for(SOON, pick).await.unwrap_or_else(|error| panic!("{error}"))
-    }
-
-    /// Waits until a request of a method came.
-    pub async fn request(&self, wanted: &str) {
-        self.seen(|entry| matches!(&entry.what, What::Request { method } if method == wanted).then_some(()))
-            .await;
     }
 }
 
@@ -260,16 +302,16 @@ pub struct Caller {
 
 impl Caller {
     /// Sends an INVITE with more headers.
-    pub async fn call(stage: &Stage, project: &str, headers: &str) -> Self {
+    pub async fn call(users: &Users, project: &str, headers: &str) -> Self {
         let sdp = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0 8 101\r\n";
-        Self::call_with(stage, project, headers, sdp).await
+        Self::call_with(users, project, headers, sdp).await
     }
 
     /// Sends an INVITE with more headers and this offer.
-    pub async fn call_with(stage: &Stage, project: &str, headers: &str, sdp: &str) -> Self {
-        let stream = TcpStream::connect(stage.double.sip()).await.unwrap();
+    pub async fn call_with(users: &Users, project: &str, headers: &str, sdp: &str) -> Self {
+        let stream = TcpStream::connect(users.sip).await.unwrap();
         let name = ServerName::try_from("127.0.0.1").unwrap();
-        let stream = TlsConnector::from(Arc::clone(&stage.tls)).connect(name, stream).await.unwrap();
+        let stream = TlsConnector::from(Arc::clone(&users.tls)).connect(name, stream).await.unwrap();
         let mut caller = Self {
             stream,
             buffer: Vec::new(),

@@ -7,6 +7,7 @@ mod calls;
 mod client;
 mod faults;
 mod judges;
+mod program;
 #[path = "../support/realtime.rs"]
 mod realtime;
 #[path = "../support/tools.rs"]

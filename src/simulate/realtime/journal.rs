@@ -1,6 +1,7 @@
 //! What the double saw and did, in order: for tests, and as lines for people.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -72,6 +73,13 @@ pub enum What {
     Server(Value),
     /// Something that the real API would not have taken, or that the script has waited for in vain.
     Wrong(String),
+    /// It can be reached.
+    Ready {
+        /// For SIP over TLS.
+        sip: SocketAddr,
+        /// For REST and WebSockets.
+        base_url: String,
+    },
 }
 
 /// See the module. Clones are of the same journal.
@@ -206,6 +214,7 @@ fn in_words(what: &What) -> Option<(&'static str, String)> {
             ("context", format!("is told: {said}"))
         }
         What::Wrong(text) => ("wrong", format!("WRONG: {text}")),
+        What::Ready { sip, base_url } => ("ready", format!("listens at {sip}, TLS, and at {base_url}")),
         What::Request { .. } | What::Client(_) => return None,
     })
 }

@@ -150,7 +150,9 @@ impl Double {
         let http = listener.local_addr().map_err(cannot)?;
         let sip = SocketAddr::new(config.sip.ip(), phone.local().port);
         let (secured, scheme) = if config.plain_http { (None, "http") } else { (Some(tls), "https") };
+        let base_url = format!("{scheme}://{http}/v1");
         let journal = Journal::new(report);
+        journal.add("", "", What::Ready { sip, base_url: base_url.clone() });
         let (orders, ordered) = mpsc::unbounded_channel();
         let (asked, questions) = mpsc::channel(QUEUE);
         let switchboard =
@@ -159,7 +161,7 @@ impl Double {
         let http_task = tokio::spawn(rest::serve(listener, secured, asked));
         Ok(Self {
             sip,
-            base_url: format!("{scheme}://{http}/v1"),
+            base_url,
             journal,
             orders,
             calls: AbortOnDropHandle::new(calls),
