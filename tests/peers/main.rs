@@ -35,6 +35,7 @@ mod calls;
 mod harness;
 mod ipv6;
 mod legs;
+mod offices;
 mod secured;
 mod transfers;
 mod trunks;

@@ -1,9 +1,14 @@
 //! Handing a caller to a human, in all ways, and what becomes of a caller whom nobody takes.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
+use voicedock::gateway::snapshot::Credential;
+use voicedock::routing::table::CredentialId;
 
 use crate::harness::control::{call_is, call_is_within, voicedock_id};
-use crate::harness::network::PHONE;
+use crate::harness::hook::{self, Hook};
+use crate::harness::network::{AGENT, Loss, PHONE};
 use crate::harness::sipp::Sipp;
 use crate::harness::stage::{CALLER, Office, SALES, Stage};
 use crate::harness::wait::SOON;
@@ -265,4 +270,27 @@ flows! {
     a_caller_whose_trunk_takes_a_refer_is_sent_on_by_it,
     a_trunk_whose_first_host_is_silent_is_reached_at_the_next_one,
     a_trunk_whose_first_host_is_out_of_service_is_reached_at_the_next_one,
+}
+
+#[test]
+fn a_human_is_dialled_once_the_agent_has_said_what_comes() {
+    let stage = Stage::new(Loss::None);
+    let (hook, human) = (Hook::at(AGENT), stage.human("human"));
+    let more = json!({
+        "assistants": { "acme/support": { "agent": { "sip": { "hook": { "url": hook.url, "secret": "hook" } } } } },
+        "destinations": { "acme/sales": { "message": "One moment, please." } },
+    });
+    let signing = Credential::Signing { secret: "whsec".to_owned() };
+    let credentials = BTreeMap::from([(CredentialId("hook".to_owned()), signing)]);
+    let call = Call::start(stage, Office { trunk: human.port, more, credentials, ..Office::default() });
+    call.transfer();
+    let (asked, waits) = hook.asked();
+    assert_eq!((&asked["type"], &asked["content"]), (&json!("say"), &json!("One moment, please.")));
+    assert_eq!(asked["call_id"], call.id, "{asked}");
+    assert_eq!(human.log(), "", "nobody is dialled while the caller hears it");
+    hook::answer(waits);
+    human.go_on(&human.call_id(&["ringing"]));
+    let outcome = call.outcome();
+    assert_eq!(outcome["message"]["heard"], true, "{outcome}");
+    call.ends_with(human);
 }

@@ -5,6 +5,7 @@ pub mod baresip;
 pub mod capture;
 pub mod edge;
 pub mod gateway;
+pub mod hook;
 pub mod network;
 pub mod phone;
 pub mod stage;

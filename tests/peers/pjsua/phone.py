@@ -1,7 +1,8 @@
 """A phone made of PJSUA2: it is told what to do by datagrams to its control port, and says what happens on standard output, a
 line each, between PJSIP's own logs with every message.
 
-Commands: dial URI | ring | answer | hangup | hold | unhold | update | dtmf DIGITS | refer URI
+Commands: dial URI | ring | answer | hangup | hold | unhold | update | dtmf DIGITS | refer URI | join
+All are about its last call, but for the last one: it hands whom it talks with in its first call over to its second one.
 """
 
 import argparse
@@ -45,6 +46,7 @@ class Account(pj.Account):
 
     def onIncomingCall(self, prm):
         self.phone.call = Call(self, prm.callId)
+        self.phone.calls.append(self.phone.call)
         say("incoming", self.phone.call.getInfo().remoteUri)
         if self.phone.options.willing:
             self.phone.command("answer")
@@ -54,6 +56,7 @@ class Phone:
     def __init__(self, options):
         self.options = options
         self.call = None
+        self.calls = []
         self.endpoint = pj.Endpoint()
         self.endpoint.libCreate()
         config = pj.EpConfig()
@@ -70,6 +73,9 @@ class Phone:
         self.endpoint.libStart()
         account = pj.AccountConfig()
         account.idUri = f"sip:{options.user}@{options.address}"
+        if options.login:
+            user, password = options.login.split(":")
+            account.sipConfig.authCreds.append(pj.AuthCredInfo("digest", "*", user, 0, password))
         account.callConfig.prackUse = PRACK[options.prack]
         account.callConfig.timerUse = TIMER[options.timer]
         account.callConfig.timerMinSESec = options.min
@@ -84,6 +90,7 @@ class Phone:
         prm = pj.CallOpParam(True)
         if verb == "dial":
             self.call = Call(self.account)
+            self.calls.append(self.call)
             self.call.makeCall(what, prm)
         elif verb == "ring":
             prm.statusCode = pj.PJSIP_SC_RINGING
@@ -107,6 +114,9 @@ class Phone:
             self.call.sendDtmf(dtmf)
         elif verb == "refer":
             self.call.xfer(what, pj.CallOpParam())
+        elif verb == "join":
+            first, second = self.calls
+            first.xferReplaces(second, pj.CallOpParam())
         else:
             raise ValueError(f"unknown command '{text}'")
 
@@ -139,6 +149,7 @@ def main():
     parser.add_argument("--timer", choices=TIMER, default="no")
     parser.add_argument("--min", type=int, default=90)
     parser.add_argument("--seconds", type=int, default=1800)
+    parser.add_argument("--login", help="USER:PASSWORD for whoever wants to know who calls")
     parser.add_argument("--willing", action="store_true")
     Phone(parser.parse_args()).run()
 
