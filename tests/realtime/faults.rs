@@ -74,6 +74,19 @@ async fn each_attempt_to_accept_meets_what_the_script_says_for_it() {
 }
 
 #[tokio::test]
+async fn a_caller_can_be_answered_before_whoever_accepted_the_call_hears_of_it() {
+    let mut stage = Stage::new("calls: [{accept: [{late: 300ms}]}]").await;
+    let (mut caller, call) = stage.call().await;
+    let accepting = stage.ask(&call, "accept", session());
+    tokio::pin!(accepting);
+    tokio::select! {
+        _ = &mut accepting => panic!("it is answered first"),
+        _ = caller.answered() => {}
+    }
+    assert_eq!(accepting.await.status, 200);
+}
+
+#[tokio::test]
 async fn an_acceptance_can_be_followed_by_a_refusal() {
     let mut stage = Stage::new("calls: [{accept: [{sip: 400}]}]").await;
     let (mut caller, call) = stage.call().await;

@@ -44,8 +44,8 @@ pub(super) enum Asked {
         call: String,
         answer: oneshot::Sender<Duration>,
     },
-    /// A request.
-    Verb { request: VerbRequest, answer: oneshot::Sender<Reply> },
+    /// A request; its answer is held back for a while.
+    Verb { request: VerbRequest, answer: oneshot::Sender<(Reply, Duration)> },
     /// Somebody wants a WebSocket.
     Join { request: JoinRequest, answer: oneshot::Sender<Reply> },
     /// A WebSocket is there.
@@ -198,7 +198,9 @@ async fn verb_asked(
     };
     wait_ahead(&verb, &call, &asked).await?;
     let request = VerbRequest { verb, call, bearer, body };
-    plain(ask(&asked, |answer| Asked::Verb { request, answer }).await?)
+    let (reply, late) = ask(&asked, |answer| Asked::Verb { request, answer }).await?;
+    tokio::time::sleep(late).await;
+    plain(reply)
 }
 
 async fn join_asked(

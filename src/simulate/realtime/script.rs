@@ -162,6 +162,8 @@ pub struct Fault {
     pub retry_after: Option<u32>,
     /// It is done, and the connection is closed instead of an answer.
     pub lost: bool,
+    /// It is done at once, and answered so much later: what comes of it is seen over SIP first.
+    pub late: Time<0>,
     /// It is answered with 200, and the INVITE is refused with this code; or, to refer and hang up, nothing happens.
     pub sip: Option<u16>,
 }

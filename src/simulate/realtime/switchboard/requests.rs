@@ -57,21 +57,22 @@ impl Switchboard {
         }
     }
 
-    fn verb(&mut self, request: &VerbRequest) -> Reply {
+    fn verb(&mut self, request: &VerbRequest) -> (Reply, Duration) {
         let (verb, id) = (request.verb.clone(), request.call.clone());
         let fault = self.calls.get_mut(&id).map(|call| {
             let fault = call.fault(&verb);
             *call.attempts.entry(verb.clone()).or_default() += 1;
             fault
         });
-        let reply = self.decide(request, &fault.unwrap_or_default());
+        let fault = fault.unwrap_or_default();
+        let reply = self.decide(request, &fault);
         let status = match &reply {
             Reply::Status { status, .. } => *status,
             Reply::Nothing | Reply::Welcome { .. } => 0,
         };
         let body = request.body.clone().unwrap_or_else(|| Value::String("no JSON".into()));
         self.note(&id, What::Rest { verb, body, status });
-        reply
+        (reply, fault.late.0)
     }
 
     fn decide(&mut self, request: &VerbRequest, fault: &Fault) -> Reply {
