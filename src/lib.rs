@@ -8,6 +8,7 @@
 //! Floors: `resources ← routing ← operator`; `routing::{table, decide} ← gateway`; `sip ← call ← gateway`; `http` and `api` on top.
 //! `routing`, `call` and `sip` do no I/O, read no clock and throw no dice: `tests/floors.rs` holds that.
 
+pub mod agent;
 pub mod api;
 pub mod call;
 pub mod gateway;

@@ -158,6 +158,9 @@ impl Call {
     fn agent_channel(&self, context: Context<'_>) -> Result<(LegKey, Channel), Untold> {
         let peer = self.peer.as_ref().ok_or(Untold::Gone)?;
         let assistant = self.assistant().filter(|_| peer.kind == PeerKind::Agent).ok_or(Untold::Human)?;
+        if self.start.answer.assistant().is_some_and(|(_, agent)| agent.openai().is_some()) {
+            return Ok((peer.leg, Channel::Session));
+        }
         // As the table is now: a secret that was revoked is not used again.
         let hook = context.index.hook(assistant);
         let hook = hook.cloned().ok_or_else(|| Untold::NoHook(assistant.clone()))?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::routing::decide::TransferRoute;
-use crate::routing::table::{AgentEntry, ObjectKey, SessionTimerEntry};
+use crate::routing::table::{ObjectKey, SessionTimerEntry};
 use crate::sip::event::{Body, LegEvent, Party, RefusedBy};
 use crate::sip::time::Millis;
 
@@ -119,16 +119,15 @@ impl Call {
         context: Context<'_>,
         out: &mut Vec<Effect>,
     ) {
-        if let Some((key, AgentEntry::Sip { targets, headers, answer_timeout_seconds, .. })) =
-            self.start.answer.assistant()
-            && let Some(target) = targets.get(index)
+        if let Some((key, agent)) = self.start.answer.assistant()
+            && let Some(target) = agent.targets().get(index)
         {
             let mut all = vec![
                 ("X-VoiceDock-Call-Id".to_owned(), self.start.id.clone()),
                 ("X-VoiceDock-Assistant".to_owned(), key.to_string()),
                 ("X-VoiceDock-Number".to_owned(), self.start.answer.number().to_string()),
             ];
-            all.extend(headers.iter().cloned());
+            all.extend(agent.headers().iter().cloned());
             let from = Party { host: String::new(), ..self.start.incoming.from.clone() };
             all.extend(stir::headers(&self.start.incoming, &from, &target.uri));
             let dial = Dial {
@@ -141,8 +140,9 @@ impl Call {
                 line: None,
                 patience: None,
                 session: SessionTimerEntry::default().into(),
+                assistant: agent.openai().map(|_| key.clone()),
             };
-            let ring = Duration::from_secs(u64::from(*answer_timeout_seconds));
+            let ring = Duration::from_secs(u64::from(agent.answer_timeout_seconds()));
             self.dial(Purpose::Agent(index), dial, ring, out);
         } else {
             self.dial_fallback("assistant-unavailable", context, out);
@@ -339,6 +339,9 @@ impl Call {
             trunk,
             awaits_ack: attempt.offer.is_none(),
         });
+        if kind == PeerKind::Agent {
+            out.push(Effect::Joined(attempt.leg));
+        }
         out.push(Effect::Record(Record::Answered));
     }
 

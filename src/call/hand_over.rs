@@ -223,6 +223,9 @@ impl Call {
                 self.hang_up(old.leg, "SIP;cause=200;text=\"Transferred\"", out);
             }
         }
+        if kind == PeerKind::Agent {
+            out.push(Effect::Joined(leg));
+        }
         self.peer = Some(Peer { leg, kind, sdp: answer, origin, trunk, awaits_ack: false });
     }
 

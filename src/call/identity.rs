@@ -53,6 +53,7 @@ impl Call {
             line: route.trunk.clone().map(|trunk| (trunk, route.limits)),
             patience: (!route.failover.elsewhere.is_empty()).then_some(PATIENCE),
             session: route.session_timer.into(),
+            assistant: None,
         }
     }
 

@@ -262,6 +262,8 @@ pub enum Effect {
     /// Tells the agent something; answered by one [`Input::Told`], if the call is still there. What it is told is done in the
     /// order of the numbers.
     Tell(Box<Tell>),
+    /// The caller hears this agent's leg from now on.
+    Joined(LegKey),
     /// Tells the agent what became of the transfer that it asked for with [`Input::Asked`].
     Conclude {
         /// The agent's leg.
@@ -310,6 +312,8 @@ pub struct Dial {
     pub patience: Option<Duration>,
     /// Its session timer.
     pub session: SessionPolicy,
+    /// The assistant whose agent it is, if the driver runs that one's conversation.
+    pub assistant: Option<ObjectKey>,
 }
 
 impl From<SessionTimerEntry> for SessionPolicy {
@@ -338,6 +342,8 @@ pub struct Tell {
 pub enum Channel {
     /// With signed HTTP.
     Hook(HookEntry),
+    /// In the session that the driver has with it.
+    Session,
 }
 
 /// What an agent is told.

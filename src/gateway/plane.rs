@@ -19,6 +19,7 @@ use super::guard::{Guard, Rates};
 use super::hook::Hooks;
 use super::intake::Intake;
 use super::lines::Lines;
+use super::openai::OpenAi;
 use super::peers::Peers;
 use super::plane_metrics::PlaneMetrics;
 use super::resolve::Resolver;
@@ -62,6 +63,8 @@ pub struct PlaneConfig {
     pub max_calls_per_second: u32,
     /// What is routed by; loaded anew for every decision.
     pub snapshot: Arc<ArcSwap<Snapshot>>,
+    /// Agents over OpenAI.
+    pub openai: Arc<OpenAi>,
     /// Where hosts are.
     pub resolver: Resolver,
     /// Who gets the requests for calls of other pods.
@@ -85,6 +88,7 @@ pub(super) struct Shared {
     pub(super) resolver: Resolver,
     pub(super) tls: Arc<TlsPeers>,
     pub(super) hooks: Hooks,
+    pub(super) openai: Arc<OpenAi>,
     pub(super) calls: Arc<Calls>,
     pub(super) lines: Arc<Lines>,
     pub(super) callers: Callers,
@@ -165,11 +169,13 @@ pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
         tcp: address(Transport::Tcp).unwrap_or_else(|| own(5060)),
         tls: address(Transport::Tls(TlsPeer::ANYBODY)).unwrap_or_else(|| own(5061)),
     };
+    config.openai.attach(senders.clone());
     let shared = Arc::new(Shared {
         sockets,
         snapshot: config.snapshot,
         resolver: config.resolver,
         tls,
+        openai: config.openai,
         hooks: Hooks::new().map_err(io::Error::other)?,
         calls: config.calls,
         lines: Arc::default(),

@@ -27,6 +27,7 @@ use super::config::{Args, Config, ConfigError};
 use super::control::CallControl;
 use super::disk::Disk;
 use super::metrics::GatewayMetrics;
+use super::openai::OpenAi;
 use super::peers;
 use super::plane::{self, PlaneConfig};
 use super::resolve::Resolver;
@@ -91,6 +92,7 @@ pub async fn run(args: Args) -> Result<(), GatewayError> {
     let disk = Disk::new(&config.state, format!("{}/{}", config.pod.namespace, config.gateway));
     let holder = Holder::load(disk, counters.clone());
     let (snapshot, mut table) = (holder.snapshot(), holder.state());
+    let openai = OpenAi::new(Arc::clone(&snapshot));
     let peers = Arc::new(ArcSwap::default());
     let calls = Arc::new(Calls::new(config.shards));
     let (control, commands) = CallControl::new(config.pod.instance, config.shards, Arc::clone(&calls));
@@ -102,6 +104,7 @@ pub async fn run(args: Args) -> Result<(), GatewayError> {
 
     let http = Http {
         control,
+        openai: Arc::clone(&openai),
         peers: Arc::clone(&peers),
         forwarder: Forwarder::default(),
         keys: Arc::new(Keys::new(&config.api_keys)),
@@ -153,6 +156,7 @@ pub async fn run(args: Args) -> Result<(), GatewayError> {
             realm: format!("{}.{}.voicedock.dev", config.gateway, config.pod.namespace),
             max_calls_per_second: config.max_calls_per_second,
             snapshot,
+            openai,
             resolver: Resolver::from_system(config.pod.ip),
             peers,
             calls,

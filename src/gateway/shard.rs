@@ -6,6 +6,7 @@
 mod admission;
 mod dialling;
 mod replacing;
+mod sessions;
 mod telling;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -28,14 +29,15 @@ use super::control::{ControlError, ControlRequest};
 use super::lines::{Lines, Taken};
 use super::plane::Shared;
 use super::resolve::ResolveError;
+use super::session::Session;
 use super::snapshot::{Credential, Snapshot};
 use super::view;
 use crate::call::{
-    Call, CallStart, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Refer, TellId, Timer,
-    passed_on,
+    AskId, Call, CallStart, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Refer, TellId,
+    Timer, Wish, passed_on,
 };
 use crate::memory::give_back;
-use crate::routing::table::CredentialId;
+use crate::routing::table::{CredentialId, ObjectKey};
 use crate::sip::endpoint::{Endpoint, Output};
 use crate::sip::event::{
     Credentials, EndedBy, Flow, IncomingCall, LegEvent, LegId, OutgoingRefer, RequestId,
@@ -57,6 +59,12 @@ pub(super) enum ShardInput {
     Unclaimed { request: Box<sipx_sip::Request>, flow: Flow },
     /// An agent did what it was told, or why not.
     Told { call: u64, id: TellId, done: Result<(), String> },
+    /// A call waits at OpenAI under this name; answered whether it is one of these.
+    Waiting { call: CallId, assistant: ObjectKey, at: String, reply: oneshot::Sender<bool> },
+    /// An agent asks for something in its session.
+    Asked { call: u64, leg: LegKey, ask: AskId, wish: Wish },
+    /// The session of an agent is of no use, and why.
+    AgentFailed { call: u64, leg: LegKey, why: String },
     /// The time for draining is over: every call is told goodbye.
     Cut,
 }
@@ -72,6 +80,8 @@ struct Entry {
     timers: BTreeMap<Timer, Millis>,
     /// The way to the agent, beside SIP.
     line: Option<Line>,
+    /// Of agents whose sessions this gateway runs, and the name under which the call waits there.
+    sessions: BTreeMap<LegKey, (Session, Option<String>)>,
 }
 
 /// A leg as the driver knows it, and its place among the calls of its trunk.
@@ -164,6 +174,13 @@ impl Shard {
             ShardInput::Resolved { call, leg, result } => self.resolved(call, leg, result),
             ShardInput::Unclaimed { request, flow } => self.endpoint.turn_away(*request, flow),
             ShardInput::Told { call, id, done } => self.step(call, Input::Told(id, done), None),
+            ShardInput::Waiting { call, assistant, at, reply } => self.waits(call, &assistant, at, reply),
+            ShardInput::Asked { call, leg, ask, wish } => {
+                self.step(call, Input::Asked { leg, ask, wish }, None);
+            }
+            ShardInput::AgentFailed { call, leg, why } => {
+                self.step(call, Input::AgentFailed { leg, why }, None);
+            }
             ShardInput::Cut => {
                 for key in self.calls.keys().copied().collect::<Vec<_>>() {
                     let Some(entry) = self.calls.get_mut(&key) else { continue };
@@ -279,6 +296,7 @@ impl Shard {
             ways: BTreeMap::new(),
             timers: BTreeMap::new(),
             line: None,
+            sessions: BTreeMap::new(),
         };
         self.calls.insert(id.serial, entry);
         self.legs.insert(leg, (id.serial, LegKey::Caller));
@@ -299,6 +317,7 @@ impl Shard {
     /// One step of one call's machine. A panic in it ends that call, not the shard.
     fn step(&mut self, key: u64, input: Input, reply: Option<oneshot::Sender<Result<(), ControlError>>>) {
         let now = self.now();
+        self.end_session(key, &input);
         let Some(entry) = self.calls.get_mut(&key) else { return };
         let snapshot = self.shared.snapshot.load();
         let context = context(now, &snapshot, &self.shared.lines);
@@ -348,8 +367,8 @@ impl Shard {
                 }
                 Effect::Refer(leg, refer) => self.refer(key, leg, *refer),
                 Effect::Tell(tell) => self.tell(key, *tell),
-                // No agent of a gateway asks by other means than SIP.
-                Effect::Conclude { .. } => {}
+                Effect::Joined(leg) => self.joined(key, leg),
+                Effect::Conclude { leg, ask, conclusion } => self.conclude(key, leg, ask, &conclusion),
                 Effect::BecomesCaller(leg) => self.becomes_caller(key, leg),
                 Effect::HangUp(leg, reason) => self.hang_up(key, leg, reason),
                 Effect::SetTimer(timer, after) => self.set_timer(key, timer, Some(now + after)),

@@ -35,10 +35,10 @@ pub enum TlsError {
     #[error("'{0}' is no name that a certificate can carry; set tls.serverName of the SipTrunk")]
     Name(String),
     /// What the table names is gone meanwhile.
-    #[error("the certificates that the trunk names are gone")]
+    #[error("the certificates that it names are gone")]
     Gone,
     /// The authorities or the certificate can't be used.
-    #[error("{what} can't be used: {why}; put PEM into the Secret that the SipTrunk names")]
+    #[error("{what} can't be used: {why}; put PEM into the Secret that it names")]
     Unusable {
         /// Which.
         what: &'static str,
@@ -110,13 +110,23 @@ impl TlsPeers {
 }
 
 fn client(wanted: &Wanted, snapshot: &Snapshot) -> Result<Client, TlsError> {
+    let name = ServerName::try_from(wanted.server_name.clone())
+        .map_err(|_| TlsError::Name(wanted.server_name.clone()))?;
+    let config = config(wanted.authorities.as_ref(), wanted.certificate.as_ref(), snapshot)?;
+    Ok(Client { config: Arc::new(config), name })
+}
+
+/// How connections are made to those for whom these authorities vouch, the public ones if none are named; and as whom.
+pub(super) fn config(
+    authorities: Option<&CredentialId>,
+    certificate: Option<&CredentialId>,
+    snapshot: &Snapshot,
+) -> Result<ClientConfig, TlsError> {
     let unusable = |what: &'static str| {
         move |error: &dyn std::fmt::Display| TlsError::Unusable { what, why: error.to_string() }
     };
-    let name = ServerName::try_from(wanted.server_name.clone())
-        .map_err(|_| TlsError::Name(wanted.server_name.clone()))?;
     let mut roots = RootCertStore::empty();
-    match &wanted.authorities {
+    match authorities {
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         Some(id) => {
             let Some(Credential::Authorities { authorities }) = snapshot.credentials.get(id) else {
@@ -136,8 +146,8 @@ fn client(wanted: &Wanted, snapshot: &Snapshot) -> Result<Client, TlsError> {
         .with_safe_default_protocol_versions()
         .map_err(|error| unusable("TLS")(&error))?
         .with_webpki_verifier(verifier);
-    let config = match &wanted.certificate {
-        None => builder.with_no_client_auth(),
+    match certificate {
+        None => Ok(builder.with_no_client_auth()),
         Some(id) => {
             let Some(Credential::Certificate { certificate, key }) = snapshot.credentials.get(id) else {
                 return Err(TlsError::Gone);
@@ -146,10 +156,9 @@ fn client(wanted: &Wanted, snapshot: &Snapshot) -> Result<Client, TlsError> {
             let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
             let chain = chain.map_err(|error| unusable(&error))?;
             let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| unusable(&error))?;
-            builder.with_client_auth_cert(chain, key).map_err(|error| unusable(&error))?
+            builder.with_client_auth_cert(chain, key).map_err(|error| unusable(&error))
         }
-    };
-    Ok(Client { config: Arc::new(config), name })
+    }
 }
 
 pub(super) fn provider() -> Arc<CryptoProvider> {

@@ -7,6 +7,7 @@
 //! | `GET /metrics` | OpenMetrics |
 //! | `GET /api/v1/calls?limit&offset` | the calls of all pods of the gateway, newest first |
 //! | `GET /api/v1/calls/{id}` | one call |
+//! | `POST /webhooks/openai` | what OpenAI tells of calls, see [`webhooks`] |
 //! | `POST /api/v1/calls/{id}/control` | `transfer`, `say`, `inject-context` or `end-call` |
 //!
 //! Everything below `/api` wants `Authorization: Bearer <key>`. It can be asked at any pod: what concerns a call of
@@ -22,6 +23,7 @@ pub mod health;
 pub mod keys;
 pub mod page;
 pub mod server;
+pub mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,6 +38,7 @@ use tokio::sync::watch;
 
 use crate::gateway::control::CallControl;
 use crate::gateway::metrics::{GatewayMetrics, HttpLabels};
+use crate::gateway::openai::OpenAi;
 use crate::gateway::peers::Peers;
 use crate::metrics::Metrics;
 use access::Caller;
@@ -54,6 +57,8 @@ pub const BODY_LIMIT: usize = 64 * 1024;
 pub struct Http {
     /// The calls of this pod.
     pub control: CallControl,
+    /// Agents over OpenAI.
+    pub openai: Arc<OpenAi>,
     /// The other pods.
     pub peers: Arc<ArcSwap<Peers>>,
     /// The way to them.
@@ -81,6 +86,7 @@ pub fn router(http: Http) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
+        .route(webhooks::PATH, post(webhooks::openai))
         .nest("/api", api)
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)

@@ -22,6 +22,7 @@ use crate::gateway::calls::tests::view;
 use crate::gateway::calls::{CallStatus, CallView, Calls};
 use crate::gateway::control::{ControlError, ControlRequest};
 use crate::gateway::peers::Peer;
+use crate::gateway::snapshot::Snapshot;
 use crate::routing::ack::TrunkReports;
 use crate::routing::decide::{TransferRefusal, Wanted};
 use crate::routing::table::ObjectKey;
@@ -59,6 +60,7 @@ impl Pod {
         let metrics = Metrics::new();
         let http = Http {
             control,
+            openai: OpenAi::new(Arc::new(ArcSwap::from_pointee(Snapshot::none()))),
             peers: Arc::clone(&peers),
             forwarder: Forwarder::default(),
             keys: Arc::new(Keys::new(keys.path())),

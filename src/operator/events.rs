@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::resources::conditions::{Condition, ConditionStatus, condition, reason};
+use crate::routing::compile::SPEC_ACCEPTED;
 
 use super::api::{FIELD_MANAGER, read};
 use super::metrics::Metrics;
@@ -29,8 +30,13 @@ pub struct Notice {
 }
 
 impl Notice {
-    /// What the change from `before` to `after` is worth saying, if anything.
+    /// What the change from `before` to `after` is worth saying, if anything: that it isn't ready, or is again; else what the one
+    /// who wrote it should know although it is accepted.
     pub fn of(regarding: ObjectReference, before: &[Condition], after: &[Condition]) -> Option<Self> {
+        Self::of_readiness(&regarding, before, after).or_else(|| Self::remark(regarding, before, after))
+    }
+
+    fn of_readiness(regarding: &ObjectReference, before: &[Condition], after: &[Condition]) -> Option<Self> {
         let ready =
             |conditions: &[Condition]| conditions.iter().find(|c| c.type_ == condition::READY).cloned();
         let (before, after) = (ready(before), ready(after)?);
@@ -51,7 +57,24 @@ impl Notice {
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        Some(Self { regarding, event })
+        Some(Self { regarding: regarding.clone(), event })
+    }
+
+    fn remark(regarding: ObjectReference, before: &[Condition], after: &[Condition]) -> Option<Self> {
+        let accepted = |conditions: &[Condition]| {
+            let found = conditions.iter().find(|found| found.type_ == condition::ACCEPTED);
+            found.filter(|found| found.status == ConditionStatus::True).map(|found| found.message.clone())
+        };
+        let said = accepted(after).filter(|said| accepted(before).as_ref() != Some(said))?;
+        let note = said.strip_prefix(SPEC_ACCEPTED)?.trim_start();
+        let event = Event {
+            type_: EventType::Normal,
+            reason: reason::ACCEPTED.to_owned(),
+            note: Some(note.chars().take(1000).collect()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        (!note.is_empty()).then_some(Self { regarding, event })
     }
 
     /// A gateway was scaled.
@@ -106,5 +129,43 @@ impl Events {
         if self.waiting.try_send(notice).is_err() {
             self.metrics.failed("event");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conditions(accepted: &str, ready: ConditionStatus, why: &str) -> Vec<Condition> {
+        let condition = |type_: &str, status, reason: &str, message: &str| Condition {
+            type_: type_.to_owned(),
+            status,
+            observed_generation: 1,
+            last_transition_time: String::new(),
+            reason: reason.to_owned(),
+            message: message.to_owned(),
+        };
+        vec![
+            condition(condition::ACCEPTED, ConditionStatus::True, reason::ACCEPTED, accepted),
+            condition(condition::READY, ready, why, "…"),
+        ]
+    }
+
+    fn said(before: &[Condition], after: &[Condition]) -> Option<(String, String)> {
+        let notice = Notice::of(ObjectReference::default(), before, after)?;
+        Some((notice.event.reason, notice.event.note.unwrap_or_default()))
+    }
+
+    #[test]
+    fn a_remark_about_an_accepted_object_is_an_event_once() {
+        let plain = conditions(SPEC_ACCEPTED, ConditionStatus::False, reason::PENDING);
+        let mapped = format!("{SPEC_ACCEPTED} gpt-realtime answers.");
+        let remarked = conditions(&mapped, ConditionStatus::False, reason::PENDING);
+        let ready = conditions(&mapped, ConditionStatus::True, reason::READY);
+        assert_eq!(said(&[], &plain), None, "an object without trouble makes none");
+        let event = Some((reason::ACCEPTED.to_owned(), "gpt-realtime answers.".to_owned()));
+        assert_eq!(said(&[], &remarked), event);
+        assert_eq!(said(&plain, &remarked), event);
+        assert_eq!(said(&remarked, &ready), None, "it was said");
     }
 }

@@ -98,9 +98,13 @@ pub fn of_object(
         (Reported::Assistant(object), effective) => {
             let existing = object.status.clone().unwrap_or_default();
             let (effective, numbers) = match effective {
-                Effective::Assistant { agent, destinations, numbers } => {
-                    let agent = agent.map(str::to_owned);
-                    (Some(AssistantEffective { agent, destinations: Some(*destinations) }), Some(*numbers))
+                Effective::Assistant { agent, model, destinations, numbers } => {
+                    let effective = AssistantEffective {
+                        agent: agent.map(str::to_owned),
+                        model: model.clone(),
+                        destinations: Some(*destinations),
+                    };
+                    (Some(effective), Some(*numbers))
                 }
                 _ => (None, None),
             };

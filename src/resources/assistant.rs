@@ -37,7 +37,8 @@ pub struct AssistantSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub display_name: Option<String>,
-    /// What the assistant says first. Used by `agent.openai`; an agent reached over SIP has its own.
+    /// What the assistant says first. Used by `agent.openai`, which begins in its own words when left out; an agent reached over
+    /// SIP has its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub first_message: Option<String>,
@@ -60,7 +61,7 @@ pub struct LlmConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub provider: Option<String>,
-    /// The model's name.
+    /// The model's name. A text model stands for a realtime model with `agent.openai`; `status.effective.model` says which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub model: Option<String>,
@@ -156,7 +157,8 @@ pub struct ToolDestination {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub description: Option<String>,
-    /// Inline form: said by the assistant and heard to its end before the destination is dialled; needs `agent.sip.hook`.
+    /// Inline form: said by the assistant and heard to its end before the destination is dialled; an agent that is reached over
+    /// SIP needs a `hook` for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub message: Option<String>,
@@ -211,6 +213,31 @@ pub struct OpenAiAgent {
     #[schemars(length(min = 1, max = 255))]
     #[x_kube(validation = rules::host_and_port())]
     pub sip_host: Option<String>,
+    /// The realtime model, or the name of an Azure deployment; what `llmConfig.model` stands for when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub model: Option<String>,
+    /// The audio format that the session is told, for servers that don't take it from SIP; left to SIP when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audio_format: Option<AudioFormat>,
+    /// Opaque Secret whose `ca.crt` has the authorities that are trusted for SIP, REST and WebSocket, for servers in one's own
+    /// house; the public ones when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_bundle_ref: Option<LocalReference>,
+    /// Seconds until an agent that doesn't answer counts as unavailable; 15 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 120))]
+    pub answer_timeout_seconds: Option<i32>,
+}
+
+/// How a session encodes audio (RFC 3551).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum AudioFormat {
+    /// G.711 mu-law.
+    Pcmu,
+    /// G.711 A-law.
+    Pcma,
 }
 
 /// An agent that speaks SIP. It asks for a transfer with REFER to `sip:<destination>@<gateway>` or to a number.
@@ -308,6 +335,9 @@ pub struct AssistantEffective {
     /// How the AI is reached: `sip`, `openai`, or `default` when each gateway's own default agent is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
+    /// The realtime model that answers; only with `agent.openai`, an own one or a gateway's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// How many destinations the assistant can transfer to now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destinations: Option<i64>,

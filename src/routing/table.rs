@@ -7,6 +7,7 @@
 //! Entries are shared: tables of successive generations, and the look-ups over them, hold the same allocation. So are the
 //! maps where they are equal: copying a table costs nothing, and changing the copy costs what is changed.
 
+mod agent;
 mod number;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::schedule::Schedule;
 
+pub use agent::{AgentEntry, HookEntry, OpenAiEntry, OpenAiKeys, ScriptEntry, TurnEntry};
 pub use number::E164;
 
 /// `namespace/name` of an object.
@@ -98,10 +100,11 @@ impl Table {
     pub fn credentials(&self) -> impl Iterator<Item = (&'static str, &ObjectKey, &CredentialId)> {
         let trunks =
             self.trunks.iter().flat_map(|(key, trunk)| trunk.credentials().map(move |id| ("trunk", key, id)));
-        let hooks = self.assistants.iter().filter_map(|(key, assistant)| {
-            assistant.agent.hook().map(|hook| ("assistant", key, &hook.secret))
-        });
-        trunks.chain(hooks)
+        let agents = self
+            .assistants
+            .iter()
+            .flat_map(|(key, assistant)| assistant.agent.credentials().map(move |id| ("assistant", key, id)));
+        trunks.chain(agents)
     }
 }
 
@@ -140,43 +143,9 @@ pub struct AssistantEntry {
     /// name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub destinations: BTreeMap<String, ObjectKey>,
-}
-
-/// How an AI is reached.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", rename_all_fields = "camelCase")]
-pub enum AgentEntry {
-    /// Any agent that speaks SIP.
-    Sip {
-        /// Where it is reached, in the order of trying.
-        targets: Vec<SipTarget>,
-        /// Headers on the INVITE.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        headers: Vec<(String, String)>,
-        /// Seconds until silence counts as unavailable.
-        answer_timeout_seconds: u32,
-        /// Where it is told what to say; absent when it can't be.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        hook: Option<HookEntry>,
-    },
-}
-
-impl AgentEntry {
-    /// Where it is told what to say, if it can be.
-    pub fn hook(&self) -> Option<&HookEntry> {
-        let Self::Sip { hook, .. } = self;
-        hook.as_ref()
-    }
-}
-
-/// Where an agent is told what to say, with signed HTTP.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct HookEntry {
-    /// An http or https URL.
-    pub url: String,
-    /// The secret that requests are signed with, in the gateway's credentials Secret.
-    pub secret: CredentialId,
+    /// What it is told of its task; only if the gateway runs its session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<ScriptEntry>,
 }
 
 /// Where a SIP request is sent: a validated SIP URI with its transport.

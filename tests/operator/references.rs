@@ -181,11 +181,10 @@ async fn an_object_that_nothing_leads_to_is_ready_to_be_used() {
 #[tokio::test]
 async fn a_field_without_behaviour_is_not_silently_ignored() {
     let (stage, _operator, _pod) = Stage::set("later-issue").await;
-    let secret = json!({ "name": "openai" });
-    let agent = json!({ "projectId": "proj_a", "apiKeySecretRef": secret, "webhookSecretRef": secret });
-    stage.apply("SipGateway", "talkative", json!({ "defaultAgent": { "openai": agent } })).await;
-    let message = stage.says("SipGateway", "talkative", "Accepted", "False", "NotImplemented").await;
-    assert!(message.contains("defaultAgent.openai"), "{message}");
+    let events = json!({ "url": "https://crm.example.com/hooks", "secretRef": { "name": "crm" } });
+    stage.apply("Assistant", "talkative", json!({ "events": events })).await;
+    let message = stage.says("Assistant", "talkative", "Accepted", "False", "NotImplemented").await;
+    assert!(message.contains("events"), "{message}");
 }
 
 #[tokio::test]

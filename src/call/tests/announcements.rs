@@ -17,8 +17,10 @@ fn announced() -> World {
 
 /// Where the agent was told its first thing.
 fn hook(world: &World) -> &str {
-    let Channel::Hook(hook) = &world.tells[0].channel;
-    &hook.url
+    match &world.tells[0].channel {
+        Channel::Hook(hook) => &hook.url,
+        Channel::Session => "its session",
+    }
 }
 
 fn not_heard(why: &str) -> Option<Message> {

@@ -9,8 +9,9 @@ use crate::routing::table::{AgentEntry, ObjectKey};
 fn passed_on(uri: &str, from: &str, to: &str) -> Vec<(String, String)> {
     let mut table = table(false);
     let assistant = table.assistants.get_mut(&ObjectKey::new("acme", "support")).unwrap();
-    let AgentEntry::Sip { targets, .. } = &mut Arc::make_mut(assistant).agent;
-    targets[0].uri = uri.into();
+    if let AgentEntry::Sip { targets, .. } = &mut Arc::make_mut(assistant).agent {
+        targets[0].uri = uri.into();
+    }
     let mut world = World::called(table, |incoming| {
         incoming.from.user = from.into();
         incoming.to.user = to.into();

@@ -81,7 +81,7 @@ pub(super) fn table(fallback: bool) -> Table {
         answer_timeout_seconds: 10,
         hook: Some(HookEntry { url: "http://192.0.2.10/hook".into(), secret: CredentialId("v1".into()) }),
     };
-    table.assistants.insert(key("support"), AssistantEntry { agent, destinations }.into());
+    table.assistants.insert(key("support"), AssistantEntry { agent, destinations, script: None }.into());
     table.destinations.insert(key("sales"), destination("+31612345678", true).into());
     table.destinations.insert(key("strict"), destination("+31612345679", false).into());
     let mut night = destination("+31612345670", true);
@@ -132,7 +132,8 @@ pub(super) fn table_with_backups() -> Table {
 pub(super) fn table_without_hook() -> Table {
     let mut table = table(false);
     let assistant = table.assistants.get_mut(&key("support")).unwrap();
-    let AgentEntry::Sip { hook, .. } = &mut Arc::make_mut(assistant).agent;
-    *hook = None;
+    if let AgentEntry::Sip { hook, .. } = &mut Arc::make_mut(assistant).agent {
+        *hook = None;
+    }
     table
 }

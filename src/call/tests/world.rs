@@ -8,8 +8,8 @@ use jiff::Timestamp;
 pub(super) use super::tables::*;
 
 use crate::call::{
-    AskId, Call, CallStart, Channel, Command, CommandRefusal, Conclusion, Context, Dial, Effect, Input,
-    LegKey, Message, Record, Refer, Tell, TellId, Telling, Timer, Wish,
+    AskId, Call, CallStart, Command, CommandRefusal, Conclusion, Context, Dial, Effect, Input, LegKey,
+    Message, Record, Refer, Tell, TellId, Telling, Timer, Wish,
 };
 use crate::routing::decide::{Index, Limit, Lines, Wanted};
 use crate::routing::table::*;
@@ -459,6 +459,7 @@ impl World {
                     assert!(self.leg(from).requests.remove(&request));
                 }
                 Effect::Tell(tell) => self.tell(*tell),
+                Effect::Joined(_) => {}
                 Effect::Conclude { leg, ask, conclusion } => {
                     assert!(
                         !matches!(self.leg(leg).state, State::HungUp | State::Over),
@@ -506,7 +507,6 @@ impl World {
         };
         assert!(self.legs.iter().any(|leg| there(leg) == Some(tell.leg)), "nobody is there to be told");
         assert!(self.tells.last().is_none_or(|before| before.id < tell.id), "numbers count up");
-        let Channel::Hook(_) = tell.channel;
         match &tell.what {
             Telling::Say { end_after: true, .. } => {
                 assert_eq!(self.farewell, None, "one goodbye");

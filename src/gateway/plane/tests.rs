@@ -1,6 +1,7 @@
 //! The plane on real sockets, with peers that a test plays by hand.
 
 mod legs;
+mod openai;
 mod side;
 mod transfers;
 
@@ -114,6 +115,7 @@ struct Stage {
     snapshot: Arc<ArcSwap<Snapshot>>,
     metrics: Metrics,
     control: CallControl,
+    openai: Arc<OpenAi>,
 }
 
 impl Stage {
@@ -153,6 +155,12 @@ struct Given {
     target: Value,
     /// Where the agent is told what to say, if it is.
     hook: Value,
+    /// Another agent than that one.
+    agent: Value,
+    /// What it is told of its task.
+    script: Value,
+    /// Who gets the caller when it can't be reached.
+    fallback: Value,
     /// Whom the assistant may transfer to: their entries, by name.
     destinations: serde_json::Map<String, Value>,
     trunk: Value,
@@ -173,6 +181,9 @@ impl Given {
         Self {
             target,
             hook: Value::Null,
+            agent: Value::Null,
+            script: Value::Null,
+            fallback: Value::Null,
             destinations: serde_json::Map::new(),
             trunk: json!({ "host": "127.0.0.1" }),
             resolver: Resolver::from_system([127, 0, 0, 1].into()),
@@ -195,7 +206,10 @@ impl Given {
 }
 
 async fn stage_of(given: Given) -> Stage {
-    let Given { target, hook, destinations, trunk, resolver, credentials, certificates, rates, pod } = given;
+    let Given { target, hook, agent, script, fallback, destinations, trunk, resolver, .. } = given;
+    let Given { credentials, certificates, rates, pod, .. } = given;
+    let sip = json!({ "sip": { "targets": [target], "answerTimeoutSeconds": 10, "hook": hook } });
+    let agent = if agent.is_null() { sip } else { agent };
     let listed: serde_json::Map<_, _> =
         destinations.keys().map(|name| (name.clone(), format!("acme/{name}").into())).collect();
     let destinations: serde_json::Map<_, _> =
@@ -205,10 +219,9 @@ async fn stage_of(given: Given) -> Stage {
     });
     carrier.as_object_mut().unwrap().extend(trunk.as_object().unwrap().clone());
     let table: Table = serde_json::from_value(json!({
-        "numbers": { "+31201234567": { "object": "acme/main", "assistant": "acme/support" } },
+        "numbers": { "+31201234567": { "object": "acme/main", "assistant": "acme/support", "fallback": fallback } },
         "assistants": { "acme/support": {
-            "agent": { "sip": { "targets": [target], "answerTimeoutSeconds": 10, "hook": hook } },
-            "destinations": listed,
+            "agent": agent, "destinations": listed, "script": script,
         } },
         "destinations": destinations,
         "trunks": { "acme/carrier": carrier },
@@ -226,6 +239,7 @@ async fn stage_of(given: Given) -> Stage {
     let (found, trunks) = watch::channel(TrunkReports::new());
     let peers = Arc::new(ArcSwap::default());
     let metrics = Metrics::new();
+    let openai = OpenAi::new(Arc::clone(&snapshot));
     let config = PlaneConfig {
         listeners: [
             Transport::Udp,
@@ -241,6 +255,7 @@ async fn stage_of(given: Given) -> Stage {
         rates,
         realm: "gw.test".into(),
         max_calls_per_second: 1_000,
+        openai: Arc::clone(&openai),
         snapshot: Arc::clone(&snapshot),
         resolver,
         peers: Arc::clone(&peers),
@@ -252,7 +267,7 @@ async fn stage_of(given: Given) -> Stage {
     };
     let plane = start(config).await.unwrap();
     let control = calls_control;
-    Stage { plane, address: bind, trunks, draining, peers, snapshot, metrics, control }
+    Stage { plane, address: bind, trunks, draining, peers, snapshot, metrics, control, openai }
 }
 
 /// An address whose port was free a moment ago, for datagrams and for streams.

@@ -33,6 +33,9 @@ impl Shard {
                 return self.pending.push_back((key, Input::Leg(leg, refused)));
             }
         };
+        if let Some(assistant) = dial.assistant.clone() {
+            self.begin_session(key, leg, assistant);
+        }
         let Some(entry) = self.calls.get_mut(&key) else { return };
         let target = dial.target.clone();
         entry.legs.insert(leg, Leg::Resolving(dial, line));

@@ -12,6 +12,7 @@ use crate::call::{Channel, Input, LegKey, Tell, TellId};
 use crate::gateway::hook;
 use crate::gateway::plane::Shared;
 use crate::gateway::snapshot::Credential;
+use crate::routing::table::HookEntry;
 
 /// What may wait for an agent. The call machine keeps to less.
 const QUEUE: usize = 16;
@@ -43,8 +44,15 @@ impl Shard {
     }
 
     fn try_to_tell(&mut self, key: u64, tell: Tell) -> Result<(), &'static str> {
+        match tell.channel.clone() {
+            Channel::Hook(hook) => self.tell_by_hook(key, tell, hook),
+            Channel::Session => self.tell_in_session(key, tell),
+        }
+    }
+
+    fn tell_by_hook(&mut self, key: u64, tell: Tell, hook: HookEntry) -> Result<(), &'static str> {
         let Some(entry) = self.calls.get_mut(&key) else { return Ok(()) };
-        let Tell { id, leg, channel: Channel::Hook(hook), what, within } = tell;
+        let Tell { id, leg, what, within, .. } = tell;
         let snapshot = self.shared.snapshot.load();
         let Some(Credential::Signing { secret }) = snapshot.credentials.get(&hook.secret) else {
             return Err("the secret of the agent's hook is gone");

@@ -274,6 +274,9 @@ impl Keeper {
             ShardInput::Resolved { .. }
             | ShardInput::Told { .. }
             | ShardInput::Unclaimed { .. }
+            | ShardInput::Waiting { .. }
+            | ShardInput::Asked { .. }
+            | ShardInput::AgentFailed { .. }
             | ShardInput::Cut => {}
         }
     }

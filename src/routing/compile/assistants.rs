@@ -10,6 +10,7 @@ use crate::routing::table::{CallerIdEntry, DestinationEntry, DestinationTarget, 
 use super::agents::{self, Agent};
 use super::destinations::DEFAULT_RING_TIMEOUT_SECONDS;
 use super::gateways::Gateway;
+use super::openai::Script;
 use super::verdict::{Checked, Problems, problem};
 use super::{Kind, Objects, fields, grants, not_implemented};
 
@@ -24,6 +25,10 @@ pub(in crate::routing) struct Assistant {
     pub inline: BTreeMap<ObjectKey, Arc<DestinationEntry>>,
     /// Names of destinations with a message that is to be said before the transfer.
     pub announced: Vec<String>,
+    /// What it tells an agent whose session the gateway runs.
+    pub script: Script,
+    /// The model that it names.
+    pub model: Option<String>,
 }
 
 /// Checks every Assistant.
@@ -54,13 +59,25 @@ pub(in crate::routing) fn check_one(
     };
     let announced = listed.iter().filter(|(_, target)| has_message(target));
     let announced = announced.map(|(name, _)| name.clone()).collect();
-    let usable = accepted.is_empty().then_some(Assistant { agent, destinations: listed, inline, announced });
+    // An agent that is reached over SIP has its own script.
+    let llm =
+        spec.llm_config.as_ref().filter(|_| spec.agent.as_ref().is_none_or(|agent| agent.sip.is_none()));
+    let script = accepted.take(Script::new(spec.first_message.as_ref(), llm));
+    let model = spec.llm_config.as_ref().and_then(|llm| llm.model.clone());
+    let usable = script.filter(|_| accepted.is_empty()).map(|script| Assistant {
+        agent,
+        destinations: listed,
+        inline,
+        announced,
+        script,
+        model,
+    });
     Checked { accepted, resolved, usable }
 }
 
 /// The Secrets that an assistant names, in its own namespace.
-pub(in crate::routing) fn secrets(key: &ObjectKey, spec: &AssistantSpec) -> Option<ObjectKey> {
-    spec.agent.as_ref().and_then(|agent| agents::named_secret(&key.namespace, agent))
+pub(in crate::routing) fn secrets(key: &ObjectKey, spec: &AssistantSpec) -> Vec<ObjectKey> {
+    spec.agent.iter().flat_map(|agent| agents::named_secrets(&key.namespace, agent)).collect()
 }
 
 /// The sentence that says which messages nobody will say, and what to do about it. `attached` are the gateways that answer a
@@ -71,7 +88,7 @@ pub(in crate::routing) fn unsaid<'a>(
     attached: impl IntoIterator<Item = &'a ObjectKey>,
 ) -> Option<String> {
     let assistant = checked.usable.as_ref().filter(|assistant| !assistant.announced.is_empty())?;
-    let mute = |agent: &Agent| !agent.has_hook;
+    let mute = |agent: &Agent| !agent.is_told;
     let field = match &assistant.agent {
         Some(agent) => mute(agent).then(|| "agent.sip".to_owned()),
         None => attached.into_iter().find_map(|key| {
@@ -84,6 +101,27 @@ pub(in crate::routing) fn unsaid<'a>(
     Some(format!(
         "But the message of {names} is not said before a transfer, because {field} has no hook; add one, or remove the message."
     ))
+}
+
+/// The realtime model that answers for an assistant, if one does; and the sentence that says which, if the assistant names another
+/// one. `attached` as for [`unsaid`].
+pub(in crate::routing) fn model<'a>(
+    gateways: &'a BTreeMap<ObjectKey, Checked<Gateway>>,
+    checked: &'a Checked<Assistant>,
+    attached: impl IntoIterator<Item = &'a ObjectKey>,
+) -> Option<(String, Option<String>)> {
+    let assistant = checked.usable.as_ref()?;
+    let default = |key| gateways.get(key)?.usable.as_ref()?.default_agent.as_ref();
+    let agent = match &assistant.agent {
+        Some(agent) => agent,
+        None => attached.into_iter().filter_map(default).find(|agent| agent.entry.openai().is_some())?,
+    };
+    agent.entry.openai()?;
+    let model = assistant.script.model_on(agent);
+    let remark = assistant.model.as_ref().filter(|named| **named != model).map(|named| {
+        format!("llmConfig.model is {named}; on the phone the realtime model {model} answers in its place.")
+    });
+    Some((model, remark))
 }
 
 /// The destinations that an Assistant names by reference.

@@ -8,7 +8,7 @@ use crate::routing::table::ObjectKey;
 
 use super::agents::{self, Agent};
 use super::verdict::{Checked, Problems, problem};
-use super::{Kind, Objects, not_implemented, secrets};
+use super::{Objects, secrets};
 
 /// A gateway that numbers can attach to.
 #[derive(PartialEq)]
@@ -29,7 +29,7 @@ pub(in crate::routing) fn check_one(
     key: &ObjectKey,
     spec: &SipGatewaySpec,
 ) -> Checked<Gateway> {
-    let mut accepted = not_implemented::check(not_implemented::SIP_GATEWAY, Kind::SipGateway, key, spec);
+    let mut accepted = Problems::default();
     let default_agent = spec.default_agent.as_ref();
     let default_agent =
         default_agent.map(|agent| agents::check(objects, "defaultAgent", &key.namespace, agent));
@@ -53,8 +53,8 @@ pub(in crate::routing) fn check_one(
 pub(in crate::routing) fn secrets(key: &ObjectKey, spec: &SipGatewaySpec) -> BTreeSet<ObjectKey> {
     let named = spec.listeners.iter().filter_map(|listener| listener.certificate_ref.as_ref());
     let named = named.chain(&spec.api_keys_secret_ref);
-    let hook = spec.default_agent.as_ref().and_then(|agent| agents::named_secret(&key.namespace, agent));
-    named.map(|named| ObjectKey::new(&key.namespace, &named.name)).chain(hook).collect()
+    let agent = spec.default_agent.iter().flat_map(|agent| agents::named_secrets(&key.namespace, agent));
+    named.map(|named| ObjectKey::new(&key.namespace, &named.name)).chain(agent).collect()
 }
 
 /// What is wrong with the Secret of API keys. Calls go on without it.

@@ -16,6 +16,7 @@ pub(super) mod gateways;
 pub(super) mod grants;
 mod not_implemented;
 pub(super) mod numbers;
+pub(super) mod openai;
 mod secrets;
 pub(super) mod tables;
 pub(super) mod trunks;
@@ -116,6 +117,9 @@ pub const PRIVATE_KEY_KEY: &str = "tls.key";
 /// Key of authorities, as cert-manager writes them.
 pub const AUTHORITIES_KEY: &str = "ca.crt";
 
+/// How the message of `Accepted` begins when it holds; a remark may follow.
+pub const SPEC_ACCEPTED: &str = "The spec is accepted.";
+
 /// Kind and key of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectRef {
@@ -175,6 +179,7 @@ impl Finding {
 pub enum Effective {
     Assistant {
         agent: Option<&'static str>,
+        model: Option<String>,
         destinations: i64,
         numbers: i64,
     },
@@ -218,10 +223,10 @@ pub fn compile(objects: &Objects) -> Compiled {
     };
     let numbers = numbers::check(objects, &targets);
     let answering = numbers::answering_gateways(objects);
-    let mut unsaid = BTreeMap::new();
+    let mut remarks = BTreeMap::new();
     for (key, assistant) in &mut assistants {
         let attached = answering.get(key).into_iter().flatten();
-        unsaid.extend(assistants::unsaid(&gateways, assistant, attached.clone()).map(|it| (key.clone(), it)));
+        remarks.insert(key.clone(), verdicts::Remarks::of(&gateways, assistant, attached.clone()));
         let problems = numbers::without_agent_on(&gateways, key, Some(&*assistant), attached);
         assistant.resolved.extend(problems);
     }
@@ -234,7 +239,7 @@ pub fn compile(objects: &Objects) -> Compiled {
         numbers: &numbers,
     };
     let built = tables::build(&parts);
-    let verdicts = verdicts::build(&parts, &built, &unsaid);
+    let verdicts = verdicts::build(&parts, &built, &remarks);
     let mut compiled = Compiled { verdicts, ..Compiled::default() };
     for (gateway, (table, credentials)) in built {
         compiled.credentials.insert(gateway.clone(), credentials);

@@ -5,7 +5,6 @@
 
 use crate::resources::assistant::AssistantSpec;
 use crate::resources::conditions::reason;
-use crate::resources::sip_gateway::SipGatewaySpec;
 
 use super::Kind;
 use super::verdict::Problems;
@@ -22,13 +21,7 @@ pub(super) struct Gap<S> {
 
 #[rustfmt::skip]
 pub(super) const ASSISTANT: &[Gap<AssistantSpec>] = &[
-    Gap { field: "agent.openai", remedy: "use agent.sip", is_set: |spec| spec.agent.as_ref().is_some_and(|agent| agent.openai.is_some()) },
     Gap { field: "events", remedy: "remove it", is_set: |spec| spec.events.is_some() },
-];
-
-#[rustfmt::skip]
-pub(super) const SIP_GATEWAY: &[Gap<SipGatewaySpec>] = &[
-    Gap { field: "defaultAgent.openai", remedy: "use defaultAgent.sip", is_set: |spec| spec.default_agent.as_ref().is_some_and(|agent| agent.openai.is_some()) },
 ];
 
 /// Names every field of `gaps` that the spec sets, in one sentence.
@@ -49,6 +42,5 @@ pub(super) fn check<S>(gaps: &[Gap<S>], kind: Kind, key: &ObjectKey, spec: &S) -
 /// The name of every field, for tests.
 #[cfg(test)]
 pub(super) fn fields() -> Vec<&'static str> {
-    let assistant = ASSISTANT.iter().map(|gap| gap.field);
-    assistant.chain(SIP_GATEWAY.iter().map(|gap| gap.field)).collect()
+    ASSISTANT.iter().map(|gap| gap.field).collect()
 }

@@ -103,7 +103,7 @@ impl<K: Ord + Clone> Counts<K> {
         self.0.contains_key(thing)
     }
 
-    pub(in crate::routing) fn iter(&self) -> impl Iterator<Item = &K> {
+    pub(in crate::routing) fn iter(&self) -> impl Iterator<Item = &K> + Clone {
         self.0.keys()
     }
 
@@ -171,7 +171,11 @@ pub(in crate::routing) fn agent_on<'a>(gateway: &'a Gateway, assistant: &'a Assi
 
 /// The entry of an assistant that is reached so.
 pub(in crate::routing) fn assistant_entry(agent: &Agent, assistant: &Assistant) -> AssistantEntry {
-    AssistantEntry { agent: agent.entry.clone(), destinations: assistant.destinations.clone() }
+    AssistantEntry {
+        agent: agent.entry.clone(),
+        destinations: assistant.destinations.clone(),
+        script: agent.entry.openai().map(|_| assistant.script.entry(agent)),
+    }
 }
 
 /// A destination, and those that are tried after it.

@@ -14,14 +14,15 @@ use super::numbers::Number;
 use super::trunks::Trunk;
 use super::verdict::{Checked, Problems};
 use super::{
-    Effective, Kind, ObjectRef, Objects, Verdict, assistants, destinations, numbers, tables, trunks,
+    Effective, Kind, ObjectRef, Objects, SPEC_ACCEPTED, Verdict, assistants, destinations, numbers, tables,
+    trunks,
 };
 
 /// One verdict for each object.
 pub(in crate::routing) fn build(
     parts: &tables::Parts<'_>,
     built: &BTreeMap<ObjectKey, (Table, tables::Credentials)>,
-    unsaid: &BTreeMap<ObjectKey, String>,
+    remarks: &BTreeMap<ObjectKey, Remarks>,
 ) -> BTreeMap<ObjectRef, Verdict> {
     let objects = parts.objects;
     let mut used: BTreeMap<ObjectRef, BTreeSet<ObjectKey>> = BTreeMap::new();
@@ -58,8 +59,8 @@ pub(in crate::routing) fn build(
     for ((key, object), checked) in objects.assistants.iter().zip(parts.assistants.values()) {
         let numbers = naming.get(key).copied().unwrap_or_default();
         add(Kind::Assistant, key, &|gateways| {
-            let found =
-                OfNumbers { problems: Problems::default(), unsaid: unsaid.get(key).cloned(), numbers };
+            let remarks = remarks.get(key).cloned().unwrap_or_default();
+            let found = OfNumbers { problems: Problems::default(), remarks, numbers };
             of_assistant(object, checked, found, gateways)
         });
     }
@@ -100,12 +101,33 @@ pub(in crate::routing) fn of_destination(
     verdict(&object.metadata, &checked.accepted, None, &checked.resolved, effective, gateways)
 }
 
+/// What whoever wrote an Assistant should know although it is accepted.
+#[derive(Clone, Debug, Default)]
+pub(in crate::routing) struct Remarks {
+    /// The realtime model that answers.
+    model: Option<String>,
+    sentences: Vec<String>,
+}
+
+impl Remarks {
+    /// Those about an assistant; `attached` are the gateways that answer a PhoneNumber of it.
+    pub(in crate::routing) fn of<'a>(
+        gateways: &'a BTreeMap<ObjectKey, Checked<Gateway>>,
+        checked: &'a Checked<assistants::Assistant>,
+        attached: impl IntoIterator<Item = &'a ObjectKey> + Clone,
+    ) -> Self {
+        let (model, mapped) = assistants::model(gateways, checked, attached.clone()).unzip();
+        let unsaid = assistants::unsaid(gateways, checked, attached);
+        Self { model, sentences: mapped.flatten().into_iter().chain(unsaid).collect() }
+    }
+}
+
 /// What only the PhoneNumbers of an Assistant show.
 pub(in crate::routing) struct OfNumbers {
     /// What is wrong with it.
     pub problems: Problems,
-    /// See [`assistants::unsaid`].
-    pub unsaid: Option<String>,
+    /// What depends on the gateways that answer them.
+    pub remarks: Remarks,
     /// How many name it.
     pub numbers: i64,
 }
@@ -114,17 +136,19 @@ pub(in crate::routing) struct OfNumbers {
 pub(in crate::routing) fn of_assistant(
     object: &Assistant,
     checked: &Checked<assistants::Assistant>,
-    OfNumbers { problems, unsaid, numbers }: OfNumbers,
+    OfNumbers { problems, remarks: Remarks { model, sentences }, numbers }: OfNumbers,
     gateways: BTreeSet<ObjectKey>,
 ) -> Verdict {
     let effective = Effective::Assistant {
         agent: assistants::agent_name(&object.spec),
+        model,
         destinations: checked.usable.as_ref().map_or(0, |assistant| assistant.destinations.len() as i64),
         numbers,
     };
     let mut resolved = checked.resolved.clone();
     resolved.extend(problems);
-    verdict(&object.metadata, &checked.accepted, unsaid, &resolved, effective, gateways)
+    let remark = (!sentences.is_empty()).then(|| sentences.join(" "));
+    verdict(&object.metadata, &checked.accepted, remark, &resolved, effective, gateways)
 }
 
 /// The verdict about a PhoneNumber that attaches to `gateway` and that the tables of `gateways` hold: that one or none.
@@ -148,8 +172,8 @@ fn verdict(
     gateways: BTreeSet<ObjectKey>,
 ) -> Verdict {
     let good = match remark {
-        Some(remark) => format!("The spec is accepted. {remark}"),
-        None => "The spec is accepted.".to_owned(),
+        Some(remark) => format!("{SPEC_ACCEPTED} {remark}"),
+        None => SPEC_ACCEPTED.to_owned(),
     };
     Verdict {
         generation: metadata.generation.unwrap_or_default(),

@@ -101,7 +101,7 @@ impl Attachments {
     }
 
     /// The gateways that answer a PhoneNumber that names the assistant.
-    pub(super) fn answering(&self, assistant: &ObjectKey) -> impl Iterator<Item = &ObjectKey> {
+    pub(super) fn answering(&self, assistant: &ObjectKey) -> impl Iterator<Item = &ObjectKey> + Clone {
         self.answering.get(assistant).into_iter().flat_map(Counts::iter)
     }
 

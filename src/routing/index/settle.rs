@@ -48,10 +48,14 @@ impl Index {
             };
             let after = self.gateways.get(&key);
             let (agent_before, agent_after) = (agent(before.as_ref()), agent(after));
-            let has_hook = |agent: &Option<Agent>| agent.as_ref().map(|agent| agent.has_hook);
-            let seen_before = (standing(before.as_ref()), has_hook(&agent_before));
+            let seen = |agent: &Option<Agent>| {
+                agent
+                    .as_ref()
+                    .map(|agent| (agent.is_told, agent.entry.openai().is_some(), agent.model.clone()))
+            };
+            let seen_before = (standing(before.as_ref()), seen(&agent_before));
             let is_usable = standing(after).is_ok();
-            if seen_before != (standing(after), has_hook(&agent_after)) {
+            if seen_before != (standing(after), seen(&agent_after)) {
                 self.mark_dependants(Kind::SipGateway, &key);
                 for assistant in self.attachments.answered_by(&key) {
                     self.dirty.mark_verdict(Kind::Assistant, assistant);
@@ -288,10 +292,11 @@ impl Index {
                 let checked = self.assistants.get(key)?;
                 let answering = self.attachments.answering(key);
                 let problems = numbers::without_agent_on(&self.gateways, key, Some(checked), answering);
-                let unsaid = assistants::unsaid(&self.gateways, checked, self.attachments.answering(key));
+                let answering = self.attachments.answering(key);
+                let remarks = verdicts::Remarks::of(&self.gateways, checked, answering);
                 let numbers = self.dependants.count(&Node::Object(kind, key.clone()));
                 let numbers = i64::try_from(numbers).unwrap_or(i64::MAX);
-                let found = verdicts::OfNumbers { problems, unsaid, numbers };
+                let found = verdicts::OfNumbers { problems, remarks, numbers };
                 verdicts::of_assistant(self.objects.assistants.get(key)?, checked, found, holding)
             }
             Kind::PhoneNumber => {

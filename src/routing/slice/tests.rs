@@ -67,6 +67,7 @@ fn table(numbers: usize) -> Table {
                 hook: None,
             },
             destinations: BTreeMap::from([("sales".into(), ObjectKey::new("shop", "sales"))]),
+            script: None,
         }),
     );
     table.destinations.insert(ObjectKey::new("shop", "sales"), destination("Sales: \"prices\" ≤ 5 €".into()));

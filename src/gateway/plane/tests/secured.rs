@@ -14,20 +14,20 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use super::*;
 
 /// An authority.
-struct Authority {
+pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    pem: String,
+    pub(super) pem: String,
 }
 
 /// A certificate and its key, PEM.
 #[derive(Clone)]
-struct Certificate {
-    certificate: String,
-    key: String,
+pub(super) struct Certificate {
+    pub(super) certificate: String,
+    pub(super) key: String,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -36,7 +36,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    fn issue(&self, name: &str) -> Certificate {
+    pub(super) fn issue(&self, name: &str) -> Certificate {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();

@@ -106,6 +106,19 @@ impl Side {
         self.peer.send(self.gateway, &text).await;
     }
 
+    /// Takes its last INVITE back: a CANCEL has the branch and the number of that (RFC 3261 §9.1).
+    pub(super) async fn cancel(&mut self) {
+        let (cseq, sent) = (self.cseq, self.sent);
+        let own = self.peer.address();
+        let Self { ours, theirs, call_id, target, .. } = self;
+        let text = format!(
+            "CANCEL {target} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bK{sent}{}\r\nFrom: {ours}\r\n\
+             To: {theirs}\r\nCall-ID: {call_id}\r\nCSeq: {cseq} CANCEL\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n",
+            own.port(),
+        );
+        self.peer.send(self.gateway, &text).await;
+    }
+
     /// The next message that starts so: a request that didn't come before, or a response to the last request. One that makes
     /// the dialog is read as such.
     pub(super) async fn receive(&mut self, start: &str) -> Seen {

@@ -117,8 +117,10 @@ fn finding(finding: &Finding) -> String {
 
 fn effective(effective: &Effective) -> String {
     match effective {
-        Effective::Assistant { agent, destinations, numbers } => {
-            format!("agent {}, {destinations} destinations, {numbers} numbers", agent.unwrap_or("-"))
+        Effective::Assistant { agent, model, destinations, numbers } => {
+            let model = model.as_ref().map(|model| format!(" with {model}")).unwrap_or_default();
+            let agent = agent.unwrap_or("-");
+            format!("agent {agent}{model}, {destinations} destinations, {numbers} numbers")
         }
         Effective::PhoneNumber { gateway } => {
             format!("gateway {}", gateway.as_ref().map_or_else(|| "-".into(), ToString::to_string))

@@ -94,6 +94,10 @@ fn assistant() -> impl Strategy<Value = Value> {
         let agent = match agent {
             0 => json!({"sip": {"uri": "sips:agent@ai"}}),
             1 | 2 => Value::Null,
+            3 => json!({"openai": {
+                "projectId": "proj_b", "apiKeySecretRef": {"name": "k0", "key": "password"},
+                "webhookSecretRef": {"name": "k0", "key": "secret"},
+            }}),
             _ => json!({"sip": {"uri": "sip:agent@ai", "hook": hook}}),
         };
         json!({"agent": agent, "llmConfig": {"tools": tools}})
@@ -117,7 +121,7 @@ fn phone_number() -> impl Strategy<Value = Value> {
 fn gateway() -> impl Strategy<Value = Value> {
     let agent = proptest::option::of("default|other");
     (grant(), agent, hook(), 0..8u8).prop_map(|(grant, default, hook, broken)| {
-        let secret = json!({"name": "openai"});
+        let secret = json!({"name": "k0", "key": "password"});
         let openai =
             json!({"openai": {"projectId": "proj_a", "apiKeySecretRef": secret, "webhookSecretRef": secret}});
         let sip = default.map(|user| json!({"sip": {"uri": format!("sip:{user}@ai"), "hook": hook}}));

@@ -1,0 +1,6 @@
+//! How an AI is reached and spoken to beside SIP.
+//!
+//! An agent that speaks SIP for itself needs nothing of this. For one over OpenAI ([`openai`]) the gateway takes the part of the
+//! program behind it: it answers the webhook, runs the session and carries out what the model asks for.
+
+pub mod openai;
