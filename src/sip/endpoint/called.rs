@@ -242,6 +242,7 @@ pub fn acked(leg: &mut Leg, core: &mut Core, body: Option<Body>, now: Millis) {
         leg.reliable = None;
     }
     core.tell(leg, LegEvent::Acked { body });
+    client::refer_next(leg, core, now);
     client::offer_next(leg, core, now);
 }
 

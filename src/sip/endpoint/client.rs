@@ -541,10 +541,10 @@ pub fn refer(leg: &mut Leg, core: &mut Core, request: RequestId, target: &str, n
     request_with(leg, core, request, "REFER", again, now);
 }
 
-/// Sends REFER whose outcome the peer tells with NOTIFY.
+/// Sends REFER whose outcome the peer tells with NOTIFY; once our answer is acknowledged, for a peer whose ACK was lost may
+/// take each copy of the answer for a copy of what it answered last.
 pub fn refer_away(leg: &mut Leg, core: &mut Core, request: RequestId, refer: OutgoingRefer, now: Millis) {
     let OutgoingRefer { target, referred_by, headers, credentials } = refer;
-    leg.referral = Some(Box::new(Referral { request, sent: Vec::new() }));
     leg.referred = true;
     if let Some(credentials) = credentials {
         leg.digest.get_or_insert_with(|| Box::new(Digest::new(credentials)));
@@ -552,7 +552,19 @@ pub fn refer_away(leg: &mut Leg, core: &mut Core, request: RequestId, refer: Out
     let lines = [("Refer-To", format!("<{target}>")), ("Referred-By", referred_by)];
     let lines = lines.into_iter().chain(headers.iter().map(|(name, value)| (name.as_str(), value.clone())));
     let again = Again { headers: Lines::collect(lines), body: None, max_forwards: 70 };
-    request_with(leg, core, request, "REFER", again, now);
+    leg.referral = Some(Box::new(Referral { request, sent: Vec::new(), waits: Some(again) }));
+    let unacknowledged = leg.phase == Phase::Unacknowledged && leg.invite.is_some();
+    if !unacknowledged {
+        refer_next(leg, core, now);
+    }
+}
+
+/// Sends a REFER that waits.
+pub fn refer_next(leg: &mut Leg, core: &mut Core, now: Millis) {
+    let waiting = leg.referral.as_mut().and_then(|referral| Some((referral.request, referral.waits.take()?)));
+    if let Some((request, again)) = waiting {
+        request_with(leg, core, request, "REFER", again, now);
+    }
 }
 
 fn request_with(leg: &mut Leg, core: &mut Core, request: RequestId, method: &str, again: Again, now: Millis) {

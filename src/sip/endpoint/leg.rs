@@ -10,7 +10,7 @@ use crate::sip::dialog::Dialog;
 use crate::sip::digest::Digest;
 use crate::sip::event::{Body, Flow, LegId, RequestId};
 use crate::sip::time::Millis;
-use crate::sip::transaction::{Client, ClientState, OnGlare, ServerKey};
+use crate::sip::transaction::{Again, Client, ClientState, OnGlare, ServerKey};
 use crate::sip::wheel::Handle;
 
 /// Most branches of a fork that are told apart before one answers.
@@ -146,6 +146,8 @@ pub struct Referral {
     pub request: RequestId,
     /// CSeq numbers with which it was sent: more than one after a challenge. The `id` of the peer's Event is one of them.
     pub sent: Vec<u32>,
+    /// It is to be sent once the peer has acknowledged our answer.
+    pub waits: Option<Again>,
 }
 
 /// An accepted REFER.

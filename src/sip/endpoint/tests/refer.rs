@@ -68,6 +68,20 @@ fn what_becomes_of_a_peer_that_was_sent_elsewhere_is_told_until_it_is_final() {
     assert_eq!(net.count("SIP/2.0 200"), 1 + 3, "the INVITE's, and one for each NOTIFY");
 }
 
+#[test]
+fn a_peer_is_sent_elsewhere_once_it_has_acknowledged_the_answer() {
+    let mut net = Net::new();
+    net.inject(A, net.invite_from_p("p"));
+    let (leg, _) = net.event(A);
+    net.act(A, |a, now| a.answer(leg, sdp("answer"), now));
+    let answer = net.response_with(200);
+    net.act(A, |a, now| a.refer_away(leg, away(None), now));
+    net.run(DELAY);
+    assert_eq!(net.count("REFER"), 0);
+    net.inject(A, net.ack_from_p("p", &answer));
+    net.request("REFER");
+}
+
 /// A call of P's that A has answered and then sends elsewhere; with the REFER.
 fn referred_p(net: &mut Net, credentials: Option<Credentials>) -> (LegId, RequestId, Response, Request) {
     net.inject(A, net.invite_from_p("p"));
