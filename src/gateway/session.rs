@@ -99,6 +99,8 @@ struct Driver {
     whose: Whose,
     shard: mpsc::Sender<ShardInput>,
     inputs: mpsc::Receiver<Input>,
+    /// What came before the server's answer that the call is accepted: SIP may be faster.
+    early: Vec<Input>,
     conversation: Conversation,
     timers: BTreeMap<Timer, Instant>,
     socket: Option<Socket>,
@@ -120,6 +122,7 @@ impl Driver {
             whose,
             shard,
             inputs,
+            early: Vec::new(),
             conversation,
             timers: BTreeMap::new(),
             socket: None,
@@ -163,7 +166,7 @@ impl Driver {
             };
             let accepted = tokio::select! {
                 accepted = accepting => accepted,
-                over = news(&mut self.inputs, at) => match over {
+                over = news(&mut self.inputs, &mut self.early, at) => match over {
                     Some(over) => return Err(over),
                     None => continue,
                 },
@@ -185,7 +188,7 @@ impl Driver {
             let pause = error.retry_after().unwrap_or(RETRY * 2u32.pow(tries - 1)).min(LONGEST_RETRY);
             tokio::select! {
                 () = sleep(pause) => {}
-                over = news(&mut self.inputs, at) => if let Some(over) = over { return Err(over) },
+                over = news(&mut self.inputs, &mut self.early, at) => if let Some(over) = over { return Err(over) },
             }
         }
     }
@@ -202,6 +205,10 @@ impl Driver {
         let mut opening = Some(self.open(at, TO_OPEN));
         let mut heard = Instant::now();
         let mut ping = tokio::time::interval(PING_EVERY);
+        for input in std::mem::take(&mut self.early) {
+            let acts = self.input(input);
+            self.carry_out(acts).await;
+        }
         loop {
             let due = self.timers.iter().map(|(timer, when)| (*when, *timer)).min();
             let acts = tokio::select! {
@@ -399,8 +406,8 @@ fn wish(wanting: Wanting) -> Wish {
     }
 }
 
-/// Waits for the end of the leg, or for another name of the call.
-async fn news(inputs: &mut mpsc::Receiver<Input>, at: &mut String) -> Option<Over> {
+/// Waits for the end of the leg, or for another name of the call; what else comes is kept.
+async fn news(inputs: &mut mpsc::Receiver<Input>, early: &mut Vec<Input>, at: &mut String) -> Option<Over> {
     loop {
         match inputs.recv().await {
             None => return Some(Over(false)),
@@ -409,7 +416,8 @@ async fn news(inputs: &mut mpsc::Receiver<Input>, at: &mut String) -> Option<Ove
                 *at = other;
                 return None;
             }
-            Some(_) => {}
+            Some(Input::Waiting(_)) => {}
+            Some(input) => early.push(input),
         }
     }
 }

@@ -373,6 +373,18 @@ async fn an_api_that_is_busy_is_asked_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_is_answered_before_the_api_says_so_is_greeted() {
+    let script = json!({ "word": "1ms", "calls": [{ "accept": [{ "late": "300ms" }] }] }).to_string();
+    let scene = Scene::answered(&script).await;
+    scene
+        .seen("the greeting", |what| match what {
+            What::Client(event) if event["type"] == "response.create" => Some(()),
+            _ => None,
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_webhook_that_comes_twice_is_acted_on_once() {
     let script = json!({ "word": "1ms", "calls": [{ "webhook": { "copies": 3 } }] }).to_string();
     let scene = Scene::answered(&script).await;
