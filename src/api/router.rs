@@ -227,9 +227,13 @@ async fn health() -> impl IntoResponse {
 }
 
 async fn no_such_path() -> ApiError {
-    ApiError::not_found("there is nothing at this path; /api/v1/openapi.json lists what there is")
+    ApiError::not_found(
+        "there is nothing at this path; under /api/v1 there are assistants, numbers, sip-trunks, calls and health",
+    )
 }
 
 async fn wrong_method() -> ApiError {
-    ApiError::wrong_method("/api/v1/openapi.json lists which one it takes")
+    ApiError::wrong_method(
+        "lists and objects take GET, lists of assistants, numbers and sip-trunks POST; Allow says which this one takes",
+    )
 }

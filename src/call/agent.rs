@@ -59,6 +59,15 @@ impl Call {
         Ok((id, within))
     }
 
+    /// Whether anything new may begin in the call.
+    pub(super) fn may_begin(&self) -> Result<(), CommandRefusal> {
+        match self.status {
+            Status::InProgress if self.farewell.is_some() => Err(CommandRefusal::Ending),
+            Status::InProgress => Ok(()),
+            _ => Err(CommandRefusal::NotActive),
+        }
+    }
+
     /// The control API wants the agent to be told something.
     pub(super) fn tell_by_api(
         &mut self,
@@ -66,12 +75,7 @@ impl Call {
         context: Context<'_>,
         out: &mut Vec<Effect>,
     ) -> Result<(), CommandRefusal> {
-        if self.status != Status::InProgress {
-            return Err(CommandRefusal::NotActive);
-        }
-        if self.farewell.is_some() {
-            return Err(CommandRefusal::Ending);
-        }
+        self.may_begin()?;
         self.tell(what, context, out)?;
         Ok(())
     }

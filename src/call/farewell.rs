@@ -46,12 +46,7 @@ impl Call {
         context: Context<'_>,
         out: &mut Vec<Effect>,
     ) -> Result<(), CommandRefusal> {
-        if self.status != Status::InProgress {
-            return Err(CommandRefusal::NotActive);
-        }
-        if self.farewell.is_some() {
-            return Err(CommandRefusal::Ending);
-        }
+        self.may_begin()?;
         if self.is_under_way() {
             return Err(CommandRefusal::TransferUnderWay);
         }

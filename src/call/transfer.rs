@@ -10,7 +10,7 @@ use crate::sip::replaces::Replaces;
 use super::attempt::{Failed, Failure, Purpose, next_host};
 use super::identity::Retarget;
 use super::input::{AskId, CommandRefusal, Conclusion, Context, Effect, LegKey, Record};
-use super::machine::{Call, PeerKind, Status};
+use super::machine::{Call, PeerKind};
 use super::outcome::{AskedBy, Message, TransferRecord, Try};
 
 /// A transfer that is under way.
@@ -91,12 +91,7 @@ impl Call {
         context: Context<'_>,
         out: &mut Vec<Effect>,
     ) -> Result<(), CommandRefusal> {
-        if self.status != Status::InProgress {
-            return Err(CommandRefusal::NotActive);
-        }
-        if self.farewell.is_some() {
-            return Err(CommandRefusal::Ending);
-        }
+        self.may_begin()?;
         if self.is_under_way() {
             return Err(CommandRefusal::TransferUnderWay);
         }

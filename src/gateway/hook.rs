@@ -31,6 +31,7 @@ use serde::Serialize;
 
 use super::plane::USER_AGENT;
 use super::tls::provider;
+use crate::agent::innermost;
 use crate::call::Telling;
 
 /// How long the agent's host may take to be reached.
@@ -167,15 +168,6 @@ fn signature(secret: &str, timestamp: i64, body: &[u8]) -> String {
     signing.update(body);
     let hex: String = signing.sign().as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
     format!("sha256={hex}")
-}
-
-/// The innermost reason: "connection refused" rather than "client error".
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 #[cfg(test)]

@@ -20,6 +20,8 @@ use hyper_util::rt::TokioExecutor;
 use rustls::ClientConfig;
 use serde_json::{Value, json};
 
+use crate::agent::innermost;
+
 /// How long the API may take to be reached.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an answer may take. A call that isn't there takes it 5 s to say so.
@@ -198,15 +200,6 @@ pub(super) fn refused(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> A
         message,
         retry_after: retry_after.map(Duration::from_secs),
     }
-}
-
-/// The innermost reason: "connection refused" rather than "client error".
-pub(super) fn innermost(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 #[cfg(test)]

@@ -15,7 +15,8 @@ use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Error};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
-use super::rest::{Api, ApiError, CONNECT_TIMEOUT, Place, bearer, innermost, refused};
+use super::rest::{Api, ApiError, CONNECT_TIMEOUT, Place, bearer, refused};
+use crate::agent::innermost;
 
 /// How long the upgrade may take. A call that isn't there takes it 5 s to say so.
 const UPGRADE_TIMEOUT: Duration = Duration::from_secs(7);

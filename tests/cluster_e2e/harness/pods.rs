@@ -20,6 +20,14 @@ pub struct Pod {
     pub node: Ipv4Addr,
 }
 
+/// The pods of a gateway that are being ended, by name. Until they are gone a call may still reach them.
+pub fn leaving(cluster: &Cluster, namespace: &str, gateway: &str) -> Vec<String> {
+    let selector = format!("voicedock.dev/gateway={gateway}");
+    let list = cluster.get(&["--namespace", namespace, "pods", "--selector", &selector]);
+    let ended = items(&list).filter(|pod| !pod["metadata"]["deletionTimestamp"].is_null());
+    ended.map(|pod| text(&pod["metadata"]["name"])).collect()
+}
+
 /// The pods of a gateway that take calls, by name.
 pub fn pods(cluster: &Cluster, namespace: &str, gateway: &str) -> Vec<Pod> {
     let selector = format!("voicedock.dev/gateway={gateway}");
