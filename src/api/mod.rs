@@ -50,7 +50,7 @@ use crate::metrics::Metrics;
 use crate::routing::table::ObjectKey;
 use crate::telemetry::{self, LogArgs, TelemetryError};
 
-use self::router::Service;
+use self::router::{Only, Service};
 
 /// How long requests are still taken after SIGTERM: until every node knows that this pod goes, they arrive here.
 const LAME_DUCK: Duration = Duration::from_secs(5);
@@ -61,6 +61,9 @@ pub struct Args {
     /// Serve only this namespace; all when left out
     #[arg(long, env = "VOICEDOCK_WATCH_NAMESPACE")]
     pub watch_namespace: Option<String>,
+    /// Ask only gateways of this namespace for calls; those of all when left out
+    #[arg(long, env = "VOICEDOCK_GATEWAY_NAMESPACE")]
+    pub gateway_namespace: Option<String>,
     /// The gateway of PhoneNumbers that name none, `namespace/name`: that of the operator
     #[arg(long, env = "VOICEDOCK_DEFAULT_GATEWAY", value_name = "NAMESPACE/NAME")]
     pub default_gateway: Option<ObjectKey>,
@@ -125,7 +128,8 @@ pub async fn run_until(
     let (tasks, end) = (TaskTracker::new(), CancellationToken::new());
     let metrics = Metrics::new();
     let service = Service::new(client, args.default_gateway, NonZeroU32::new(args.key_rate), &metrics);
-    service.start(&tasks, args.watch_namespace.as_deref(), end.clone());
+    let only = Only { objects: args.watch_namespace.as_deref(), gateways: args.gateway_namespace.as_deref() };
+    service.start(&tasks, only, end.clone());
     let probes = metrics::router(metrics, service.clone(), stop.clone());
     tasks.spawn(server::serve(admin, probes, end.clone()));
     tasks.spawn(server::serve(http, router::router(service), end.clone()));

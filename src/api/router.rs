@@ -66,6 +66,15 @@ pub struct Parts {
     metrics: ApiMetrics,
 }
 
+/// The one namespace that is looked at; all when `None`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Only<'a> {
+    /// For resources and keys.
+    pub objects: Option<&'a str>,
+    /// For gateway pods. They are where they are, whichever namespace is served, so this may be another.
+    pub gateways: Option<&'a str>,
+}
+
 impl std::ops::Deref for Service {
     type Target = Parts;
     fn deref(&self) -> &Parts {
@@ -96,24 +105,23 @@ impl Service {
         }))
     }
 
-    /// Starts every watch; they end with `stop`. All namespaces are watched when `namespace` is `None`.
-    pub fn start(&self, tasks: &TaskTracker, namespace: Option<&str>, stop: CancellationToken) {
+    /// Starts every watch; they end with `stop`.
+    pub fn start(&self, tasks: &TaskTracker, only: Only<'_>, stop: CancellationToken) {
         let (keys, end) = (self.clone(), stop.clone());
         let hear = move |delta| keys.secrets.hear(delta);
-        let secrets = self.watched(namespace);
+        let secrets = self.watched(only.objects);
         tasks.spawn(async move {
             watch::follow(secrets, Some(&secrets::selector()), secrets::reduce, hear, end).await;
         });
-        // Gateways are where they are, whichever namespace is served.
         let (pods, end) = (self.clone(), stop.clone());
         let hear = move |delta| pods.gateways.hear(delta);
-        let leases = self.watched(None);
+        let leases = self.watched(only.gateways);
         tasks.spawn(async move {
             watch::follow(leases, Some(&gateways::selector()), gateways::reduce, hear, end).await;
         });
-        self.follow::<Assistant>(tasks, namespace, &stop);
-        self.follow::<PhoneNumber>(tasks, namespace, &stop);
-        self.follow::<SipTrunk>(tasks, namespace, &stop);
+        self.follow::<Assistant>(tasks, only.objects, &stop);
+        self.follow::<PhoneNumber>(tasks, only.objects, &stop);
+        self.follow::<SipTrunk>(tasks, only.objects, &stop);
     }
 
     /// Whether every watch has listed once.
