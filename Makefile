@@ -1,7 +1,7 @@
 # Set VOICEDOCK_CACHE to keep tools elsewhere than in ~/.cache/voicedock; set KUBECONFIG to test on a cluster of your own.
 
 .DEFAULT_GOAL := help
-.PHONY: help check test fuzz bench-calls bench-control demo demo-down tools image crds clean
+.PHONY: help check test fuzz bench-calls bench-control demo demo-down tools image crds chart-docs clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,8 +36,12 @@ tools: ## Install what the targets above need
 image: ## Build the image: target/image/voicedock.tar
 	@hack/image.sh
 
-crds: ## Write crds/ and the chart's copy of it from the types
-	@for directory in crds charts/voicedock/files/crds; do cargo run --quiet --locked --bin voicedock -- crds --out $$directory || exit 1; done
+crds: ## Write crds/ and the charts' copies of it from the types
+	@for directory in crds charts/voicedock/files/crds charts/voicedock-crds/files/crds; do cargo run --quiet --locked --bin voicedock -- crds --out $$directory || exit 1; done
+
+chart-docs: ## Write the charts' README.md from their values.yaml
+	@hack/tools.sh chart
+	@PATH="$${VOICEDOCK_CACHE:-$$HOME/.cache/voicedock}/bin:$$PATH" helm-docs --chart-search-root charts --sort-values-order file --log-level warning
 
 clean: ## Remove clusters and build results (the cached tools stay)
 	@for state in target/cluster/*/; do [ ! -d "$$state" ] || hack/cluster.sh down --name "$$(basename "$$state")" || exit 1; done
