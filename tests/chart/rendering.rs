@@ -1,109 +1,9 @@
-//! The Helm chart: what it renders, what its schema refuses, and a life of a release on a real API server.
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that can't go on panics")]
+//! What the chart renders.
 
-mod support;
-
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::Api;
-use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use support::api_server::{ApiServer, bare_api_server};
-use support::tools::{output, printed, tool};
 
-fn chart() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("charts/voicedock")
-}
-
-fn helm(arguments: &[&str]) -> Command {
-    let mut helm = Command::new(tool("helm"));
-    helm.args(arguments);
-    helm
-}
-
-/// The objects of `helm template` with values set; no cluster is asked.
-fn rendered(values: &[&str]) -> Vec<Value> {
-    let mut command = helm(&["template", "voicedock"]);
-    command.arg(chart()).args(["--namespace", "voicedock-system"]);
-    for value in values {
-        command.args(["--set-json", value]);
-    }
-    let text = printed(&mut command);
-    let documents: Vec<Option<Value>> = serde_saphyr::from_multiple(&text).unwrap();
-    documents.into_iter().flatten().collect()
-}
-
-fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
-    objects.iter().filter(|object| object["kind"] == kind).collect()
-}
-
-fn one<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
-    let found = of_kind(objects, kind);
-    assert_eq!(found.len(), 1, "{kind}");
-    found[0]
-}
-
-/// The one object of a kind whose name ends like this: what belongs to one of the roles.
-fn of_role<'a>(objects: &'a [Value], kind: &str, role: &str) -> &'a Value {
-    let named =
-        |object: &&Value| object["metadata"]["name"].as_str().is_some_and(|name| name.ends_with(role));
-    let found: Vec<_> = of_kind(objects, kind).into_iter().filter(named).collect();
-    assert_eq!(found.len(), 1, "{kind} of {role}");
-    found[0]
-}
-
-#[test]
-fn the_chart_passes_helms_lint() {
-    printed(helm(&["lint", "--strict", "--quiet"]).arg(chart()));
-}
-
-#[test]
-fn an_unknown_value_is_refused_wherever_it_stands() {
-    for value in [
-        "typo=1",
-        "image.typo=1",
-        "crds.typo=true",
-        "operator.typo=1",
-        "operator.log.typo=1",
-        "operator.resources.typo={}",
-        "operator.tolerations=[{\"typo\": 1}]",
-        "operator.networkPolicy.typo=1",
-        "gateway.typo=1",
-        "api.typo=1",
-        "api.log.typo=1",
-        "gateway.advertise.typo=1",
-        "gateway.autoscaling.typo=1",
-        "gateway.apiKeys.typo=1",
-        "gateway.allowedNamespaces={\"from\": \"All\", \"typo\": 1}",
-        "gateway.listeners=[{\"transport\": \"UDP\", \"port\": 5060, \"typo\": 1}]",
-    ] {
-        let refused = output(helm(&["template", "voicedock", "--set-json", value]).arg(chart()));
-        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-        assert!(
-            !refused.status.success() && said.contains("additional properties 'typo'"),
-            "{value}: {said}"
-        );
-    }
-}
-
-#[test]
-fn the_schema_leaves_no_object_open_by_accident() {
-    fn check(path: &str, schema: &Value) {
-        let Some(fields) = schema.as_object() else { return };
-        if fields.contains_key("properties") {
-            assert_eq!(schema["additionalProperties"], json!(false), "{path}");
-        } else if schema["type"] == "object" {
-            assert!(fields.contains_key("additionalProperties") || path.ends_with(".global"), "{path}");
-        }
-        for (name, value) in fields {
-            check(&format!("{path}.{name}"), value);
-        }
-    }
-    let schema = std::fs::read_to_string(chart().join("values.schema.json")).unwrap();
-    check("", &serde_json::from_str(&schema).unwrap());
-}
+use crate::support::tools::printed;
+use crate::{chart, helm, of_kind, of_role, one, rendered, template};
 
 #[test]
 fn operator_and_gateways_run_the_same_image() {
@@ -135,21 +35,18 @@ fn operator_and_gateways_run_the_same_image() {
 
 #[test]
 fn the_operator_is_told_which_gateway_is_the_default() {
-    let arguments = |values: &[&str]| {
+    let told = |values: &[&str]| {
         let objects = rendered(values);
-        of_role(&objects, "Deployment", "operator")["spec"]["template"]["spec"]["containers"][0]["args"]
-            .clone()
+        let arguments =
+            pods(&objects, "operator")["spec"]["containers"][0]["args"].as_array().unwrap().clone();
+        assert_eq!(arguments[0], "operator");
+        arguments.iter().find_map(|one| Some(one.as_str()?.strip_prefix("--default-gateway=")?.to_owned()))
     };
-    assert_eq!(arguments(&[]), json!(["operator", "--default-gateway=voicedock-system/default"]));
-    assert_eq!(
-        arguments(&[r#"gateway.name="edge""#]),
-        json!(["operator", "--default-gateway=voicedock-system/edge"])
-    );
-    assert_eq!(arguments(&["gateway.enabled=false"]), json!(["operator"]));
-    assert_eq!(
-        arguments(&["gateway.enabled=false", r#"operator.defaultGateway="edge/de""#]),
-        json!(["operator", "--default-gateway=edge/de"])
-    );
+    assert_eq!(told(&[]).as_deref(), Some("voicedock-system/default"));
+    assert_eq!(told(&[r#"gateway.name="edge""#]).as_deref(), Some("voicedock-system/edge"));
+    assert_eq!(told(&["gateway.enabled=false"]), None);
+    let elsewhere = told(&["gateway.enabled=false", r#"operator.defaultGateway="edge/de""#]);
+    assert_eq!(elsewhere.as_deref(), Some("edge/de"));
 }
 
 #[test]
@@ -214,101 +111,195 @@ fn the_api_has_two_replicas_may_change_no_gateway_and_can_be_left_out() {
     );
 }
 
-/// `helm` on the release of [`a_release_lives_on_a_real_api_server`].
-fn release(server: &ApiServer, arguments: &[&str]) -> String {
-    let mut helm = server.tool("helm");
-    printed(helm.args(arguments).args(["--namespace", "voicedock-system"]))
+/// The pods of a role: what its Deployment makes.
+fn pods<'a>(objects: &'a [Value], role: &str) -> &'a Value {
+    &of_role(objects, "Deployment", role)["spec"]["template"]
 }
 
-async fn secret(server: &ApiServer) -> Secret {
-    let secrets: Api<Secret> = Api::namespaced(server.client.clone(), "voicedock-system");
-    secrets.get("default-api-keys").await.unwrap()
-}
-
-#[tokio::test]
-async fn a_release_lives_on_a_real_api_server() {
-    let server = bare_api_server().await;
-    let chart = chart();
-    let chart = chart.to_str().unwrap();
-    let install = ["upgrade", "--install", "voicedock", chart, "--create-namespace"];
-    let kubectl = |arguments: &[&str]| printed(server.kubectl().args(arguments));
-
-    let notes = release(&server, &install);
-    assert!(notes.contains("ONE MORE STEP"), "{notes}");
-    let notes = release(&server, &install);
-    assert!(notes.contains("kubectl wait sipgateway/default"), "{notes}");
-    let gateway =
-        kubectl(&["get", "sipgateway", "default", "--namespace", "voicedock-system", "--output", "name"]);
-    assert_eq!(gateway.trim(), "sipgateway.voicedock.dev/default");
-
-    // Its pods and those of gateways are taken where only the restricted standard is.
-    let namespaces: Api<Namespace> = Api::all(server.client.clone());
-    let restricted = json!({ "metadata": { "labels": { "pod-security.kubernetes.io/warn": "restricted" } } });
-    namespaces.patch("voicedock-system", &PatchParams::default(), &Patch::Merge(restricted)).await.unwrap();
-    let mut restart = server.kubectl();
-    restart.args(["rollout", "restart", "deployment/voicedock-operator", "--namespace", "voicedock-system"]);
-    let warned = String::from_utf8_lossy(&output(&mut restart).stderr).into_owned();
-    assert!(!warned.contains("PodSecurity"), "{warned}");
-
-    // Keys are kept, also one that was added by hand.
-    let first = secret(&server).await.data.unwrap()["default"].clone();
-    assert_eq!(first.0.len(), 40);
-    let mine = json!({ "stringData": { "crm": "a-key-of-my-own" } });
-    let secrets: Api<Secret> = Api::namespaced(server.client.clone(), "voicedock-system");
-    secrets.patch("default-api-keys", &PatchParams::default(), &Patch::Merge(mine)).await.unwrap();
-    release(&server, &install);
-    let data = secret(&server).await.data.unwrap();
-    assert_eq!((&data["default"], data.len()), (&first, 2));
-
-    // What the gateways' Roles grant, the operator may give away; nothing beyond what it has.
-    let account = "system:serviceaccount:voicedock-system:voicedock-operator";
-    let create_role = |name: &str, rule: &[&str]| {
-        let mut command = server.kubectl();
-        command.args(["create", "role", name, "--as", account, "--namespace", "voicedock-system"]).args(rule);
-        output(&mut command).status.success()
-    };
-    let leases = ["--verb=create,get,list,patch,update,watch", "--resource=leases.coordination.k8s.io"];
-    let tables =
-        ["--verb=get,list,watch", "--resource=routingtables.voicedock.dev", "--resource-name=default"];
-    let slices = ["--verb=get", "--resource=routingslices.voicedock.dev"];
-    let credentials = ["--verb=get", "--resource=secrets", "--resource-name=default-voicedock-credentials"];
-    for (name, rule) in [("a", &leases[..]), ("b", &tables[..]), ("c", &slices[..]), ("d", &credentials[..])]
-    {
-        assert!(create_role(name, rule), "{rule:?}");
+#[test]
+fn pods_go_where_the_values_say_and_spread_over_nodes_when_these_say_nothing() {
+    let objects = rendered(&[]);
+    for role in ["operator", "api"] {
+        let spread = &pods(&objects, role)["spec"]["topologySpreadConstraints"];
+        assert_eq!(spread.as_array().unwrap().len(), 1);
+        assert_eq!(spread[0]["topologyKey"], "kubernetes.io/hostname");
+        let selector = &of_role(&objects, "Deployment", role)["spec"]["selector"];
+        assert_eq!(&spread[0]["labelSelector"], selector, "{role}: of its own pods");
     }
-    assert!(!create_role("e", &["--verb=delete", "--resource=pods"]));
 
-    // A number outlives the release, and so does its definition.
-    let number = json!({
-        "apiVersion": "voicedock.dev/v1alpha1", "kind": "PhoneNumber",
-        "metadata": { "name": "main-line", "namespace": "default" }, "spec": { "number": "+31201234567" },
-    });
-    let resource = kube::api::ApiResource::from_gvk(&kube::api::GroupVersionKind::gvk(
-        "voicedock.dev",
-        "v1alpha1",
-        "PhoneNumber",
-    ));
-    let numbers: Api<kube::api::DynamicObject> =
-        Api::namespaced_with(server.client.clone(), "default", &resource);
-    numbers.create(&Default::default(), &serde_json::from_value(number).unwrap()).await.unwrap();
-    release(&server, &["uninstall", "voicedock"]);
-    assert_eq!(
-        kubectl(&["get", "phonenumbers", "--output", "name"]).trim(),
-        "phonenumber.voicedock.dev/main-line"
-    );
-    let left = kubectl(&[
-        "get",
-        "sipgateways,deployments,clusterroles,clusterrolebindings,serviceaccounts,secrets",
-        "--all-namespaces",
-        "--selector",
-        "app.kubernetes.io/part-of=voicedock",
-        "--output",
-        "name",
+    let zones = json!([{ "maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone", "whenUnsatisfiable": "DoNotSchedule" }]);
+    let tolerations = json!([{ "key": "voice", "operator": "Exists" }]);
+    let objects = rendered(&[
+        &format!("operator.topologySpreadConstraints={zones}"),
+        &format!("operator.tolerations={tolerations}"),
+        r#"operator.nodeSelector={"pool": "voice"}"#,
+        r#"operator.priorityClassName="system-cluster-critical""#,
     ]);
-    assert_eq!(left, "");
+    let pod = &pods(&objects, "operator")["spec"];
+    assert_eq!(pod["topologySpreadConstraints"][0]["whenUnsatisfiable"], "DoNotSchedule");
+    assert_eq!(
+        pod["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"]["app.kubernetes.io/name"],
+        "voicedock-operator",
+        "a constraint that selects nobody would hold nobody"
+    );
+    assert_eq!((&pod["tolerations"], &pod["nodeSelector"]["pool"]), (&tolerations, &json!("voice")));
+    assert_eq!(pod["priorityClassName"], "system-cluster-critical");
+    assert_eq!(pods(&objects, "api")["spec"]["priorityClassName"], Value::Null);
+}
 
-    // A second installation finds the definitions: one run is enough.
-    let notes = release(&server, &install);
-    assert!(!notes.contains("ONE MORE STEP"), "{notes}");
-    kubectl(&["get", "sipgateway", "default", "--namespace", "voicedock-system"]);
+#[test]
+fn a_drain_of_nodes_leaves_all_replicas_but_one_or_as_many_as_was_said() {
+    let objects = rendered(&[r#"api.podDisruptionBudget.maxUnavailable="50%""#]);
+    assert_eq!(of_role(&objects, "PodDisruptionBudget", "operator")["spec"]["maxUnavailable"], 1);
+    assert_eq!(of_role(&objects, "PodDisruptionBudget", "api")["spec"]["maxUnavailable"], "50%");
+    let off = ["operator.podDisruptionBudget.enabled=false", "api.podDisruptionBudget.enabled=false"];
+    assert!(of_kind(&rendered(&off), "PodDisruptionBudget").is_empty());
+}
+
+#[test]
+fn network_policies_let_in_who_is_named_and_out_to_what_is_needed() {
+    let objects = rendered(&[]);
+    let policy = |objects: &[Value], role| of_role(objects, "NetworkPolicy", role)["spec"].clone();
+    for role in ["operator", "api"] {
+        let spec = policy(&objects, role);
+        assert_eq!(spec["policyTypes"], json!(["Ingress", "Egress"]));
+        let selector = &of_role(&objects, "Deployment", role)["spec"]["selector"];
+        assert_eq!(&spec["podSelector"], selector);
+        assert_eq!(spec["ingress"][0]["from"], Value::Null);
+    }
+    // No rule without a port or a peer: that would be a way to everything.
+    let ways = policy(&objects, "operator")["egress"].as_array().unwrap().clone();
+    assert_eq!(ways.len(), 2, "the API server and DNS");
+    assert!(ways.iter().all(|way| way["ports"].as_array().is_some_and(|ports| !ports.is_empty())));
+    let ways = policy(&objects, "api")["egress"].as_array().unwrap().clone();
+    assert_eq!(ways.len(), 3);
+    let gateways = &ways[2]["to"][0];
+    assert_eq!(
+        gateways["podSelector"]["matchLabels"],
+        json!({ "app.kubernetes.io/name": "voicedock-gateway" })
+    );
+
+    let prometheus =
+        json!([{ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": "monitoring" } } }]);
+    let ingress = json!([{ "podSelector": { "matchLabels": { "app": "ingress" } } }]);
+    let objects = rendered(&[
+        &format!("networkPolicy.metricsFrom={prometheus}"),
+        &format!("networkPolicy.apiFrom={ingress}"),
+    ]);
+    assert_eq!(policy(&objects, "operator")["ingress"][0]["from"], prometheus);
+    let api = policy(&objects, "api");
+    assert_eq!((&api["ingress"][0]["from"], &api["ingress"][1]["from"]), (&ingress, &prometheus));
+    assert!(of_kind(&rendered(&["networkPolicy.enabled=false"]), "NetworkPolicy").is_empty());
+}
+
+#[test]
+fn viewers_editors_and_administrators_of_a_namespace_get_what_is_theirs() {
+    let objects = rendered(&[]);
+    let may = |role: &str, resource: &str| -> Vec<Value> {
+        let aggregated = format!("rbac.authorization.k8s.io/aggregate-to-{role}");
+        of_kind(&objects, "ClusterRole")
+            .into_iter()
+            .filter(|found| found["metadata"]["labels"][&aggregated] == "true")
+            .flat_map(|found| found["rules"].as_array().unwrap())
+            .filter(|rule| rule["resources"].as_array().unwrap().iter().any(|one| one == resource))
+            .flat_map(|rule| rule["verbs"].as_array().unwrap().clone())
+            .collect()
+    };
+    let read = [json!("get"), json!("list"), json!("watch")];
+    for resource in ["assistants", "phonenumbers", "siptrunks", "transferdestinations"] {
+        assert_eq!(may("view", resource), read, "{resource}");
+        assert!(
+            may("edit", resource).contains(&json!("create"))
+                && may("admin", resource).contains(&json!("patch"))
+        );
+    }
+    assert_eq!(may("edit", "sipgateways"), read, "it makes pods");
+    assert!(may("admin", "sipgateways").contains(&json!("create")));
+    assert_eq!(may("admin", "routingtables"), read, "the operator's alone");
+    assert!(may("admin", "routingslices").is_empty());
+    let names = |values: &[&str]| of_kind(&rendered(values), "ClusterRole").len();
+    assert_eq!((names(&[]), names(&["rbac.aggregate=false"])), (5, 2));
+}
+
+#[test]
+fn an_installation_for_one_namespace_asks_for_nothing_of_the_cluster() {
+    let objects = rendered(&["namespaceOnly=true", "crds.enabled=false"]);
+    for object in &objects {
+        assert_eq!(object["metadata"]["namespace"], "voicedock-system", "{} is not in it", object["kind"]);
+    }
+    for role in ["operator", "api"] {
+        let env = &pods(&objects, role)["spec"]["containers"][0]["env"];
+        let watched =
+            env.as_array().unwrap().iter().find(|one| one["name"] == "VOICEDOCK_WATCH_NAMESPACE").unwrap();
+        assert_eq!(watched["valueFrom"]["fieldRef"]["fieldPath"], "metadata.namespace");
+        let rules = of_role(&objects, "Role", role)["rules"].to_string();
+        assert!(!rules.contains("namespaces"), "{rules}");
+        assert_eq!(of_role(&objects, "RoleBinding", role)["roleRef"]["kind"], "Role");
+    }
+}
+
+#[test]
+fn the_leases_timings_are_the_operators_own_unless_others_are_given() {
+    let arguments =
+        |values: &[&str]| pods(&rendered(values), "operator")["spec"]["containers"][0]["args"].to_string();
+    let said = arguments(&[
+        "operator.leaderElection.leaseDurationSeconds=15",
+        "operator.leaderElection.retrySeconds=0.5",
+    ]);
+    for part in
+        ["--lease-duration-seconds=15", "--lease-renew-deadline-seconds=5", "--lease-retry-seconds=0.5"]
+    {
+        assert!(said.contains(part), "{said}");
+    }
+}
+
+#[test]
+fn extra_objects_are_templates_as_text_and_as_objects() {
+    let extra = json!([
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: text}\ndata: {gateway: '{{ .Values.gateway.name }}'}\n",
+        { "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "object", "namespace": "{{ .Release.Namespace }}" } },
+    ]);
+    let objects = rendered(&[&format!("extraObjects={extra}")]);
+    let found = of_kind(&objects, "ConfigMap");
+    assert_eq!((found.len(), &found[0]["data"]["gateway"]), (2, &json!("default")));
+    assert_eq!(found[1]["metadata"]["namespace"], "voicedock-system");
+}
+
+#[test]
+fn the_gateway_outlives_the_release_only_when_that_is_said() {
+    let policy = |values: &[&str]| one(&rendered(values), "SipGateway")["metadata"]["annotations"].clone();
+    assert_eq!(policy(&[]), Value::Null);
+    assert_eq!(policy(&["gateway.keep=true"]), json!({ "helm.sh/resource-policy": "keep" }));
+}
+
+#[test]
+fn the_values_for_high_availability_have_three_of_each_on_different_nodes() {
+    let mut command = template(&[]);
+    command.arg("--values").arg(chart().join("values-ha.yaml"));
+    let objects = crate::objects(&printed(&mut command));
+    for role in ["operator", "api"] {
+        assert_eq!(of_role(&objects, "Deployment", role)["spec"]["replicas"], 3);
+        let spread = pods(&objects, role)["spec"]["topologySpreadConstraints"].to_string();
+        assert!(
+            spread.contains("topology.kubernetes.io/zone") && spread.contains("DoNotSchedule"),
+            "{spread}"
+        );
+    }
+    assert_eq!(one(&objects, "SipGateway")["spec"]["replicas"], 3);
+}
+
+#[test]
+fn the_charts_have_the_same_definitions_and_the_version_of_the_program() {
+    let definitions = |objects: &[Value]| -> Vec<Value> {
+        of_kind(objects, "CustomResourceDefinition").into_iter().map(|found| found["spec"].clone()).collect()
+    };
+    let alone = printed(helm(&["template", "voicedock-crds"]).arg(chart().with_file_name("voicedock-crds")));
+    let alone = crate::objects(&alone);
+    assert_eq!(definitions(&alone), definitions(&rendered(&[])));
+    assert_eq!(alone.len(), 7, "and nothing else");
+    assert!(alone.iter().all(|found| found["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"));
+    for name in ["voicedock", "voicedock-crds"] {
+        let about = printed(helm(&["show", "chart"]).arg(chart().with_file_name(name)));
+        assert!(about.contains(&format!("appVersion: {}", env!("CARGO_PKG_VERSION"))), "{about}");
+    }
 }
