@@ -24,7 +24,7 @@ bench-control: ## Figures of the control plane; ARGS="change --numbers 1000" for
 explore: ## Try the protocol of the tables on every order of events, with combinations of mishaps (half an hour)
 	@VOICEDOCK_EXPLORE=1 cargo test --locked --release --lib routing::protocol -- --nocapture --test-threads=2
 
-demo: ## Bring up a cluster and show three calls
+demo: ## Bring up a cluster and show four calls; with OPENAI_API_KEY, OPENAI_PROJECT_ID, OPENAI_WEBHOOK_SECRET a model answers
 	@hack/demo.sh
 
 demo-down: ## Remove all that the demo brought up

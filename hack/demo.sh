@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# `make demo`: a cluster, VoiceDock in it, and three calls that are shown while they happen. Run again, it uses what is
+# `make demo`: a cluster, VoiceDock in it, and calls that are shown while they happen. Run again, it uses what is
 # there. `make demo-down` (demo.sh down) removes everything.
+#
+# With OPENAI_API_KEY, OPENAI_PROJECT_ID and OPENAI_WEBHOOK_SECRET set, one of the assistants is a model of that project, which you can
+# call with a phone. Without them a double of OpenAI's Realtime API answers in its place, and the demo says so.
 #
 # VOICEDOCK_BINARY is a program that is there already (static, as hack/image.sh wants it); without it, it is built.
 #
@@ -15,6 +18,8 @@ readonly name=demo state=target/demo system=voicedock-system office=acme
 readonly image=${VOICEDOCK_IMAGE:-voicedock.local/voicedock:dev}
 export VOICEDOCK_IMAGE=$image
 given=${KUBECONFIG:-}
+parties=(voice-agent pbx)
+openai_key=${OPENAI_API_KEY:-} openai_project=${OPENAI_PROJECT_ID:-} openai_webhook=${OPENAI_WEBHOOK_SECRET:-}
 
 # ---------------------------------------------------------------------------------------------------------------- looks
 
@@ -67,7 +72,7 @@ diagnose() {
 install_tools() {
   local tool
   if [[ -n $given ]]; then
-    for tool in kubectl helm jq curl; do
+    for tool in kubectl helm jq curl openssl; do
       command -v "$tool" >/dev/null || fail "$tool is missing: install it, or run \`make tools\`, which brings it"
     done
   else
@@ -116,7 +121,7 @@ install_chart() {
     --namespace "$system" --create-namespace
     --set "image.registry=$(dirname "${image%:*}"),image.repository=$(basename "${image%:*}"),image.tag=${image##*:}"
     --set "operator.log.format=text,gateway.exposure=NodePort"
-    --set "operator.resources.requests.cpu=10m,gateway.resources.requests.cpu=50m"
+    --set "operator.resources.requests.cpu=10m,gateway.resources.requests.cpu=50m,api.resources.requests.cpu=10m"
     --set "gateway.drainTimeoutSeconds=60"
   )
   local before
@@ -135,15 +140,60 @@ own_address() {
   ip -json route get "$node" | jq -r '.[0].prefsrc'
 }
 
+# Whether the model is OpenAI's own.
+with_a_key() { [[ -n $openai_key ]]; }
+
+# What the double shows to those who connect, and those who vouch for it: for as long as the demo is there.
+apply_certificates() {
+  local new='' directory=$state/tls host=realtime.$office.svc.cluster.local curve=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
+  if [[ ! -s $directory/tls.crt ]] || ! openssl x509 -in "$directory/tls.crt" -noout -checkend 86400 >/dev/null; then
+    mkdir -p "$directory"
+    (
+      umask 077
+      cd "$directory"
+      openssl req -x509 "${curve[@]}" -days 30 -subj "/CN=VoiceDock's demo" -keyout ca.key -out ca.crt
+      openssl req "${curve[@]}" -subj "/CN=$host" -addext "subjectAltName=DNS:$host" -keyout tls.key -out tls.csr
+      openssl x509 -req -in tls.csr -CA ca.crt -CAkey ca.key -days 30 -copy_extensions copy -out tls.crt
+    ) >"$directory/log" 2>&1 || fail "openssl could not make certificates for the demo: see $directory/log"
+    new=1
+  fi
+  {
+    kubectl create secret tls realtime-tls --namespace "$office" --cert "$directory/tls.crt" --key "$directory/tls.key" \
+      --dry-run=client --output yaml
+    echo ---
+    kubectl create secret generic realtime-authority --namespace "$office" --from-file "$directory/ca.crt" \
+      --dry-run=client --output yaml
+  } | kubectl apply --server-side --force-conflicts --filename - >/dev/null || return 1
+  # One that runs already has read the others.
+  [[ -z $new ]] || kubectl delete deployment realtime --namespace "$office" --ignore-not-found >/dev/null
+}
+
 apply_office() {
-  mkdir -p "$state/manifests"
-  local file here
+  rm -rf "$state/manifests"
+  (umask 077 && mkdir -p "$state/manifests")
+  local file here manifest
   here=$(own_address)
   for file in examples/demo/*.yaml; do
-    sed "s,172\\.31\\.10\\.254,$here,; s,voicedock\\.local/voicedock:dev,$image," "$file" >"$state/manifests/$(basename "$file")"
+    manifest=$(basename "$file")
+    if with_a_key && [[ $manifest = 50-double.yaml ]]; then continue; fi
+    sed "s,172\\.31\\.10\\.254,$here,; s,voicedock\\.local/voicedock:dev,$image," "$file" >"$state/manifests/$manifest"
   done
-  kubectl apply --server-side --force-conflicts --filename "$state/manifests" >/dev/null ||
-    stop "the manifests of the demo were not taken: see above"
+  if with_a_key; then
+    # The key stays out of command lines, which others can see.
+    sed --in-place --file - "$state/manifests/40-model.yaml" <<END
+/# the double$/d
+s|sk-only-for-the-demo|$openai_key|
+s|whsec_b25seS1mb3ItdGhlLWRlbW8=|$openai_webhook|
+s|proj_demo|$openai_project|
+END
+  fi
+  local refused="the manifests of the demo were not taken: see above"
+  kubectl apply --server-side --force-conflicts --filename "$state/manifests/00-namespace.yaml" >/dev/null || stop "$refused"
+  with_a_key || apply_certificates || stop "$refused"
+  kubectl apply --server-side --force-conflicts --filename "$state/manifests" >/dev/null || stop "$refused"
+  if with_a_key; then
+    kubectl delete --ignore-not-found --filename examples/demo/50-double.yaml >/dev/null
+  fi
 }
 
 # The image keeps its name when it changes, so that its users have to be told.
@@ -160,13 +210,13 @@ restart_if_new() {
 
 await() {
   say "waiting for the operator, the gateways and the simulated parties"
-  kubectl rollout status deployment --namespace "$system" voicedock-operator --timeout 120s >/dev/null ||
-    stop "the operator does not run: if its image can't be pulled, load $image into the cluster (it is in target/image/voicedock.tar)"
+  kubectl rollout status deployment --namespace "$system" voicedock-operator voicedock-api --timeout 120s >/dev/null ||
+    stop "the operator or the REST API does not run: if its image can't be pulled, load $image into the cluster (it is in target/image/voicedock.tar)"
   timeout 60 bash -c "until kubectl get deployment --namespace $system default-voicedock >/dev/null 2>&1; do sleep 0.5; done" ||
     stop "the operator made no Deployment for the gateway: its log above says why"
   kubectl rollout status deployment --namespace "$system" default-voicedock --timeout 120s >/dev/null ||
     stop "the gateways do not become ready: their log above says why"
-  kubectl rollout status deployment --namespace "$office" voice-agent pbx --timeout 120s >/dev/null ||
+  kubectl rollout status deployment --namespace "$office" "${parties[@]}" --timeout 120s >/dev/null ||
     stop "the simulated parties do not run: the events above say why"
   say "waiting until every resource is Ready"
   kubectl wait sipgateways --namespace "$system" --all --for condition=Ready --timeout 60s >/dev/null ||
@@ -220,7 +270,7 @@ call() {
   rm -f "$state/failed"
   {
     local party followers=()
-    for party in voice-agent pbx; do
+    for party in "${parties[@]}"; do
       kubectl logs --namespace "$office" --follow --since-time "$since" "deployment/$party" 2>/dev/null &
       followers+=($!)
     done
@@ -270,7 +320,7 @@ transfer_by_api() {
 # ---------------------------------------------------------------------------------------------------------------- story
 
 show_resources() {
-  title "What runs: two operators, one of them active, and two gateways"
+  title "What runs: two operators, one of them active, two gateways, and two of the REST API"
   shown "$state/kubectl get pods -n $system -o custom-columns=NAME:.metadata.name,NODE:.spec.nodeName,ADDRESS:.status.podIP,STATUS:.status.phase"
   title "What was asked for, and what came of it"
   shown "$state/kubectl get trunk,dest,asst,num -n $office"
@@ -293,8 +343,26 @@ show_calls() {
   title "3. The human is busy, and the caller stays with the assistant"
   call +31201234569 answered,stayed,ended
 
+  if with_a_key; then
+    title "4. A model of your project $openai_project"
+    cat <<END
+It answers at +31201234570 once the project's webhook for realtime.call.incoming leads to $api/webhooks/openai.
+Call it with a phone that has a microphone, from this machine: sip:+31201234570@$sip
+END
+  else
+    title "4. A model transfers the caller with a function call"
+    cat <<END
+OPENAI_API_KEY is not set, so no model answers this call but a double of OpenAI's Realtime API, by a
+script. SIP over TLS, REST, WebSocket and webhook are as with OpenAI (docs/realtime-double.md).
+
+END
+    call +31201234570 answered,moved,ended
+  fi
+
   title "What became of them"
-  shown "$(api_command "$api/api/v1/calls") | jq -r '.calls[:3][] | [.id, .assistant_phone, .status] + (.transfers[0] | [.destination, .outcome, .sip_code]) | @tsv'"
+  count=3
+  with_a_key || count=4
+  shown "$(api_command "$api/api/v1/calls") | jq -r '.calls[:$count][] | [.id, .assistant_phone, .status] + (.transfers[0] | [.destination, .outcome, .sip_code]) | @tsv'"
 }
 
 show_end() {
@@ -316,6 +384,12 @@ END
 }
 
 up() {
+  if with_a_key; then
+    [[ -n $openai_project && -n $openai_webhook ]] ||
+      fail "OPENAI_API_KEY is set: set OPENAI_PROJECT_ID (proj_…) and OPENAI_WEBHOOK_SECRET (whsec_…) too, or none of them"
+  else
+    parties+=(realtime)
+  fi
   install_tools
   "$root/hack/image.sh" ${VOICEDOCK_BINARY:+"$VOICEDOCK_BINARY"}
   voicedock=$(realpath --quiet "${VOICEDOCK_BINARY:-$(binary)}")
@@ -330,7 +404,7 @@ up() {
   show_resources
   show_calls
   show_end
-  printf '\n%sThree calls, as they should be, after %d s.%s\n' "$green" "$SECONDS" "$plain"
+  printf '\n%s%d calls, as they should be, after %d s.%s\n' "$green" "$count" "$SECONDS" "$plain"
 }
 
 # Where hack/image.sh has left the program.

@@ -155,7 +155,7 @@ impl Journal {
     pub(super) fn add(&self, call: &str, name: &str, what: What) {
         if let Some(report) = &self.0.report {
             if let Some((word, text)) = in_words(&what) {
-                report.lock().unwrap_or_else(PoisonError::into_inner).tell("openai", name, word, text);
+                report.lock().unwrap_or_else(PoisonError::into_inner).tell("openai double", name, word, text);
             }
             return;
         }
