@@ -10,7 +10,7 @@ use crate::harness::cluster::{items, text};
 use crate::harness::control::{voicedock_id, voicedock_ids};
 use crate::harness::installation::{NAMESPACE, NODE_PORT};
 use crate::harness::office::{Office, SALES};
-use crate::harness::pods::{Pod, pod_per_node};
+use crate::harness::pods::{Pod, pod_per_node, restarts, said};
 use crate::harness::probe::Probe;
 use crate::harness::process::{say, succeed};
 use crate::harness::scene::Scene;
@@ -58,6 +58,8 @@ fn a_new_number_works_on_every_gateway_within_two_seconds_of_kubectl_apply() {
 fn credentials_are_rotated_without_a_pod_restart_and_without_losing_a_call() {
     let scene = Scene::new("rotation");
     let pods = pod_per_node(&scene);
+    let restarted = || pods.each_ref().map(|pod| restarts(scene.cluster(), pod));
+    let never = restarted();
     let agent = scene.party("agent", "agent", None);
     let human = scene.party("human", "human", None);
     let trunk = Trunk::start(&scene.directory, scene.host(), human.port);
@@ -109,10 +111,7 @@ fn credentials_are_rotated_without_a_pod_restart_and_without_losing_a_call() {
     }
     callers.ends_well();
     assert_eq!(pod_per_node(&scene), pods, "no pod was replaced");
-    for pod in &pods {
-        let pod = scene.cluster().get(&["--namespace", NAMESPACE, "pod", &pod.name]);
-        assert_eq!(pod["status"]["containerStatuses"][0]["restartCount"], 0);
-    }
+    assert_eq!(restarted(), never, "no pod was started again");
 }
 
 #[test]
@@ -151,11 +150,8 @@ fn a_trunk_whose_credentials_vanish_carries_no_call_out() {
 
 /// The table generations that the default gateway's pods route by, as their Leases say.
 fn acknowledged(scene: &Scene) -> Vec<i64> {
-    let pods = scene.pods();
-    let lease = |pod: &Pod| scene.cluster().get(&["--namespace", NAMESPACE, "lease", &pod.name]);
-    let generation =
-        |lease: serde_json::Value| text(&lease["metadata"]["annotations"]["voicedock.dev/generation"]);
-    pods.iter().map(|pod| generation(lease(pod)).parse().expect("a generation is a number")).collect()
+    let generation = |pod: &Pod| said(scene.cluster(), NAMESPACE, pod, "generation");
+    scene.pods().iter().map(|pod| generation(pod).parse().expect("a generation is a number")).collect()
 }
 
 #[test]

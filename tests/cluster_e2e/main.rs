@@ -16,6 +16,8 @@ mod exposure;
 mod faults;
 mod harness;
 mod load;
+mod models;
+mod product_api;
 mod refusals;
 mod scaling;
 mod transfers;

@@ -8,7 +8,7 @@ use crate::harness::control::voicedock_id;
 use crate::harness::installation::NODE_PORT;
 use crate::harness::office::Office;
 use crate::harness::parties::CALLER;
-use crate::harness::pods::pod_per_node;
+use crate::harness::pods::{pod_per_node, restarts};
 use crate::harness::probe::Probe;
 use crate::harness::scene::Scene;
 
@@ -49,6 +49,7 @@ fn a_malformed_message_gets_400_or_silence_and_calls_go_on() {
     let mut agent = scene.party("agent", "agent", Some(1));
     scene.open(&Office { agent: agent.port, ..Office::default() });
     let [pod, _] = pod_per_node(&scene);
+    let before = restarts(scene.cluster(), &pod);
     let mut caller = scene.caller(&pod);
     caller.sees(&["answered"]);
 
@@ -103,11 +104,7 @@ fn a_malformed_message_gets_400_or_silence_and_calls_go_on() {
     caller.go_on(&caller.placed(1));
     caller.ends_well();
     agent.ends_well();
-    let restarts = scene.cluster().get(&["--namespace", "voicedock-system", "pod", &pod.name]);
-    assert_eq!(
-        restarts["status"]["containerStatuses"][0]["restartCount"], 0,
-        "the gateway is the same as before"
-    );
+    assert_eq!(restarts(scene.cluster(), &pod), before, "the gateway is the same as before");
 }
 
 #[test]

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use crate::harness::cluster::text;
 use crate::harness::control::voicedock_ids;
 use crate::harness::office::Office;
-use crate::harness::pods::{Pod, pods};
+use crate::harness::pods::{self, Pod};
 use crate::harness::probe;
 use crate::harness::process::say;
 use crate::harness::scene::Scene;
@@ -64,7 +63,7 @@ impl Calls<'_> {
 }
 
 fn ready(scene: &Scene) -> Vec<Pod> {
-    pods(scene.cluster(), &scene.namespace, "own")
+    pods::pods(scene.cluster(), &scene.namespace, "own")
 }
 
 fn count_is(scene: &Scene, count: usize) -> Vec<Pod> {
@@ -74,10 +73,8 @@ fn count_is(scene: &Scene, count: usize) -> Vec<Pod> {
     })
 }
 
-/// What a pod's Lease says: `instance`, with which its call ids begin, or `calls`.
 fn said(scene: &Scene, pod: &Pod, what: &str) -> String {
-    let lease = scene.cluster().get(&["--namespace", &scene.namespace, "lease", &pod.name]);
-    text(&lease["metadata"]["annotations"][format!("voicedock.dev/{what}")])
+    pods::said(scene.cluster(), &scene.namespace, pod, what)
 }
 
 #[test]

@@ -38,6 +38,11 @@ pub fn config(identity: Identity) -> Config {
 
 /// A certificate for this machine, and those who vouch for it.
 pub fn identity() -> (Identity, String) {
+    identity_for(&["localhost", "127.0.0.1"])
+}
+
+/// A certificate for these names and addresses, and those who vouch for it.
+pub fn identity_for(names: &[&str]) -> (Identity, String) {
     let mut params = CertificateParams::new(Vec::new()).expect("no names are fine");
     params.distinguished_name.push(DnType::CommonName, "the double's authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -45,7 +50,8 @@ pub fn identity() -> (Identity, String) {
     let authority = params.self_signed(&key).expect("the key is its own").pem();
     let issuer = Issuer::new(params, key);
     let key = KeyPair::generate().expect("there is entropy");
-    let params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]);
+    let names: Vec<String> = names.iter().copied().map(str::to_owned).collect();
+    let params = CertificateParams::new(names);
     let certificate = params.expect("these are names").signed_by(&key, &issuer);
     let certificate = certificate.expect("the authority may sign").pem();
     (Identity { certificate, key: key.serialize_pem() }, authority)

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::{env, fs};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::installation;
 use super::process::{run, say, succeed};
@@ -162,6 +162,20 @@ impl Cluster {
         Route(address)
     }
 
+    /// Gives the default gateway an agent for Assistants that have none, until the guard is dropped.
+    pub fn default_agent(&self, agent: &Value) -> DefaultAgent<'_> {
+        succeed(&mut self.patch_gateway(agent));
+        DefaultAgent(self)
+    }
+
+    fn patch_gateway(&self, agent: &Value) -> Command {
+        let patch = json!({ "spec": { "defaultAgent": agent } }).to_string();
+        let gateway = ["--namespace", installation::NAMESPACE, "patch", "sipgateway", installation::GATEWAY];
+        let mut command = self.kubectl(&gateway);
+        command.args(["--type=merge", "--patch", &patch]);
+        command
+    }
+
     fn own(&self, what: &str) -> &Own {
         self.own.as_ref().unwrap_or_else(|| {
             panic!(
@@ -223,6 +237,15 @@ impl Drop for LostPackets<'_> {
         for direction in ["--source", "--destination"] {
             let _ = say(&mut self.rule("--delete", direction));
         }
+    }
+}
+
+/// A default gateway with an agent.
+pub struct DefaultAgent<'a>(&'a Cluster);
+
+impl Drop for DefaultAgent<'_> {
+    fn drop(&mut self) {
+        let _ = say(&mut self.0.patch_gateway(&Value::Null));
     }
 }
 

@@ -1,4 +1,5 @@
-//! Call control as a client uses it: `curl` with a bearer key, at one pod or another.
+//! HTTP of a pod as a client uses it: `curl` with a bearer key, at one pod or another. Gateways have call control there, the
+//! role `api` all of the product's API.
 
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
@@ -10,7 +11,7 @@ use super::process::succeed;
 use super::sipp::Sipp;
 use super::wait::{SOON, until};
 
-/// A client of one gateway pod.
+/// A client of one pod.
 pub struct Control {
     base: String,
     key: String,
@@ -40,6 +41,11 @@ impl Control {
     /// GET below `/api/v1`.
     pub fn get(&self, path: &str) -> Answer {
         self.ask(path, &[])
+    }
+
+    /// POST or PATCH below `/api/v1`.
+    pub fn send(&self, method: &str, path: &str, body: &Value) -> Answer {
+        self.ask(path, &["--request", method, "--json", &body.to_string()])
     }
 
     /// A call by its id.

@@ -1,5 +1,6 @@
 //! What a person applies: an assistant, a number, a trunk and a destination; with the default gateway or one of its own.
 
+use super::model::Model;
 use super::pods::{Pod, pods};
 use super::probe;
 use super::scene::Scene;
@@ -12,6 +13,10 @@ pub const SALES: &str = "+31612345678";
 pub struct Office<'a> {
     /// Port of the agent.
     pub agent: u16,
+    /// Further fields of the way to the agent, `name: value, …`.
+    pub agent_spec: &'a str,
+    /// Who answers in place of that agent.
+    pub model: Option<&'a Model>,
     /// Port of the trunk.
     pub trunk: u16,
     /// Transport of the trunk.
@@ -26,15 +31,31 @@ pub struct Office<'a> {
 
 impl Default for Office<'_> {
     fn default() -> Self {
-        Self { agent: 9, trunk: 9, transport: "UDP", trunk_spec: "", ring_seconds: 30, destination_spec: "" }
+        Self {
+            agent: 9,
+            agent_spec: "",
+            model: None,
+            trunk: 9,
+            transport: "UDP",
+            trunk_spec: "",
+            ring_seconds: 30,
+            destination_spec: "",
+        }
     }
 }
 
 impl Scene {
     /// The manifests of an office; see [`Office`].
     pub fn office(&self, office: &Office<'_>) -> String {
-        let Office { agent, trunk, transport, trunk_spec, ring_seconds, destination_spec } = office;
+        let Office {
+            agent, agent_spec, trunk, transport, trunk_spec, ring_seconds, destination_spec, ..
+        } = office;
         let (host, number) = (self.host(), &self.number);
+        let agent = office.model.map_or_else(
+            || format!("{{sip: {{uri: \"sip:agent@{host}:{agent}\", {agent_spec}}}}}"),
+            Model::agent,
+        );
+        let secret = office.model.map_or_else(String::new, Model::secret);
         format!(
             r#"
 apiVersion: voicedock.dev/v1alpha1
@@ -59,7 +80,7 @@ spec:
   llmConfig:
     tools:
     - {{type: transfer_call, destinations: [{{destinationRef: {{name: sales}}}}]}}
-  agent: {{sip: {{uri: "sip:agent@{host}:{agent}"}}}}
+  agent: {agent}
 ---
 apiVersion: voicedock.dev/v1alpha1
 kind: PhoneNumber
@@ -68,7 +89,7 @@ spec:
   number: "{number}"
   assistantRef: {{name: support}}
   transferTrunkRef: {{name: office}}
-"#
+{secret}"#
         )
     }
 

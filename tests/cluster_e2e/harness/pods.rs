@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::cluster::{Cluster, items, text};
+use super::installation::NAMESPACE;
 use super::scene::Scene;
 use super::wait::until;
 
@@ -30,8 +31,12 @@ pub fn leaving(cluster: &Cluster, namespace: &str, gateway: &str) -> Vec<String>
 
 /// The pods of a gateway that take calls, by name.
 pub fn pods(cluster: &Cluster, namespace: &str, gateway: &str) -> Vec<Pod> {
-    let selector = format!("voicedock.dev/gateway={gateway}");
-    let list = cluster.get(&["--namespace", namespace, "pods", "--selector", &selector]);
+    ready_pods(cluster, namespace, &format!("voicedock.dev/gateway={gateway}"))
+}
+
+/// The pods with these labels that are ready, by name.
+pub fn ready_pods(cluster: &Cluster, namespace: &str, selector: &str) -> Vec<Pod> {
+    let list = cluster.get(&["--namespace", namespace, "pods", "--selector", selector]);
     let ready = |pod: &Value| {
         let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
         pod["metadata"]["deletionTimestamp"].is_null()
@@ -50,6 +55,18 @@ pub fn pods(cluster: &Cluster, namespace: &str, gateway: &str) -> Vec<Pod> {
         .collect();
     pods.sort_by(|a, b| a.name.cmp(&b.name));
     pods
+}
+
+/// How often the container of a pod of the default gateway was started again.
+pub fn restarts(cluster: &Cluster, pod: &Pod) -> u64 {
+    let pod = cluster.get(&["--namespace", NAMESPACE, "pod", &pod.name]);
+    pod["status"]["containerStatuses"][0]["restartCount"].as_u64().expect("restarts are counted")
+}
+
+/// What the Lease of a gateway's pod says: `instance`, with which its call ids begin, `calls`, or `generation`, by which it routes.
+pub fn said(cluster: &Cluster, namespace: &str, pod: &Pod, what: &str) -> String {
+    let lease = cluster.get(&["--namespace", namespace, "lease", &pod.name]);
+    text(&lease["metadata"]["annotations"][format!("voicedock.dev/{what}")])
 }
 
 /// A pod of each node, once both nodes have one.
