@@ -126,3 +126,17 @@ fn a_request_inside_a_call_may_reach_any_pod() {
     agent.sees(&["the other side hung up"]);
     agent.ends_well();
 }
+
+#[test]
+fn a_cancel_may_reach_any_pod() {
+    let scene = Scene::new("cancel-any-pod");
+    let mut agent = scene.party("agent", "human", Some(1));
+    scene.open(&Office { agent: agent.port, ..Office::default() });
+    let [pod, other] = pod_per_node(&scene);
+    let probe = Probe::new(scene.cluster(), pod.node, NODE_PORT);
+    let invite = probe.ring(&scene.number);
+    agent.sees(&["ringing"]);
+    assert_eq!(probe.cancel_across(&invite, other.node), [Some(200), Some(487)]);
+    agent.sees(&["cancelled"]);
+    agent.ends_well();
+}

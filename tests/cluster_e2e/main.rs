@@ -12,6 +12,7 @@
 
 mod calls;
 mod configuration;
+mod digest;
 mod exposure;
 mod faults;
 mod harness;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::control::{call_is, call_is_within, voicedock_id};
+use crate::harness::hook::{self, Hook};
 use crate::harness::installation::NODE_PORT;
 use crate::harness::office::{Office, SALES};
 use crate::harness::parties::CALLER;
@@ -104,6 +105,33 @@ fn the_api_transfers_a_call_at_a_pod_that_does_not_have_it() {
     let call = Call::start(scene, Office { trunk, ..Office::default() });
     call.scene.control(&call.other).transfer(&call.id, SALES);
     human.go_on(&human.call_id(&["ringing"]));
+    call.ends_with(human);
+}
+
+#[test]
+fn a_message_is_heard_to_its_end_before_the_human_is_called() {
+    let scene = Scene::new("message");
+    let human = scene.party("human", "human", Some(1));
+    let hook = Hook::at(scene.host());
+    scene.apply(
+        "apiVersion: v1\nkind: Secret\nmetadata: {name: hook}\nstringData: {secret: a secret of the agent}\n",
+    );
+    let office = Office {
+        trunk: human.port,
+        agent_spec: &format!("hook: {{url: '{}', secretRef: {{name: hook}}}}", hook.url),
+        destination_spec: "message: One moment please.",
+        ..Office::default()
+    };
+    let call = Call::start(scene, office);
+    call.scene.control(&call.other).transfer(&call.id, SALES);
+    let (asked, waits) = hook.asked();
+    assert_eq!((&asked["type"], &asked["content"]), (&json!("say"), &json!("One moment please.")), "{asked}");
+    assert_eq!(asked["call_id"], call.id.as_str(), "{asked}");
+    assert_eq!(human.log(), "", "nobody is called meanwhile");
+    hook::answer(waits);
+    human.go_on(&human.call_id(&["ringing"]));
+    let message = call.outcome()["message"].clone();
+    assert_eq!(message["heard"], true, "{message}");
     call.ends_with(human);
 }
 

@@ -17,6 +17,8 @@ pub mod sipp;
 pub mod trunk;
 pub mod wait;
 
+#[path = "../../peers/harness/hook.rs"]
+pub mod hook;
 #[path = "../../support/realtime.rs"]
 #[allow(dead_code, reason = "shared with other tests")]
 mod realtime;

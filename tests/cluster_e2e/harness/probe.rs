@@ -43,6 +43,11 @@ impl Probe {
         Self { socket, target: SocketAddrV4::new(node, port) }
     }
 
+    /// Where it sends to.
+    pub fn target(&self) -> SocketAddrV4 {
+        self.target
+    }
+
     /// Sends these bytes and nothing more.
     pub fn send(&self, bytes: &[u8]) {
         self.socket.send_to(bytes, self.target).expect("a datagram can be sent");
@@ -90,19 +95,54 @@ impl Probe {
 
     /// As [`Self::call`], but what follows the answer to the INVITE goes by way of another node.
     pub fn call_across(&self, number: &str, node: Ipv4Addr) -> Option<u16> {
-        self.call_and_go_on(number, |_| SocketAddrV4::new(node, self.target.port()))
+        Some(self.call_and_go_on(number, "", |_| SocketAddrV4::new(node, self.target.port()))?.code)
     }
 
     /// As [`Self::call`], but what follows the answer to the INVITE goes where its Contact says, which has to be an address.
     pub fn call_by_contact(&self, number: &str) -> Option<u16> {
-        self.call_and_go_on(number, |contact| {
+        let to = |contact: &str| {
             let place = contact.rsplit('@').next().and_then(|place| place.split([';', '>']).next());
             place.and_then(|place| place.parse().ok()).unwrap_or_else(|| panic!("{contact} names no address"))
-        })
+        };
+        Some(self.call_and_go_on(number, "", to)?.code)
     }
 
-    fn call_and_go_on(&self, number: &str, way: impl Fn(&str) -> SocketAddrV4) -> Option<u16> {
+    /// As [`Self::call`], with further header lines in the INVITE; returns the whole of its final response.
+    pub fn call_with(&self, number: &str, headers: &str) -> Option<Response> {
+        self.call_and_go_on(number, headers, |_| self.target)
+    }
+
+    /// Sends an INVITE and waits until it rings.
+    pub fn ring(&self, number: &str) -> Request {
         let invite = self.request("INVITE", number, "");
+        self.send(&invite.bytes());
+        let ringing = self.first(ANSWER, |response| response.code == 180);
+        ringing.expect("somebody rings");
+        invite
+    }
+
+    /// Sends a CANCEL for an INVITE by way of another node. Returns the final statuses of both.
+    pub fn cancel_across(&self, invite: &Request, node: Ipv4Addr) -> [Option<u16>; 2] {
+        let other = SocketAddrV4::new(node, self.target.port());
+        let cancel = invite.text(&invite.uri, "CANCEL", 1, &format!("<{}>", invite.uri));
+        self.socket.send_to(&cancel, other).expect("a datagram can be sent");
+        let cancelled = self.first(ANSWER, |response| response.header("CSeq") == Some("1 CANCEL"));
+        // The response to the INVITE is repeated until it is acknowledged.
+        let over = |response: &Response| response.code >= 200 && response.header("CSeq") == Some("1 INVITE");
+        let invited = self.first(ANSWER, over);
+        if let Some(to) = invited.as_ref().and_then(|response| response.header("To")) {
+            self.send(&invite.text(&invite.uri, "ACK", 1, to));
+        }
+        [cancelled, invited].map(|response| Some(response?.code))
+    }
+
+    fn call_and_go_on(
+        &self,
+        number: &str,
+        headers: &str,
+        way: impl Fn(&str) -> SocketAddrV4,
+    ) -> Option<Response> {
+        let invite = self.request("INVITE", number, headers);
         let onward = |to: SocketAddrV4, bytes: &[u8]| {
             self.socket.send_to(bytes, to).expect("a datagram can be sent");
         };
@@ -113,7 +153,7 @@ impl Probe {
             let to = response.header("To").expect("a response has To");
             if response.code >= 300 {
                 onward(self.target, &invite.text(&invite.uri, "ACK", 1, to));
-                return Some(response.code);
+                return Some(response);
             }
             let contact = response.header("Contact").expect("a 200 has a Contact");
             let contact = contact.trim_matches(['<', '>']);
@@ -123,7 +163,7 @@ impl Probe {
             let gone = self.first(ANSWER, |response| response.header("CSeq") == Some("2 BYE"));
             let code = gone.expect("the BYE of a call that was answered is answered").code;
             assert_eq!(code, 200, "the BYE of a call that was answered");
-            return Some(response.code);
+            return Some(response);
         }
         None
     }
@@ -146,8 +186,8 @@ impl Request {
 
     fn text(&self, uri: &str, method: &str, sequence: u32, to: &str) -> Vec<u8> {
         let Self { own, call, rest, .. } = self;
-        // ACK to a failure belongs to the INVITE's transaction; everybody forgives one to a 2xx that does the same.
-        let branch = if method == "ACK" { "INVITE" } else { method };
+        // CANCEL and ACK to a failure belong to the INVITE's transaction; everybody forgives an ACK to a 2xx that does the same.
+        let branch = if matches!(method, "ACK" | "CANCEL") { "INVITE" } else { method };
         format!(
             "{method} {uri} SIP/2.0\r\n\
              Via: SIP/2.0/UDP {own};branch=z9hG4bK-{call}-{branch}\r\n\
