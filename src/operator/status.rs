@@ -19,6 +19,8 @@ use crate::routing::compile::{Effective, Finding, Verdict};
 use super::acknowledge::{Progress, Roll};
 use super::state::Reported;
 
+/// Reasons of `Accepted=False` that only another spec mends. A number that another object holds, say, is none: it may be given up.
+const BEYOND_WAITING: [&str; 1] = [reason::INVALID];
 /// A share of the size limit from which on people are told.
 const NEARLY_FULL: f64 = 0.8;
 
@@ -91,6 +93,7 @@ pub fn of_object(
     ];
     findings.extend(reachable.map(|reachable| (condition::REACHABLE, reachable)));
     findings.push((condition::READY, ready));
+    findings.extend(stalled(&verdict.accepted).map(|stalled| (condition::STALLED, stalled)));
     let generation = verdict.generation;
     let conditions = |existing: &[Condition]| merge(existing, &findings, generation, now);
     let observed_generation = Some(generation);
@@ -247,6 +250,12 @@ fn summary(verdict: &Verdict, programmed: &Finding, reachable: Option<&Finding>)
     }
 }
 
+/// `Stalled`, there only while it is true: Flux and Helm give up at once then, and would wait for nothing else.
+fn stalled(accepted: &Finding) -> Option<Finding> {
+    let beyond = accepted.status == ConditionStatus::False && BEYOND_WAITING.contains(&accepted.reason);
+    beyond.then(|| Finding { status: ConditionStatus::True, ..accepted.clone() })
+}
+
 fn finding(status: ConditionStatus, reason: &'static str, message: &str) -> Finding {
     Finding { status, reason, message: message.to_owned() }
 }
@@ -265,9 +274,9 @@ fn merge(existing: &[Condition], findings: &[(&str, Finding)], generation: i64, 
             message: finding.message.clone(),
         }
     });
-    // A trunk that isn't asked any more has none of ours that it had before.
-    let is_ours =
-        |type_: &str| type_ == condition::REACHABLE || findings.iter().any(|(ours, _)| type_ == *ours);
+    // Of these there may be none any more: of a trunk that isn't asked, of a spec that was mended.
+    let passing = [condition::REACHABLE, condition::STALLED];
+    let is_ours = |type_: &str| passing.contains(&type_) || findings.iter().any(|(ours, _)| type_ == *ours);
     let theirs = existing.iter().filter(|condition| !is_ours(&condition.type_));
     ours.chain(theirs.cloned()).collect()
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// `Accepted`, `ResolvedRefs`, `Programmed`, `Reachable` or `Ready`.
+    /// `Accepted`, `ResolvedRefs`, `Programmed`, `Reachable`, `Ready`, or `Stalled`.
     #[serde(rename = "type")]
     #[schemars(length(min = 1, max = 316))]
     pub type_: String,
@@ -50,6 +50,8 @@ pub mod condition {
     pub const REACHABLE: &str = "Reachable";
     /// On a RoutingTable, true when it is bad: the table is past 80 % of what the API server takes.
     pub const NEAR_SIZE_LIMIT: &str = "NearSizeLimit";
+    /// Waiting mends nothing: the spec contradicts itself or can't be read. There only while it is true.
+    pub const STALLED: &str = "Stalled";
     /// The summary of the others, for kstatus, Argo CD, Flux and `kubectl wait`.
     pub const READY: &str = "Ready";
 }

@@ -91,6 +91,28 @@ fn an_unused_object_is_ready_and_a_broken_unused_one_is_not() {
 }
 
 #[test]
+fn only_a_spec_that_waiting_cannot_mend_is_stalled_and_no_longer_once_it_is_mended() {
+    let stalled = |desired: &Desired| {
+        let found = desired.conditions.iter().find(|condition| condition.type_ == condition::STALLED);
+        found.map(|found| (found.status, found.message.clone()))
+    };
+    let mut refused = verdict();
+    let sentence = "number '12' is not E.164; write it like +31201234567.";
+    refused.accepted = finding(ConditionStatus::False, reason::INVALID, sentence);
+    let unused = finding(ConditionStatus::False, reason::NOT_USED, "No gateway holds it.");
+    let first = desired(&number(json!({})), &refused, unused.clone(), "2026-01-01T00:00:00Z");
+    assert_eq!(stalled(&first), Some((ConditionStatus::True, sentence.to_owned())));
+
+    let written = patched(json!({}), &first.patch.unwrap());
+    let mended = desired(&number(written), &verdict(), holds(reason::PROGRAMMED), "2026-01-02T00:00:00Z");
+    assert_eq!(stalled(&mended), None);
+
+    refused.accepted = finding(ConditionStatus::False, reason::CONFLICT, "PhoneNumber a/b holds it.");
+    let contested = desired(&number(json!({})), &refused, unused, "2026-01-01T00:00:00Z");
+    assert_eq!(stalled(&contested), None, "it may be given up");
+}
+
+#[test]
 fn a_field_that_goes_is_nulled() {
     let before = json!({ "a": 1, "b": { "x": 1, "y": 2 } });
     let after = json!({ "b": { "x": 1 } });
