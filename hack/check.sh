@@ -42,11 +42,11 @@ charts() {
 
 go_code() {
   local unformatted module
-  unformatted=$(gofmt -l tests/cluster) || return 1
+  unformatted=$(gofmt -l tests/cluster tests/verdicts) || return 1
   [[ -z $unformatted ]] || { echo "not as gofmt writes it, run \`gofmt -w\` on: $unformatted"; return 1; }
-  for module in . coredns pause; do
+  for module in tests/cluster tests/cluster/{coredns,pause} tests/verdicts; do
     # The flags of the build in hack/tools.sh: with others Go compiles all of Kubernetes once more.
-    (cd "tests/cluster/$module" && CGO_ENABLED=0 patiently "go vet tests/cluster/$module" go vet -trimpath -buildvcs=false .) || return 1
+    (cd "$module" && CGO_ENABLED=0 patiently "go vet $module" go vet -trimpath -buildvcs=false .) || return 1
   done
 }
 
@@ -56,7 +56,7 @@ check "crds/ is fresh" crds_fresh
 check "licences and sources of the dependencies (cargo deny)" cargo deny --log-level error check licenses bans sources
 check "charts (helm lint)" charts
 check "shell scripts (shellcheck)" shellcheck -x hack/*.sh .ci/run
-if command -v go >/dev/null; then check "tests/cluster (gofmt, go vet)" go_code; fi
+if command -v go >/dev/null; then check "Go code (gofmt, go vet)" go_code; fi
 
 ((${#failed[@]} == 0)) || fail "failed: $(printf '%s; ' "${failed[@]}")see above"
 say "all checks are fine"

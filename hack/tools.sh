@@ -2,7 +2,7 @@
 # Find or install what tests and demo need: tools.sh [all|check|chart|cluster]...
 #
 #   check    what `make check` needs: a C linker, shellcheck, helm, cargo-deny
-#   chart    helm and what judges its charts: helm-docs, kubeconform, kube-score, checkov, promtool
+#   chart    helm and what judges its charts: helm-docs, kubeconform, kube-score, checkov, promtool, tests/verdicts
 #   cluster  what tests need: kubectl, helm, containerd and friends, SIP programs, and the cluster binary,
 #            which is Kubernetes itself, built from Go modules (some minutes the first time); and `chart`
 #   all      all of them (the default)
@@ -178,6 +178,14 @@ cluster_binary() {
   echo "$store/cluster"
 }
 
+# What GitOps clients think of our objects: tests/verdicts.
+verdicts_binary() {
+  local store
+  store="$cache/verdicts-$(cat "$root"/tests/verdicts/{*.go,go.mod,go.sum} | sha256sum | cut -c1-12)"
+  [[ -x $store/verdicts ]] || go_program tests/verdicts "$store/verdicts" "building tests/verdicts"
+  link "$store/verdicts"
+}
+
 cluster_programs() {
   local builder=(buildah=buildah)
   # A Docker engine that answers builds images as well.
@@ -206,6 +214,7 @@ for what in "$@"; do
     exclusively promtool rule_checker
     exclusively checkov python_packages checkov checkov "$checkov_wheel"
     exclusively schemas python_packages kubernetes-schemas "the schemas of Kubernetes" "$schemas_wheel"
+    exclusively verdicts verdicts_binary
   fi
   if [[ $what = cluster || $what = all ]]; then
     exclusively apt cluster_programs

@@ -2,6 +2,7 @@
 //! API server.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that can't go on panics")]
 
+mod gitops;
 mod judges;
 mod monitoring;
 mod release;
