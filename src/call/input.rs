@@ -406,6 +406,11 @@ pub enum Record {
         /// The destination's label.
         destination: String,
     },
+    /// The transfer's destination is dialled, or the caller's trunk is asked to; again for each further host.
+    TransferDialling {
+        /// The destination's label.
+        destination: String,
+    },
     /// What became of the message before a transfer; its destination is dialled now, unless the call is over.
     Message(Message),
     /// The transfer's destination could not be had, and the next one follows.

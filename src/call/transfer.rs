@@ -199,6 +199,8 @@ impl Call {
 
     /// Dials, once everything was said.
     pub(super) fn dial_destination(&mut self, transfer: Transfer, out: &mut Vec<Effect>) {
+        let destination = transfer.route.label.clone();
+        out.push(Effect::Record(Record::TransferDialling { destination }));
         if let Some(target) = transfer.route.refer_to.clone() {
             return self.refer_away(transfer, target, out);
         }

@@ -11,6 +11,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::call_id::Instance;
 use super::guard::Rates;
 use crate::sip::event::{TlsPeer, Transport};
@@ -97,6 +99,9 @@ pub struct Args {
     #[arg(long, env = "VOICEDOCK_MAX_CALLS_PER_SECOND", value_name = "N", default_value_t = 1_000,
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub max_calls_per_second: u32,
+    /// Networks that events may be sent to although they are not public, separated by commas; also those that are not encrypted
+    #[arg(long, env = "VOICEDOCK_EVENT_NETWORKS", value_name = "NETWORKS", value_delimiter = ',')]
+    pub event_networks: Vec<IpNet>,
     /// Logs
     #[command(flatten)]
     pub log: LogArgs,
@@ -129,6 +134,8 @@ pub struct Config {
     pub rates: Rates,
     /// New calls a second, at least 1.
     pub max_calls_per_second: u32,
+    /// Networks that events may be sent to although they are not public.
+    pub event_networks: Vec<IpNet>,
 }
 
 /// A gateway pod.
@@ -243,6 +250,7 @@ impl Config {
                 stranger: NonZeroU32::new(args.stranger_rate),
             },
             max_calls_per_second: args.max_calls_per_second,
+            event_networks: args.event_networks,
         })
     }
 

@@ -1,11 +1,13 @@
 //! A gateway pod: the effects of the data plane and what keeps its table current.
 
 pub mod acknowledge;
+mod assistant_metrics;
 pub mod call_id;
 pub mod calls;
 pub mod config;
 pub mod control;
 pub mod disk;
+mod events;
 mod guard;
 mod hook;
 mod intake;
@@ -20,6 +22,7 @@ mod questions;
 pub mod resolve;
 mod session;
 mod shard;
+mod signing;
 pub mod snapshot;
 mod sockets;
 pub mod table;

@@ -8,13 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::assistant_metrics::AssistantMetrics;
 use super::call_id::Instance;
 use super::calls::Calls;
 use super::config::Listener;
 use super::control::ControlRequest;
+use super::events::Events;
+use super::events::reach::Reach;
+use super::events::way::Way;
 use super::guard::{Guard, Rates};
 use super::hook::Hooks;
 use super::intake::Intake;
@@ -40,6 +45,8 @@ const DRAIN_POLL: Duration = Duration::from_millis(100);
 /// How long goodbyes are waited for once the last call is over: a BYE and its answer, with two repetitions (RFC 3261
 /// §17.1.2). A peer that is gone for good doesn't hold the pod for longer.
 const GOODBYE: Duration = Duration::from_secs(2);
+/// How long the events of the last calls are waited for.
+const LAST_EVENTS: Duration = Duration::from_secs(5);
 /// What User-Agent and Server say.
 pub(super) const USER_AGENT: &str = concat!("VoiceDock/", env!("CARGO_PKG_VERSION"));
 
@@ -67,6 +74,8 @@ pub struct PlaneConfig {
     pub openai: Arc<OpenAi>,
     /// Where hosts are.
     pub resolver: Resolver,
+    /// Networks that events may be sent to although they are not public.
+    pub event_networks: Vec<IpNet>,
     /// Who gets the requests for calls of other pods.
     pub peers: Arc<ArcSwap<Peers>>,
     /// Where calls are shown.
@@ -89,10 +98,12 @@ pub(super) struct Shared {
     pub(super) tls: Arc<TlsPeers>,
     pub(super) hooks: Hooks,
     pub(super) openai: Arc<OpenAi>,
+    pub(super) events: Events,
     pub(super) calls: Arc<Calls>,
     pub(super) lines: Arc<Lines>,
     pub(super) callers: Callers,
     pub(super) metrics: PlaneMetrics,
+    pub(super) assistants: AssistantMetrics,
     pub(super) instance: Instance,
     pub(super) intake: Arc<Intake>,
     /// By shard: whether a peer is still owed something, such as the BYE that it hasn't answered.
@@ -170,6 +181,8 @@ pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
         tls: address(Transport::Tls(TlsPeer::ANYBODY)).unwrap_or_else(|| own(5061)),
     };
     config.openai.attach(senders.clone());
+    let way = Way::new(Reach { allowed: config.event_networks }).map_err(io::Error::other)?;
+    let events = Events::start(way, Arc::clone(&config.snapshot), &config.metrics, closing.clone());
     let shared = Arc::new(Shared {
         sockets,
         snapshot: config.snapshot,
@@ -177,6 +190,8 @@ pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
         tls,
         openai: config.openai,
         hooks: Hooks::new().map_err(io::Error::other)?,
+        events,
+        assistants: AssistantMetrics::new(&config.metrics),
         calls: config.calls,
         lines: Arc::default(),
         callers: Callers::new(config.realm),
@@ -243,6 +258,13 @@ impl Plane {
             || self.live_calls() == 0 && !self.shared.owing.iter().any(|owing| owing.load(Ordering::Acquire));
         if tokio::time::timeout(GOODBYE, until(said)).await.is_err() {
             tracing::info!("a peer did not answer its goodbye in time; it is not waited for");
+        }
+        let events = &self.shared.events;
+        if tokio::time::timeout(LAST_EVENTS, until(|| events.waiting() == 0)).await.is_err() {
+            tracing::warn!(
+                events = events.waiting(),
+                "events that could not be delivered in time are dropped"
+            );
         }
     }
 }

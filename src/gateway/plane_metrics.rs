@@ -130,6 +130,7 @@ impl PlaneMetrics {
                 self.messages.get_or_create(&Outcome { outcome }).inc();
             }
             Record::TransferStarted { .. }
+            | Record::TransferDialling { .. }
             | Record::Replaced { .. }
             | Record::PickedUp
             | Record::TransferForwarded { .. }

@@ -153,6 +153,7 @@ pub async fn run(args: Args) -> Result<(), GatewayError> {
             instance: config.pod.instance,
             max_calls: config.max_calls,
             rates: config.rates,
+            event_networks: config.event_networks.clone(),
             realm: format!("{}.{}.voicedock.dev", config.gateway, config.pod.namespace),
             max_calls_per_second: config.max_calls_per_second,
             snapshot,

@@ -24,6 +24,7 @@ pub(super) use self::admission::Callers;
 use self::admission::NotAdmitted;
 use self::dialling::Ways;
 use self::telling::Line;
+use super::assistant_metrics::OTHER;
 use super::call_id::CallId;
 use super::control::{ControlError, ControlRequest};
 use super::lines::{Lines, Taken};
@@ -37,7 +38,7 @@ use crate::call::{
     Timer, Wish, passed_on,
 };
 use crate::memory::give_back;
-use crate::routing::table::{CredentialId, ObjectKey};
+use crate::routing::table::{AssistantEntry, CredentialId, ObjectKey};
 use crate::sip::endpoint::{Endpoint, Output};
 use crate::sip::event::{
     Credentials, EndedBy, Flow, IncomingCall, LegEvent, LegId, OutgoingRefer, RequestId,
@@ -451,10 +452,24 @@ impl Shard {
 
     fn record(&mut self, key: u64, record: Record) {
         let Some(entry) = self.calls.get_mut(&key) else { return };
-        view::log(entry.id, &record);
+        let Entry { call, view, .. } = entry;
         self.shared.metrics.record(&record);
-        entry.view.note(&record, &entry.call);
-        entry.view.publish(&entry.call, &self.shared.calls);
+        view.note(&record, call);
+        view.publish(call, &self.shared.calls);
+        let snapshot = self.shared.snapshot.load();
+        let row = call.assistant().and_then(|key| snapshot.index.table().assistants.get(key));
+        let destination = match &record {
+            Record::TransferEnded(ended) => listed(row, &ended.last.destination),
+            _ => "",
+        };
+        view.log(&record, call.trunk(), destination);
+        let Some(assistant) = call.assistant() else { return };
+        self.shared.assistants.record(assistant, destination, &record, view);
+        if row.is_some_and(|row| row.events.is_some()) {
+            for message in view.messages(&record) {
+                self.shared.events.send(key, assistant, message);
+            }
+        }
     }
 
     fn forget_if_gone(&mut self, key: u64) {
@@ -497,9 +512,12 @@ impl Shard {
                 Leg::Resolving(..) => None,
             })
             .collect();
-        entry.view.fault(&self.shared.calls);
+        let ended = entry.view.fault();
         for leg in legs {
             self.endpoint.hang_up(leg, Some("SIP;cause=500;text=\"Internal fault\""), now);
+        }
+        if let Some(ended) = ended {
+            self.record(key, ended);
         }
         self.forget(key);
     }
@@ -524,6 +542,12 @@ fn credentials(
 /// What a step may look at: now.
 fn context<'a>(now: Millis, snapshot: &'a Snapshot, lines: &'a Lines) -> Context<'a> {
     Context { now, wall: Timestamp::now(), dice: rand::rng().next_u64(), lines, index: &snapshot.index }
+}
+
+/// The name that an assistant lists a destination by. Others, such as a number that the API gave, are nobody's business in logs
+/// and metrics.
+fn listed<'a>(row: Option<&Arc<AssistantEntry>>, destination: &'a str) -> &'a str {
+    if row.is_some_and(|row| row.destinations.contains_key(destination)) { destination } else { OTHER }
 }
 
 fn refusal(refusal: CommandRefusal) -> ControlError {

@@ -6,15 +6,25 @@ use jiff::Timestamp;
 
 use super::call_id::CallId;
 use super::calls::{CallStatus, CallView, Calls, Direction, Message, Outcome, TransferOutcome, Tried};
+use super::events;
 use crate::call::{self, Call, Place, Record, Status};
+use crate::routing::table::ObjectKey;
 
 /// The view of one call, kept by its shard and recorded when it changes.
-pub(super) struct View(CallView);
+pub(super) struct View {
+    shown: CallView,
+    /// When somebody answered it.
+    answered_at: Option<Timestamp>,
+    /// The destination that the transfer under way is at.
+    destination: Option<String>,
+    /// From the answer to the request for the last transfer.
+    pub(super) time_to_transfer: Option<Duration>,
+}
 
 impl View {
     /// The view of a call that just came in.
     pub(super) fn new(id: CallId, call: &Call) -> Self {
-        Self(CallView {
+        let shown = CallView {
             id,
             caller_phone: caller_phone(call),
             assistant_phone: call.number().clone(),
@@ -29,18 +39,20 @@ impl View {
             agent_id: call.assistant().cloned(),
             number_id: Some(call.object().clone()),
             transfers: Vec::new(),
-        })
+        };
+        Self { shown, answered_at: None, destination: None, time_to_transfer: None }
     }
 
     /// Takes note of what happened.
     pub(super) fn note(&mut self, record: &Record, call: &Call) {
         match record {
             Record::Replaced { place: Place::Caller, joined: true } => {
-                self.0.caller_phone = caller_phone(call)
+                self.shown.caller_phone = caller_phone(call)
             }
             Record::TransferEnded(ended) => {
                 let last = tried(&ended.last);
-                self.0.transfers.push(TransferOutcome {
+                self.destination = None;
+                self.shown.transfers.push(TransferOutcome {
                     outcome: last.outcome,
                     sip_code: last.sip_code,
                     reason: Some(last.reason),
@@ -53,16 +65,22 @@ impl View {
                     at: Timestamp::now(),
                 });
             }
-            Record::Ended { reason } => {
-                self.0.end_reason = Some((*reason).to_owned());
-                self.0.ended_at = Some(Timestamp::now());
+            Record::Answered => self.answered_at = Some(Timestamp::now()),
+            Record::TransferStarted { destination } => {
+                let since = |answered: Timestamp| Duration::try_from(Timestamp::now() - answered).ok();
+                self.time_to_transfer = self.answered_at.and_then(since);
+                self.destination = Some(destination.clone());
             }
-            Record::Answered
-            | Record::TransferStarted { .. }
-            | Record::Message(_)
+            Record::TransferDialling { destination } | Record::TransferForwarded { destination } => {
+                self.destination = Some(destination.clone());
+            }
+            Record::Ended { reason } => {
+                self.shown.end_reason = Some((*reason).to_owned());
+                self.shown.ended_at = Some(Timestamp::now());
+            }
+            Record::Message(_)
             | Record::Replaced { .. }
             | Record::PickedUp
-            | Record::TransferForwarded { .. }
             | Record::NextHost { .. }
             | Record::TransferRinging
             | Record::NotTold(_)
@@ -74,22 +92,73 @@ impl View {
 
     /// Makes the view visible.
     pub(super) fn publish(&mut self, call: &Call, calls: &Calls) {
-        self.0.status = match call.status() {
+        self.shown.status = match call.status() {
+            _ if self.shown.error.is_some() => CallStatus::Failed,
             Status::Connecting => CallStatus::Connecting,
             Status::InProgress => CallStatus::InProgress,
             Status::Ended => CallStatus::Ended,
             Status::Failed => CallStatus::Failed,
         };
-        calls.record(self.0.clone(), Timestamp::now());
+        calls.record(self.shown.clone(), Timestamp::now());
     }
 
-    /// The call's machine failed.
-    pub(super) fn fault(&mut self, calls: &Calls) {
-        self.0.status = CallStatus::Failed;
-        self.0.end_reason = Some("fault".into());
-        self.0.error = Some("a fault in the gateway ended this call".into());
-        self.0.ended_at = Some(Timestamp::now());
-        calls.record(self.0.clone(), Timestamp::now());
+    /// Whether the caller was joined with a human.
+    pub(super) fn was_transferred(&self) -> bool {
+        self.shown.transfers.iter().any(|transfer| transfer.outcome == Outcome::Answered)
+    }
+
+    /// Whether somebody answered.
+    pub(super) fn was_answered(&self) -> bool {
+        self.answered_at.is_some()
+    }
+
+    /// What the call's owner is told now that this has happened.
+    pub(super) fn messages(&self, record: &Record) -> Vec<events::message::Message> {
+        events::message::messages(&self.shown, record, self.destination.as_deref(), Timestamp::now())
+    }
+
+    /// One log line a record: that of a transfer's outcome and that of the call's end say all there is to know of them.
+    pub(super) fn log(&self, record: &Record, trunk: &ObjectKey, destination: &str) {
+        let call = self.shown.id;
+        let assistant = self.shown.agent_id.as_ref().map(tracing::field::display);
+        match record {
+            Record::TransferEnded(ended) => tracing::info!(
+                %call,
+                assistant,
+                destination,
+                outcome = ended.last.outcome.as_str(),
+                sip_code = ended.last.sip_code,
+                trunk = ended.last.trunk.as_ref().map(tracing::field::display),
+                attempts = ended.attempts(),
+                ring_seconds = ended.ring_time().as_secs(),
+                seconds_to_transfer = self.time_to_transfer.map(|time| time.as_secs()),
+                message_heard = ended.last.message.as_ref().map(|message| *message == call::Message::Heard),
+                asked_by = ?ended.asked_by,
+                "transfer ended"
+            ),
+            Record::Ended { reason } => tracing::info!(
+                %call,
+                number = self.shown.number_id.as_ref().map(tracing::field::display),
+                assistant,
+                %trunk,
+                reason,
+                answered = self.was_answered(),
+                seconds = self.shown.ended_at.map(|ended| (ended - self.shown.started_at).get_seconds()),
+                transfers = self.shown.transfers.len(),
+                transferred = self.was_transferred(),
+                "call ended"
+            ),
+            record => log(call, record),
+        }
+    }
+
+    /// The call's machine failed. What ends the call now, if it isn't over yet.
+    pub(super) fn fault(&mut self) -> Option<Record> {
+        if self.shown.ended_at.is_some() {
+            return None;
+        }
+        self.shown.error = Some("a fault in the gateway ended this call".into());
+        Some(Record::Ended { reason: "fault" })
     }
 }
 
@@ -136,11 +205,11 @@ fn outcome(outcome: &call::Outcome) -> Outcome {
     }
 }
 
-/// One log line a record.
-pub(super) fn log(call: CallId, record: &Record) {
+fn log(call: CallId, record: &Record) {
     match record {
         Record::Answered => tracing::info!(%call, "call answered"),
         Record::TransferStarted { .. } => tracing::info!(%call, "transfer begins"),
+        Record::TransferDialling { .. } => tracing::info!(%call, "transfer: a destination is dialled"),
         Record::Message(call::Message::Heard) => tracing::info!(%call, "transfer: the message was heard"),
         Record::Message(call::Message::NotHeard(why)) => {
             tracing::warn!(%call, "transfer: its message was not heard, and doesn't hold it up: {why}");
@@ -166,22 +235,13 @@ pub(super) fn log(call: CallId, record: &Record) {
         }
         Record::PickedUp => tracing::info!(%call, "another phone picks the ringing call up (Replaces)"),
         Record::TransferRinging => tracing::info!(%call, "transfer: destination rings"),
-        Record::TransferEnded(ended) => tracing::info!(
-            %call,
-            outcome = ended.last.outcome.as_str(),
-            sip_code = ended.last.sip_code,
-            trunk = ended.last.trunk.as_ref().map(tracing::field::display),
-            attempts = ended.attempts(),
-            ring_seconds = ended.ring_time().as_secs(),
-            asked_by = ?ended.asked_by,
-            "transfer ended"
-        ),
         Record::NotTold(why) => tracing::warn!(%call, "the agent did not do what it was told: {why}"),
         Record::AgentFailed(why) => tracing::warn!(%call, "the assistant's agent is given up: {why}"),
         Record::AgentUnavailable { code } => {
             tracing::warn!(%call, code, "the assistant's agent can't be reached; trying the next address or the fallback");
         }
         Record::FallbackRefused(refusal) => tracing::warn!(%call, "the fallback is not dialled: {refusal}"),
-        Record::Ended { reason } => tracing::info!(%call, reason, "call ended"),
+        // See `View::log`.
+        Record::TransferEnded(_) | Record::Ended { .. } => {}
     }
 }

@@ -296,15 +296,16 @@ pub struct Header {
     pub value: String,
 }
 
-/// Where events are sent.
+/// Where events of calls are sent: `status-update`, `transfer-update` and `end-of-call-report`, as signed HTTP.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventsSink {
-    /// An https URL.
-    #[schemars(length(min = 9, max = 1024))]
-    #[x_kube(validation = rules::https_url())]
+    /// An https URL. What it leads to must be public, or in one of the SipGateway's `eventNetworks`; there an http URL will do
+    /// as well.
+    #[schemars(length(min = 8, max = 1024))]
+    #[x_kube(validation = rules::http_url())]
     pub url: String,
-    /// The signing secret; key `secret` of the Secret when left out.
+    /// The secret that requests are signed with (`X-Webhook-Signature`); key `secret` of the Secret when left out.
     pub secret_ref: SecretKeyReference,
 }
 

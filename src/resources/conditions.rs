@@ -66,8 +66,6 @@ pub mod reason {
     pub const PROGRAMMED: &str = "Programmed";
     /// All conditions hold.
     pub const READY: &str = "Ready";
-    /// A field is set whose behaviour this version does not have.
-    pub const NOT_IMPLEMENTED: &str = "NotImplemented";
     /// The spec contradicts itself or cannot be read.
     pub const INVALID: &str = "Invalid";
     /// An older object holds the same number.

@@ -85,6 +85,14 @@ pub struct SipGatewaySpec {
     /// What one pod takes; calls beyond get 503 with Retry-After.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
+    /// Networks that the events of Assistants may be sent to although they are not public, in CIDR form; none when empty. What is
+    /// in them must be safe to be asked by whoever may write an Assistant.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 64)))]
+    #[x_kube(validation = Rule::new("self.all(network, isCIDR(network) && cidr(network) == cidr(network).masked())")
+        .message("write networks in CIDR form without host bits, such as 10.0.0.0/8 or fd00::/8"))]
+    #[x_kube(validation = rules::unique("network"))]
+    pub event_networks: Vec<String>,
     /// Which namespaces may attach PhoneNumbers; only its own when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_namespaces: Option<AllowedNamespaces>,

@@ -104,7 +104,10 @@ impl Table {
             .assistants
             .iter()
             .flat_map(|(key, assistant)| assistant.agent.credentials().map(move |id| ("assistant", key, id)));
-        trunks.chain(agents)
+        let events = self.assistants.iter().filter_map(|(key, assistant)| {
+            assistant.events.as_ref().map(|events| ("assistant", key, &events.secret))
+        });
+        trunks.chain(agents).chain(events)
     }
 }
 
@@ -146,6 +149,9 @@ pub struct AssistantEntry {
     /// What it is told of its task; only if the gateway runs its session.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub script: Option<ScriptEntry>,
+    /// Where events of its calls are sent; absent when nobody wants them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub events: Option<HookEntry>,
 }
 
 /// Where a SIP request is sent: a validated SIP URI with its transport.

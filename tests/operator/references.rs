@@ -179,15 +179,6 @@ async fn an_object_that_nothing_leads_to_is_ready_to_be_used() {
 }
 
 #[tokio::test]
-async fn a_field_without_behaviour_is_not_silently_ignored() {
-    let (stage, _operator, _pod) = Stage::set("later-issue").await;
-    let events = json!({ "url": "https://crm.example.com/hooks", "secretRef": { "name": "crm" } });
-    stage.apply("Assistant", "talkative", json!({ "events": events })).await;
-    let message = stage.says("Assistant", "talkative", "Accepted", "False", "NotImplemented").await;
-    assert!(message.contains("events"), "{message}");
-}
-
-#[tokio::test]
 async fn a_missing_secret_of_api_keys_is_shown_and_stops_no_call() {
     let (stage, _operator, _pod) = Stage::set("keys").await;
     stage.office().await;

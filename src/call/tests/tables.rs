@@ -81,7 +81,8 @@ pub(super) fn table(fallback: bool) -> Table {
         answer_timeout_seconds: 10,
         hook: Some(HookEntry { url: "http://192.0.2.10/hook".into(), secret: CredentialId("v1".into()) }),
     };
-    table.assistants.insert(key("support"), AssistantEntry { agent, destinations, script: None }.into());
+    let assistant = AssistantEntry { agent, destinations, script: None, events: None };
+    table.assistants.insert(key("support"), assistant.into());
     table.destinations.insert(key("sales"), destination("+31612345678", true).into());
     table.destinations.insert(key("strict"), destination("+31612345679", false).into());
     let mut night = destination("+31612345670", true);

@@ -161,6 +161,8 @@ struct Given {
     script: Value,
     /// Who gets the caller when it can't be reached.
     fallback: Value,
+    /// Where events are sent, if they are.
+    events: Value,
     /// Whom the assistant may transfer to: their entries, by name.
     destinations: serde_json::Map<String, Value>,
     trunk: Value,
@@ -184,6 +186,7 @@ impl Given {
             agent: Value::Null,
             script: Value::Null,
             fallback: Value::Null,
+            events: Value::Null,
             destinations: serde_json::Map::new(),
             trunk: json!({ "host": "127.0.0.1" }),
             resolver: Resolver::from_system([127, 0, 0, 1].into()),
@@ -206,7 +209,7 @@ impl Given {
 }
 
 async fn stage_of(given: Given) -> Stage {
-    let Given { target, hook, agent, script, fallback, destinations, trunk, resolver, .. } = given;
+    let Given { target, hook, events, agent, script, fallback, destinations, trunk, resolver, .. } = given;
     let Given { credentials, certificates, rates, pod, .. } = given;
     let sip = json!({ "sip": { "targets": [target], "answerTimeoutSeconds": 10, "hook": hook } });
     let agent = if agent.is_null() { sip } else { agent };
@@ -221,7 +224,7 @@ async fn stage_of(given: Given) -> Stage {
     let table: Table = serde_json::from_value(json!({
         "numbers": { "+31201234567": { "object": "acme/main", "assistant": "acme/support", "fallback": fallback } },
         "assistants": { "acme/support": {
-            "agent": agent, "destinations": listed, "script": script,
+            "agent": agent, "destinations": listed, "script": script, "events": events,
         } },
         "destinations": destinations,
         "trunks": { "acme/carrier": carrier },
@@ -258,6 +261,7 @@ async fn stage_of(given: Given) -> Stage {
         openai: Arc::clone(&openai),
         snapshot: Arc::clone(&snapshot),
         resolver,
+        event_networks: vec!["127.0.0.0/8".parse().unwrap()],
         peers: Arc::clone(&peers),
         calls,
         control,

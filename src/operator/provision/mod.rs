@@ -339,6 +339,16 @@ mod tests {
     }
 
     #[test]
+    fn networks_of_events_reach_the_pods() {
+        let mut gateway = gateway();
+        gateway.spec.event_networks = vec!["10.0.0.0/8".to_owned(), "fd00::/8".to_owned()];
+        let deployment = workload::deployment(&gateway, &image(), String::new(), 2);
+        let env = deployment.spec.unwrap().template.spec.unwrap().containers[0].env.clone().unwrap();
+        let networks = env.into_iter().find(|variable| variable.name == "VOICEDOCK_EVENT_NETWORKS").unwrap();
+        assert_eq!(networks.value.as_deref(), Some("10.0.0.0/8,fd00::/8"));
+    }
+
+    #[test]
     fn an_address_is_expanded_only_from_variables_that_come_before_it() {
         let deployment = workload::deployment(&gateway(), &image(), "udp=$(NODE_IP):30060".to_owned(), 2);
         let env = deployment.spec.unwrap().template.spec.unwrap().containers[0].env.clone().unwrap();

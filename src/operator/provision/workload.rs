@@ -216,6 +216,7 @@ fn container(gateway: &SipGateway, image: &Image, advertise: String) -> Containe
 fn limits(gateway: &SipGateway) -> Vec<EnvVar> {
     let limits = gateway.spec.limits.clone().unwrap_or_default();
     let requests = limits.max_requests_per_second.unwrap_or_default();
+    let networks = Some(gateway.spec.event_networks.join(",")).filter(|networks| !networks.is_empty());
     [
         ("VOICEDOCK_MAX_CALLS", limits.max_concurrent_calls),
         ("VOICEDOCK_MAX_CALLS_PER_SECOND", limits.max_calls_per_second),
@@ -224,6 +225,7 @@ fn limits(gateway: &SipGateway) -> Vec<EnvVar> {
     ]
     .into_iter()
     .filter_map(|(name, value)| Some(env(name, value?.to_string())))
+    .chain(networks.map(|networks| env("VOICEDOCK_EVENT_NETWORKS", networks)))
     .collect()
 }
 

@@ -3,16 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::resources::assistant::{AssistantSpec, ToolDestination, ToolType};
+use crate::resources::assistant::{AssistantSpec, EventsSink, ToolDestination, ToolType};
 use crate::resources::conditions::reason;
-use crate::routing::table::{CallerIdEntry, DestinationEntry, DestinationTarget, ObjectKey};
+use crate::routing::table::{
+    CallerIdEntry, CredentialId, DestinationEntry, DestinationTarget, HookEntry, ObjectKey,
+};
 
 use super::agents::{self, Agent};
 use super::destinations::DEFAULT_RING_TIMEOUT_SECONDS;
 use super::gateways::Gateway;
 use super::openai::Script;
 use super::verdict::{Checked, Problems, problem};
-use super::{Kind, Objects, fields, grants, not_implemented};
+use super::{CredentialSource, Kind, Objects, fields, grants, secrets};
 
 /// An assistant that can answer.
 #[derive(PartialEq)]
@@ -29,7 +31,21 @@ pub(in crate::routing) struct Assistant {
     pub script: Script,
     /// The model that it names.
     pub model: Option<String>,
+    /// Where events of its calls are sent, if they can be.
+    pub events: Option<Events>,
 }
+
+/// Where events are sent, and where the secret is that they are signed with.
+#[derive(Clone, PartialEq)]
+pub(in crate::routing) struct Events {
+    pub entry: HookEntry,
+    pub credential: (CredentialId, CredentialSource),
+}
+
+/// Key of the secret that events are signed with.
+const DEFAULT_SECRET_KEY: &str = "secret";
+/// What doesn't work without it.
+const NOT_SENT: &str = "Until then no events are sent; calls are answered all the same.";
 
 /// Checks every Assistant.
 pub(in crate::routing) fn check(
@@ -48,8 +64,7 @@ pub(in crate::routing) fn check_one(
     key: &ObjectKey,
     spec: &AssistantSpec,
 ) -> Checked<Assistant> {
-    let mut accepted = not_implemented::check(not_implemented::ASSISTANT, Kind::Assistant, key, spec);
-    let mut resolved = Problems::default();
+    let (mut accepted, mut resolved) = (Problems::default(), Problems::default());
     let agent = spec.agent.as_ref().map(|agent| agents::check(objects, "agent", &key.namespace, agent));
     let agent = agent.and_then(|agent| agent.within(&mut accepted, &mut resolved));
     let (listed, inline) = listed(key, spec, destinations, &mut resolved);
@@ -64,6 +79,13 @@ pub(in crate::routing) fn check_one(
         spec.llm_config.as_ref().filter(|_| spec.agent.as_ref().is_none_or(|agent| agent.sip.is_none()));
     let script = accepted.take(Script::new(spec.first_message.as_ref(), llm));
     let model = spec.llm_config.as_ref().and_then(|llm| llm.model.clone());
+    let events = spec.events.as_ref().and_then(|sink| {
+        let url = accepted.take(fields::url("events.url", &sink.url));
+        let (secret, key) = events_secret(key, sink);
+        let secret = secrets::signing(objects, "events.secretRef", &secret, key, NOT_SENT);
+        let (id, source) = resolved.take(secret)?;
+        Some(Events { entry: HookEntry { url: url?, secret: id.clone() }, credential: (id, source) })
+    });
     let usable = script.filter(|_| accepted.is_empty()).map(|script| Assistant {
         agent,
         destinations: listed,
@@ -71,13 +93,21 @@ pub(in crate::routing) fn check_one(
         announced,
         script,
         model,
+        events,
     });
     Checked { accepted, resolved, usable }
 }
 
 /// The Secrets that an assistant names, in its own namespace.
-pub(in crate::routing) fn secrets(key: &ObjectKey, spec: &AssistantSpec) -> Vec<ObjectKey> {
-    spec.agent.iter().flat_map(|agent| agents::named_secrets(&key.namespace, agent)).collect()
+pub(in crate::routing) fn secrets(key: &ObjectKey, spec: &AssistantSpec) -> impl Iterator<Item = ObjectKey> {
+    let agent = spec.agent.iter().flat_map(|agent| agents::named_secrets(&key.namespace, agent));
+    let events = spec.events.as_ref().map(|sink| events_secret(key, sink).0);
+    agent.chain(events)
+}
+
+fn events_secret<'a>(assistant: &ObjectKey, sink: &'a EventsSink) -> (ObjectKey, &'a str) {
+    let key = sink.secret_ref.key.as_deref().unwrap_or(DEFAULT_SECRET_KEY);
+    (ObjectKey::new(&assistant.namespace, &sink.secret_ref.name), key)
 }
 
 /// The sentence that says which messages nobody will say, and what to do about it. `attached` are the gateways that answer a

@@ -14,7 +14,6 @@ pub(super) mod destinations;
 mod fields;
 pub(super) mod gateways;
 pub(super) mod grants;
-mod not_implemented;
 pub(super) mod numbers;
 pub(super) mod openai;
 mod secrets;

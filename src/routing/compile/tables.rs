@@ -161,7 +161,16 @@ fn add_assistant(
             None => add_destination(parts, destination, table, wanted),
         }
     }
-    agent.credentials.clone()
+    credentials(agent, assistant)
+}
+
+/// What the entry of an assistant names that is reached so.
+pub(in crate::routing) fn credentials(
+    agent: &Agent,
+    assistant: &Assistant,
+) -> Vec<(CredentialId, CredentialSource)> {
+    let events = assistant.events.iter().map(|events| &events.credential);
+    agent.credentials.iter().chain(events).cloned().collect()
 }
 
 /// How an assistant is reached from a gateway; `None` when it has no agent there.
@@ -175,6 +184,7 @@ pub(in crate::routing) fn assistant_entry(agent: &Agent, assistant: &Assistant) 
         agent: agent.entry.clone(),
         destinations: assistant.destinations.clone(),
         script: agent.entry.openai().map(|_| assistant.script.entry(agent)),
+        events: assistant.events.as_ref().map(|events| events.entry.clone()),
     }
 }
 

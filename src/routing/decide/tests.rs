@@ -126,10 +126,10 @@ impl World {
             answer_timeout_seconds: 10,
             hook: None,
         };
-        world
-            .0
-            .assistants
-            .insert(key("shop/support"), Arc::new(AssistantEntry { agent, destinations, script: None }));
+        world.0.assistants.insert(
+            key("shop/support"),
+            Arc::new(AssistantEntry { agent, destinations, script: None, events: None }),
+        );
         world
     }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::routing::compile::assistants::{self, Assistant};
 use crate::routing::compile::gateways::Gateway;
 use crate::routing::compile::numbers::Number;
-use crate::routing::compile::tables::{Counts, Wanted, agent_on, assistant_entry, trunk_entry};
+use crate::routing::compile::tables::{Counts, Wanted, agent_on, assistant_entry, credentials, trunk_entry};
 use crate::routing::compile::trunks::Trunk;
 use crate::routing::compile::verdict::Checked;
 use crate::routing::compile::{CredentialSource, Kind, ObjectRef, Objects};
@@ -206,8 +206,8 @@ impl GatewayTable {
             let named = self.assistants.contains(&key);
             let assistant = usable(means.assistants, &key).filter(|_| named);
             let reached = gateway.zip(assistant).and_then(|(gateway, it)| Some((agent_on(gateway, it)?, it)));
-            let credentials = reached.map(|(agent, _)| agent.credentials.as_slice()).unwrap_or_default();
-            others |= self.set_credentials(Kind::Assistant, &key, credentials);
+            let named = reached.map(|(agent, assistant)| credentials(agent, assistant)).unwrap_or_default();
+            others |= self.set_credentials(Kind::Assistant, &key, &named);
             let entry = reached.map(|(agent, assistant)| Arc::new(assistant_entry(agent, assistant)));
             // A destination that is written in the assistant is changed with it.
             let listed = entry.iter().flat_map(|entry| entry.destinations.values());

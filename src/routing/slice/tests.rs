@@ -68,6 +68,7 @@ fn table(numbers: usize) -> Table {
             },
             destinations: BTreeMap::from([("sales".into(), ObjectKey::new("shop", "sales"))]),
             script: None,
+            events: None,
         }),
     );
     table.destinations.insert(ObjectKey::new("shop", "sales"), destination("Sales: \"prices\" ≤ 5 €".into()));

@@ -72,6 +72,10 @@ struct Scene {
 
 impl Scene {
     async fn new(hook: &str) -> Self {
+        Self::with_events(hook, Value::Null).await
+    }
+
+    async fn with_events(hook: &str, events: Value) -> Self {
         let (agent, human) = (Peer::new().await, Peer::new().await);
         let sales = json!({
             "target": { "number": "+31612345678" }, "description": "Sales", "message": MESSAGE,
@@ -80,6 +84,7 @@ impl Scene {
         let signing = Credential::Signing { secret: SECRET.into() };
         let given = Given {
             hook: json!({ "url": hook, "secret": "v1" }),
+            events,
             destinations: [("sales".to_owned(), sales)].into_iter().collect(),
             trunk: json!({
                 "host": "127.0.0.1", "port": human.address().port(), "allowedSources": ["127.0.0.1/32"],
@@ -255,6 +260,53 @@ async fn an_agent_is_told_one_thing_after_the_other_and_the_call_ends_after_the_
     asked.answer(200);
     scene.caller.receive("BYE").await;
     scene.agent.receive("BYE").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_is_told_of_from_its_answer_over_its_transfer_to_the_report() {
+    let (mut hook, mut owner) = (Hook::serve().await, Hook::serve().await);
+    let mut scene = Scene::with_events(&hook.url, json!({ "url": owner.url, "secret": "v1" })).await;
+    let mut told = async || {
+        let asked = owner.asked().await;
+        let signed = asked.headers["x-webhook-timestamp"].to_str().unwrap().parse().unwrap();
+        let signature = crate::gateway::signing::signature(SECRET, signed, &asked.body);
+        assert_eq!(asked.headers["x-webhook-signature"], signature);
+        let message = asked.content()["message"].take();
+        assert_eq!(asked.headers["x-webhook-event"].to_str().unwrap(), message["type"]);
+        assert_eq!(message["call"]["id"], scene.call.to_string());
+        asked.answer(200);
+        message
+    };
+    assert_eq!(told().await["status"], "in-progress");
+    let refer_to = format!("Refer-To: <sip:sales@{}>\r\n", scene.stage.address);
+    scene.agent.request("REFER", &refer_to, "").await;
+    assert_eq!(told().await["transfer"], json!({ "status": "requested", "destination": "sales" }));
+    hook.asked().await.answer(200);
+    assert_eq!(told().await["transfer"]["status"], "dialling");
+    let invite = scene.human.receive("INVITE").await;
+    scene.human.answer(&invite, 180, "", "").await;
+    assert_eq!(told().await["transfer"]["status"], "ringing");
+    scene.human.answer(&invite, 486, "", "").await;
+    let transfer = told().await["transfer"].take();
+    let outcome = &transfer["outcome"];
+    assert_eq!((&transfer["status"], &outcome["outcome"]), (&json!("failed"), &json!("busy")));
+    assert_eq!((&outcome["sip_code"], &outcome["message"]["heard"]), (&json!(486), &json!(true)));
+    scene.caller.request("BYE", "", "").await;
+    assert_eq!(told().await["status"], "ended");
+    let report = told().await;
+    assert_eq!(
+        (&report["type"], &report["ended_reason"]),
+        (&json!("end-of-call-report"), &json!("caller-hung-up"))
+    );
+    assert_eq!(report["transfers"], json!([outcome]));
+    let metrics = scene.stage.metrics.encode();
+    for line in [
+        r#"voicedock_assistant_calls_total{namespace="acme",assistant="support",answered="true",transferred="false"} 1"#,
+        r#"voicedock_assistant_transfers_total{namespace="acme",assistant="support",destination="sales",outcome="busy"} 1"#,
+        r#"voicedock_assistant_seconds_to_transfer_count{namespace="acme",assistant="support"} 1"#,
+    ] {
+        assert!(metrics.contains(line), "{line} is not in {metrics}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -309,7 +309,7 @@ fn break_document(documents: &mut Vec<Value>, index: usize) -> Option<ObjectRef>
             Kind::TransferDestination
         }
         "Assistant" => {
-            document["spec"]["events"] = json!({"url": "https://a.example.com/", "secretRef": {"name": "s"}});
+            document["spec"]["agent"] = json!({"sip": {"uri": "not a URI"}});
             Kind::Assistant
         }
         "PhoneNumber" => {
