@@ -34,6 +34,7 @@ use super::resolve::Resolver;
 use super::table::{self, Holder, Source};
 use crate::http::forward::Forwarder;
 use crate::http::health::Phase;
+use crate::http::idempotency::Answers;
 use crate::http::keys::Keys;
 use crate::http::{self, Http, server};
 use crate::metrics::Metrics;
@@ -107,6 +108,7 @@ pub async fn run(args: Args) -> Result<(), GatewayError> {
         openai: Arc::clone(&openai),
         peers: Arc::clone(&peers),
         forwarder: Forwarder::default(),
+        answers: Answers::default(),
         keys: Arc::new(Keys::new(&config.api_keys)),
         phase: phases,
         metrics: metrics.clone(),

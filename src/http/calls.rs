@@ -2,12 +2,13 @@
 
 use std::cmp::Reverse;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{Extension, Path, RawQuery, State};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -17,9 +18,12 @@ use super::access::Caller;
 use super::command;
 use super::error::ApiError;
 use super::forward::{self, Ask, Passed};
+use super::idempotency::{self, Begun};
 use super::page::{self, LARGEST_LIMIT, LARGEST_OFFSET, Pagination};
+use crate::call::Command;
 use crate::gateway::call_id::CallId;
 use crate::gateway::calls::CallView;
+use crate::gateway::control::CallControl;
 use crate::gateway::peers::Peer;
 
 /// What `GET /api/v1/calls` answers.
@@ -127,15 +131,45 @@ pub async fn control(
         return Err(ApiError::no_call(&id));
     }
     let command = command::parse(&body)?;
-    let name = command.name();
-    match http.control.command(call, command).await {
-        Ok(()) => {
-            tracing::info!(%call, command = name, "the API commanded a call");
-            let done = serde_json::json!({ "success": true, "message": "Command sent successfully" });
-            Ok((StatusCode::OK, Json(done)).into_response())
+    let Some(key) = idempotency::key(&headers)? else {
+        return carry_out(http.control, call, command).await.map(|()| done(false));
+    };
+    match http.answers.begin(call, key, &body, Instant::now())? {
+        Begun::Before(Ok(())) => Ok(done(true)),
+        Begun::Before(Err(error)) => Ok(replayed(error.into_response(), true)),
+        // In a task of its own: also when the one who asks goes away the answer is there for the next time.
+        Begun::New(ticket) => {
+            let carried_out = tokio::spawn(async move {
+                let answer = carry_out(http.control, call, command).await;
+                ticket.answered(&answer);
+                answer
+            });
+            carried_out
+                .await
+                .unwrap_or_else(|_| Err(ApiError::too_slow(super::REQUEST_TIMEOUT)))
+                .map(|()| done(false))
         }
-        Err(error) => Err(ApiError::from(error).of_command(name)),
     }
+}
+
+async fn carry_out(control: CallControl, call: CallId, command: Command) -> Result<(), ApiError> {
+    let name = command.name();
+    control.command(call, command).await.map_err(|error| ApiError::from(error).of_command(name))?;
+    tracing::info!(%call, command = name, "the API commanded a call");
+    Ok(())
+}
+
+fn done(before: bool) -> Response {
+    let done = serde_json::json!({ "success": true, "message": "Command sent successfully" });
+    replayed((StatusCode::OK, Json(done)).into_response(), before)
+}
+
+/// Marks an answer that was given before.
+fn replayed(mut answer: Response, before: bool) -> Response {
+    if before {
+        answer.headers_mut().insert(idempotency::REPLAYED, HeaderValue::from_static("true"));
+    }
+    answer
 }
 
 /// Where a call is.

@@ -20,6 +20,7 @@ pub mod command;
 pub mod error;
 pub mod forward;
 pub mod health;
+pub mod idempotency;
 pub mod keys;
 pub mod page;
 pub mod server;
@@ -45,6 +46,7 @@ use access::Caller;
 use error::ApiError;
 use forward::Forwarder;
 use health::Phase;
+use idempotency::Answers;
 use keys::Keys;
 
 /// How long a request may take, its body and the pod that it is passed on to included.
@@ -63,6 +65,8 @@ pub struct Http {
     pub peers: Arc<ArcSwap<Peers>>,
     /// The way to them.
     pub forwarder: Forwarder,
+    /// Answers to commands with an `Idempotency-Key`.
+    pub answers: Answers,
     /// Who may control calls.
     pub keys: Arc<Keys>,
     /// How far the process is.

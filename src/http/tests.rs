@@ -63,6 +63,7 @@ impl Pod {
             openai: OpenAi::new(Arc::new(ArcSwap::from_pointee(Snapshot::none()))),
             peers: Arc::clone(&peers),
             forwarder: Forwarder::default(),
+            answers: Answers::default(),
             keys: Arc::new(Keys::new(keys.path())),
             phase: phases,
             counters: GatewayMetrics::new(&metrics),
@@ -302,6 +303,35 @@ async fn a_call_can_be_read_and_commanded_at_any_pod() {
         (400, &json!("destination")),
         "errors come back as they are"
     );
+}
+
+#[tokio::test]
+async fn a_command_with_a_key_is_carried_out_once_whichever_pod_is_asked() {
+    let (mut owner, asked) = (Pod::start(1).await, Pod::start(2).await);
+    asked.knows(&owner);
+    let id = owner.call(7, CallStatus::InProgress);
+    let path = format!("/api/v1/calls/{id}/control");
+    let send = |address: SocketAddr, body: &'static str| {
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        let request = Request::builder().method("POST").uri(format!("http://{address}{path}"));
+        let request =
+            request.header("authorization", format!("Bearer {KEY}")).header("idempotency-key", "k-1");
+        client.request(request.body(Full::new(Bytes::from_static(body.as_bytes()))).unwrap())
+    };
+    const END: &str = r#"{"type":"end-call"}"#;
+    let first = tokio::spawn(send(asked.address, END));
+    assert_eq!(owner.carry_out(Ok(())).await, (id, None));
+    let first = first.await.unwrap().unwrap();
+    assert_eq!((first.status().as_u16(), first.headers().get("idempotency-replayed")), (200, None));
+    for address in [asked.address, owner.address] {
+        let again = send(address, END).await.unwrap();
+        assert_eq!(
+            (again.status().as_u16(), &again.headers()["idempotency-replayed"]),
+            (200, &"true".parse().unwrap())
+        );
+    }
+    assert!(owner.commands.try_recv().is_err(), "nothing was carried out twice");
+    assert_eq!(send(asked.address, r#"{"type":"end-call","message":"Bye."}"#).await.unwrap().status(), 422);
 }
 
 #[tokio::test]

@@ -11,6 +11,7 @@ use crate::gateway::calls::{CallView, Outcome};
 use crate::gateway::metrics::GatewayMetrics;
 use crate::http::forward::Forwarder;
 use crate::http::health::Phase;
+use crate::http::idempotency::Answers;
 use crate::http::keys::Keys;
 use crate::http::{self, Http, server};
 use crate::simulate::realtime::{Config, Double, Identity, Script, WebhookTarget, What};
@@ -99,6 +100,7 @@ impl Scene {
             openai: Arc::clone(&stage.openai),
             peers: Arc::clone(&stage.peers),
             forwarder: Forwarder::default(),
+            answers: Answers::default(),
             keys: Arc::new(Keys::new("/nowhere")),
             phase: watch::channel(Phase::Serving).1,
             counters: GatewayMetrics::new(&stage.metrics),
