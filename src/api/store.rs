@@ -204,7 +204,9 @@ impl StoreError {
     /// What an error of a call means.
     pub fn of(error: CallError) -> Self {
         match error {
-            CallError::Failed { source: kube::Error::Api(status), .. } if status.code == 422 => {
+            CallError::Failed { source: kube::Error::Api(status), .. }
+                if matches!(status.code, 400 | 422) =>
+            {
                 Self::Invalid(status)
             }
             error => Self::Call(error),

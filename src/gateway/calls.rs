@@ -9,6 +9,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
 
 use super::call_id::CallId;
@@ -21,13 +22,15 @@ pub const KEEP_SECONDS: i64 = 3600;
 pub const KEEP_CALLS: usize = 1000;
 
 /// One call, in the field names of the product's API.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct CallView {
     /// Names the call.
+    #[schemars(with = "String")]
     pub id: CallId,
     /// The caller's number as the trunk gave it; absent when the caller withheld it.
     pub caller_phone: Option<String>,
     /// The number that was called.
+    #[schemars(with = "String")]
     pub assistant_phone: E164,
     /// How far the call is.
     pub status: CallStatus,
@@ -39,24 +42,29 @@ pub struct CallView {
     pub error: Option<String>,
     /// When the call came in.
     #[serde(serialize_with = "milliseconds")]
+    #[schemars(with = "String")]
     pub started_at: Timestamp,
     /// When it was over.
     #[serde(serialize_with = "optional_milliseconds")]
+    #[schemars(with = "Option<String>")]
     pub ended_at: Option<Timestamp>,
     /// Whole seconds from `started_at` to `ended_at`; set when the call is recorded as over.
     pub duration_seconds: Option<i64>,
     /// Always empty: a gateway carries the signalling, it doesn't hear what is said.
+    #[schemars(with = "Vec<String>")]
     pub messages: [(); 0],
     /// The Assistant, `namespace/name`.
+    #[schemars(with = "Option<String>")]
     pub agent_id: Option<ObjectKey>,
     /// The PhoneNumber, `namespace/name`.
+    #[schemars(with = "Option<String>")]
     pub number_id: Option<ObjectKey>,
     /// What became of the call's transfers, oldest first.
     pub transfers: Vec<TransferOutcome>,
 }
 
 /// How far a call is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CallStatus {
     /// Nobody has answered yet.
@@ -77,7 +85,7 @@ impl CallStatus {
 }
 
 /// Who called whom.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Direction {
     /// A caller called the number.
@@ -85,7 +93,7 @@ pub enum Direction {
 }
 
 /// What became of one transfer: the same in the API, in logs and in the answer to an agent that asked with REFER.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct TransferOutcome {
     /// The outcome.
     pub outcome: Outcome,
@@ -96,6 +104,7 @@ pub struct TransferOutcome {
     /// The destination's name, the number or the URI.
     pub destination: String,
     /// The trunk that carried it; absent for a URI that was dialled directly, or when nothing was dialled.
+    #[schemars(with = "Option<String>")]
     pub trunk: Option<ObjectKey>,
     /// INVITEs and REFERs that were sent.
     pub attempts: u32,
@@ -107,15 +116,17 @@ pub struct TransferOutcome {
     pub tries: Vec<Tried>,
     /// When the outcome was known.
     #[serde(serialize_with = "milliseconds")]
+    #[schemars(with = "String")]
     pub at: Timestamp,
 }
 
 /// One destination of a transfer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Tried {
     /// Its name, the number or the URI.
     pub destination: String,
     /// The trunk that carried it.
+    #[schemars(with = "Option<String>")]
     pub trunk: Option<ObjectKey>,
     /// The host that was sent an INVITE; absent when none was, because the destination was closed for example.
     pub host: Option<String>,
@@ -132,7 +143,7 @@ pub struct Tried {
 }
 
 /// What became of the message before a transfer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Message {
     /// Whether the caller heard it to its end.
     pub heard: bool,
@@ -141,7 +152,7 @@ pub struct Message {
 }
 
 /// How a transfer ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// The human has the caller.

@@ -2,6 +2,7 @@
 //!
 //! Nothing is silently ignored: a field that this version doesn't act on is refused.
 
+use schemars::JsonSchema;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
@@ -38,6 +39,43 @@ pub fn parse(body: &[u8]) -> Result<Command, ApiError> {
         _ => return Err(ApiError::invalid("type", format!("type is missing; {TYPES}"))),
     };
     of_type(&name, fields).map_err(|error| error.of_command(name.chars().take(64).collect::<String>()))
+}
+
+/// What there is to write, as the OpenAPI document says it; [`parse`] reads it.
+#[derive(JsonSchema)]
+#[serde(tag = "type", rename_all = "kebab-case", deny_unknown_fields)]
+#[allow(dead_code, reason = "only its schema is used: what is wrong is refused by the name of its field")]
+pub enum Shape {
+    /// Hands the caller over.
+    Transfer {
+        /// E.164, a SIP URI, or the name of one of the assistant's destinations.
+        destination: String,
+        /// What the assistant says before.
+        #[schemars(length(min = 1, max = LONGEST_MESSAGE))]
+        message: Option<String>,
+    },
+    /// Has the assistant say something.
+    Say {
+        /// What.
+        #[schemars(length(min = 1, max = LONGEST_SPEECH))]
+        content: String,
+        /// Whether the call ends when it was heard.
+        end_after: Option<bool>,
+    },
+    /// Tells the assistant something that the caller doesn't hear.
+    InjectContext {
+        /// What.
+        #[schemars(length(min = 1, max = LONGEST_CONTEXT))]
+        content: String,
+        /// Whether the assistant answers to it.
+        trigger_response: Option<bool>,
+    },
+    /// Hangs up.
+    EndCall {
+        /// What the assistant says before.
+        #[schemars(length(min = 1, max = LONGEST_MESSAGE))]
+        message: Option<String>,
+    },
 }
 
 /// What there is to write.

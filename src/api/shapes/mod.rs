@@ -21,9 +21,42 @@ pub fn object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
     let value: Value = serde_json::from_slice(body).map_err(|error| {
         ApiError::unreadable(format!("the body is not JSON (line {}): {error}", error.line()))
     })?;
+    if let Some(field) = unprintable(&value) {
+        let message = format!("{field} holds a control character; only tabs and line breaks can be kept");
+        return Err(ApiError::invalid(field, message));
+    }
     match value {
         Value::Object(fields) => Ok(fields),
         _ => Err(ApiError::unreadable("the body is not a JSON object")),
+    }
+}
+
+/// The first field whose text, or name, can't stand in an apply: its body is YAML, which has no such characters (YAML 1.2 §5.1).
+fn unprintable(value: &Value) -> Option<String> {
+    let refused = |text: &str| {
+        let kept = |c: char| {
+            matches!(c, '\t' | '\n' | '\r') || !(c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))
+        };
+        !text.chars().all(kept)
+    };
+    let below = |value: &Value| {
+        let path = unprintable(value)?;
+        Some(if path.is_empty() || path.starts_with('[') { path } else { format!(".{path}") })
+    };
+    match value {
+        Value::String(text) => refused(text).then(String::new),
+        Value::Array(items) => {
+            let mut items = items.iter().enumerate();
+            items.find_map(|(place, item)| below(item).map(|path| format!("[{place}]{path}")))
+        }
+        Value::Object(fields) => fields.iter().find_map(|(name, field)| {
+            if refused(name) {
+                Some("a name".to_owned())
+            } else {
+                below(field).map(|path| format!("{name}{path}"))
+            }
+        }),
+        _ => None,
     }
 }
 
@@ -157,6 +190,15 @@ mod tests {
             map(json!({ "a": { "y": [3], "z": { "n": null } }, "b": null, "d": { "e": null } })),
         );
         assert_eq!(Value::Object(target), json!({ "a": { "x": 1, "y": [3], "z": {} }, "c": 2, "d": {} }));
+    }
+
+    #[test]
+    fn a_text_that_no_resource_can_hold_is_refused_by_the_name_of_its_field() {
+        let param =
+            |body: Value| object(body.to_string().as_bytes()).err().and_then(|error| error.body.param);
+        assert_eq!(param(json!({ "a": { "b": ["x", { "c": "\u{9a}" }] } })).as_deref(), Some("a.b[1].c"));
+        assert_eq!(param(json!({ "name": "a\u{0}" })).as_deref(), Some("name"));
+        assert_eq!(param(json!({ "name": "two\r\n\tlines, Zürich, 呼叫, 🙂" })), None);
     }
 
     #[test]

@@ -111,7 +111,7 @@ indexed! {
     fn references(&self, key: &ObjectKey, _: &Objects) -> Vec<Node> {
         let named = assistants::named(&self.spec).map(|name| ObjectKey::new(&key.namespace, name));
         let mut nodes: Vec<_> = named.map(|key| Node::Object(Kind::TransferDestination, key)).collect();
-        nodes.extend(assistants::secrets(key, &self.spec).into_iter().map(Node::Secret));
+        nodes.extend(assistants::secrets(key, &self.spec).map(Node::Secret));
         nodes.sort_unstable();
         nodes.dedup();
         nodes
