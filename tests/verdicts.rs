@@ -39,8 +39,6 @@ const STATES: &[(&str, At, &str, &str)] = &[
     // Only another spec mends it.
     (reason::INVALID, At::Accepted, "Failed", "Degraded"),
     // Waiting may mend it, and somebody should look.
-    // A field whose behaviour another version has.
-    ("NotImplemented", At::Accepted, "InProgress", "Degraded"),
     (reason::CONFLICT, At::Accepted, "InProgress", "Degraded"),
     (reason::REF_NOT_PERMITTED, At::Refs, "InProgress", "Degraded"),
     (reason::FALLBACK_LOOP, At::Refs, "InProgress", "Degraded"),
