@@ -14,6 +14,7 @@ mod intake;
 mod lines;
 pub mod metrics;
 pub mod openai;
+mod openai_metrics;
 pub mod peers;
 pub mod plane;
 mod plane_metrics;

@@ -11,12 +11,14 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
 use super::call_id::CallId;
+use super::openai_metrics::OpenAiMetrics;
 use super::plane::USER_AGENT;
 use super::shard::ShardInput;
 use super::snapshot::{Credential, Snapshot};
 use super::tls::{self, TlsError};
-use crate::agent::openai::rest::{Api, Place};
+use crate::agent::openai::rest::{Api, ApiError, Place};
 use crate::agent::openai::webhook::{self, NotBelieved, Signed, Waiting};
+use crate::metrics::Metrics;
 use crate::routing::table::{AssistantEntry, CredentialId, ObjectKey, OpenAiEntry};
 
 /// Ids of webhooks that are remembered.
@@ -31,6 +33,7 @@ pub struct OpenAi {
     apis: Mutex<HashMap<Option<CredentialId>, Api>>,
     seen: Mutex<Seen>,
     shards: OnceLock<Vec<mpsc::Sender<ShardInput>>>,
+    metrics: OpenAiMetrics,
 }
 
 #[derive(Default)]
@@ -82,8 +85,14 @@ pub enum Taken {
 
 impl OpenAi {
     /// By the secrets of this snapshot.
-    pub fn new(snapshot: Arc<ArcSwap<Snapshot>>) -> Arc<Self> {
-        Arc::new(Self { snapshot, apis: Mutex::default(), seen: Mutex::default(), shards: OnceLock::new() })
+    pub fn new(snapshot: Arc<ArcSwap<Snapshot>>, metrics: &Metrics) -> Arc<Self> {
+        Arc::new(Self {
+            snapshot,
+            apis: Mutex::default(),
+            seen: Mutex::default(),
+            shards: OnceLock::new(),
+            metrics: OpenAiMetrics::new(metrics),
+        })
     }
 
     /// Calls are with these shards from now on.
@@ -119,8 +128,31 @@ impl OpenAi {
         Ok(api)
     }
 
+    /// The answer to a request, counted.
+    pub(super) fn answered<T>(
+        &self,
+        request: &'static str,
+        answer: Result<T, ApiError>,
+    ) -> Result<T, ApiError> {
+        self.metrics.request(request, answer.as_ref().err());
+        answer
+    }
+
     /// Takes a webhook about a call that waits, to the call that it is for.
     pub async fn take(
+        self: &Arc<Self>,
+        signed: Signed<'_>,
+        body: &[u8],
+        created: Option<i64>,
+        waiting: Waiting,
+        now: Timestamp,
+    ) -> Result<Taken, NotBelieved> {
+        let taken = self.taken(signed, body, created, waiting, now).await;
+        self.metrics.webhook(taken.as_ref().copied());
+        taken
+    }
+
+    async fn taken(
         self: &Arc<Self>,
         signed: Signed<'_>,
         body: &[u8],
@@ -165,7 +197,10 @@ impl OpenAi {
         let openai = Arc::clone(self);
         tokio::spawn(async move {
             let turned_away = match openai.access(&assistant) {
-                Ok(access) => access.api.reject(&access.place, &at).await.map_err(|error| error.to_string()),
+                Ok(access) => {
+                    let rejected = access.api.reject(&access.place, &at).await;
+                    openai.answered("reject", rejected).map_err(|error| error.to_string())
+                }
                 Err(error) => Err(error.to_string()),
             };
             match turned_away {

@@ -93,7 +93,7 @@ pub async fn run(args: Args) -> Result<(), GatewayError> {
     let disk = Disk::new(&config.state, format!("{}/{}", config.pod.namespace, config.gateway));
     let holder = Holder::load(disk, counters.clone());
     let (snapshot, mut table) = (holder.snapshot(), holder.state());
-    let openai = OpenAi::new(Arc::clone(&snapshot));
+    let openai = OpenAi::new(Arc::clone(&snapshot), &metrics);
     let peers = Arc::new(ArcSwap::default());
     let calls = Arc::new(Calls::new(config.shards));
     let (control, commands) = CallControl::new(config.pod.instance, config.shards, Arc::clone(&calls));

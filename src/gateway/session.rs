@@ -162,7 +162,8 @@ impl Driver {
                 let access =
                     openai.access(&assistant).map_err(|error| ApiError::Unusable(error.to_string()))?;
                 let session = session(&access);
-                access.api.accept(&access.place, &name, &session).await.map(|()| access)
+                let accepted = access.api.accept(&access.place, &name, &session).await;
+                openai.answered("accept", accepted).map(|()| access)
             };
             let accepted = tokio::select! {
                 accepted = accepting => accepted,
@@ -202,7 +203,7 @@ impl Driver {
 
     /// From the accepted call to the end of its leg.
     async fn converse(&mut self, at: &str) -> Over {
-        let mut opening = Some(self.open(at, TO_OPEN));
+        let mut opening = Some(self.open(at, "socket", TO_OPEN));
         let mut heard = Instant::now();
         let mut ping = tokio::time::interval(PING_EVERY);
         for input in std::mem::take(&mut self.early) {
@@ -251,7 +252,7 @@ impl Driver {
             };
             self.carry_out(acts).await;
             if self.socket.is_none() && opening.is_none() && !self.given_up {
-                opening = Some(self.open(at, TO_OPEN_AGAIN));
+                opening = Some(self.open(at, "socket-again", TO_OPEN_AGAIN));
             }
         }
     }
@@ -343,7 +344,8 @@ impl Driver {
             socket.close().await;
         }
         let Ok(access) = self.openai.access(&self.whose.assistant) else { return };
-        match access.api.hang_up(&access.place, at).await {
+        let ended = access.api.hang_up(&access.place, at).await;
+        match self.openai.answered("hangup", ended) {
             Ok(()) => tracing::info!(call = %self.whose.id, "the agent's call was ended over the API"),
             // It is gone already, most likely.
             Err(error) => {
@@ -358,14 +360,17 @@ impl Driver {
     }
 
     /// Opens the socket, again and again for so long.
-    fn open(&self, at: &str, within: Duration) -> Opening {
+    fn open(&self, at: &str, request: &'static str, within: Duration) -> Opening {
         let (openai, assistant, at) = (Arc::clone(&self.openai), self.whose.assistant.clone(), at.to_owned());
         Box::pin(async move {
             let ends = Instant::now() + within;
             let mut pause = RETRY;
             loop {
                 let opened = match openai.access(&assistant) {
-                    Ok(access) => access.api.socket(&access.place, &at).await,
+                    Ok(access) => {
+                        let opened = access.api.socket(&access.place, &at).await;
+                        openai.answered(request, opened)
+                    }
                     Err(error) => Err(ApiError::Unusable(error.to_string())),
                 };
                 let error = match opened {

@@ -60,7 +60,7 @@ impl Pod {
         let metrics = Metrics::new();
         let http = Http {
             control,
-            openai: OpenAi::new(Arc::new(ArcSwap::from_pointee(Snapshot::none()))),
+            openai: OpenAi::new(Arc::new(ArcSwap::from_pointee(Snapshot::none())), &metrics),
             peers: Arc::clone(&peers),
             forwarder: Forwarder::default(),
             answers: Answers::default(),

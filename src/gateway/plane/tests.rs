@@ -242,7 +242,7 @@ async fn stage_of(given: Given) -> Stage {
     let (found, trunks) = watch::channel(TrunkReports::new());
     let peers = Arc::new(ArcSwap::default());
     let metrics = Metrics::new();
-    let openai = OpenAi::new(Arc::clone(&snapshot));
+    let openai = OpenAi::new(Arc::clone(&snapshot), &metrics);
     let config = PlaneConfig {
         listeners: [
             Transport::Udp,

@@ -310,16 +310,33 @@ async fn the_api_has_the_model_say_and_know_things() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_that_can_not_be_had_leaves_its_caller_to_the_fallback() {
-    for (what, call) in [
-        ("no webhook", json!({ "webhook": { "skip": true } })),
-        ("a wrong signature", json!({ "webhook": { "signature": "wrong" } })),
-        ("the INVITE is refused", json!({ "invite": { "refuse": 603 } })),
-        ("the key is refused", json!({ "accept": [{ "status": 401, "code": "invalid_api_key" }] })),
-        ("no budget", json!({ "accept": [{ "status": 429, "code": "insufficient_quota" }] })),
-        ("accepted, then refused over SIP", json!({ "accept": [{ "sip": 400 }] })),
+    for (what, call, counted) in [
+        ("no webhook", json!({ "webhook": { "skip": true } }), ""),
+        (
+            "a wrong signature",
+            json!({ "webhook": { "signature": "wrong" } }),
+            r#"webhooks_total{outcome="not-believed"} "#,
+        ),
+        ("the INVITE is refused", json!({ "invite": { "refuse": 603 } }), ""),
+        (
+            "the key is refused",
+            json!({ "accept": [{ "status": 401, "code": "invalid_api_key" }] }),
+            r#"requests_total{request="accept",outcome="401"} 1"#,
+        ),
+        (
+            "no budget",
+            json!({ "accept": [{ "status": 429, "code": "insufficient_quota" }] }),
+            r#"requests_total{request="accept",outcome="429"} 1"#,
+        ),
+        (
+            "accepted, then refused over SIP",
+            json!({ "accept": [{ "sip": 400 }] }),
+            r#"webhooks_total{outcome="delivered"} 1"#,
+        ),
         (
             "the socket is refused",
             json!({ "socket": [{ "status": 401 }], "invite": { "answer_after": "2s" } }),
+            r#"requests_total{request="socket",outcome="401"} 1"#,
         ),
     ] {
         let mut scene =
@@ -329,6 +346,9 @@ async fn an_agent_that_can_not_be_had_leaves_its_caller_to_the_fallback() {
         scene.is_answered().await;
         let view = scene.shows(what, |view| view.agent_id.is_some()).await;
         assert!(!view.status.is_over(), "{what}");
+        let metrics = scene.stage.metrics.encode();
+        let line = format!("voicedock_openai_{counted}");
+        assert!(counted.is_empty() || metrics.contains(&line), "{what}: {metrics}");
     }
 }
 
@@ -372,6 +392,11 @@ async fn an_api_that_is_busy_is_asked_again() {
     assert!(scene.human.has_heard_nothing());
     let accepts = scene.count(|what| matches!(what, What::Rest { verb, .. } if verb == "accept"));
     assert!(accepts >= 3, "{accepts}");
+    let metrics = scene.stage.metrics.encode();
+    for outcome in ["5xx", "429"] {
+        let line = format!(r#"voicedock_openai_requests_total{{request="accept",outcome="{outcome}"}} 1"#);
+        assert!(metrics.contains(&line), "{line}: {metrics}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
