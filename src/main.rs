@@ -28,6 +28,8 @@ enum Role {
     Api(Box<api::Args>),
     /// Create, list and revoke keys of the REST API
     ApiKey(api::key_command::Args),
+    /// Place calls: dial a destination once and report
+    Call(api::call_command::Args),
     /// Write the CustomResourceDefinitions as YAML
     Crds(crds::Args),
     /// Run a SIP gateway: answers calls by the routing table that the operator publishes
@@ -53,6 +55,7 @@ async fn run(role: Role) -> Result<(), Box<dyn Error>> {
     match role {
         Role::Api(args) => Ok(api::run(*args).await?),
         Role::ApiKey(args) => Ok(api::key_command::run(args).await?),
+        Role::Call(args) => Ok(api::call_command::run(args).await?),
         Role::Crds(args) => Ok(crds::run(&args)?),
         Role::Gateway(args) => Ok(gateway::run(*args).await?),
         Role::Operator(args) => Ok(operator::run(*args).await?),

@@ -19,6 +19,7 @@ use crate::http::calls::{CallList, page_of};
 use crate::http::error::ApiError;
 use crate::http::forward::Passed;
 use crate::http::page::{self, LARGEST_LIMIT, Page};
+use crate::http::trial::{self, TestRequest};
 
 /// `GET /calls?limit&offset`.
 pub async fn list(
@@ -49,10 +50,7 @@ pub async fn get(
     if passed.status != StatusCode::OK {
         return Ok(passed.into_response());
     }
-    let mut shown: Value = serde_json::from_slice(&passed.body)
-        .map_err(|_| ApiError::unavailable("the pod that has the call gives an answer that can't be read"))?;
-    name_locally(&mut shown, namespace);
-    Ok(Json(shown).into_response())
+    Ok(Json(shown(&passed, namespace)?).into_response())
 }
 
 /// `POST /calls/{id}/control`.
@@ -72,6 +70,32 @@ pub async fn control(
         tracing::info!(key = %key.object, %call, "a call was commanded");
     }
     Ok(passed)
+}
+
+/// `POST /calls/test-destination`.
+pub async fn test_destination(
+    State(service): State<Service>,
+    Extension(key): Extension<Arc<Key>>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, ApiError> {
+    let body = whole(body)?;
+    TestRequest::parse(&body)?;
+    let namespace = &key.object.namespace;
+    let passed = Desk::new(&service, namespace).ask_any(Method::POST, trial::PATH, &headers, body).await?;
+    if passed.status != StatusCode::ACCEPTED {
+        return Ok(passed.into_response());
+    }
+    tracing::info!(key = %key.object, "a destination is tested");
+    Ok((StatusCode::ACCEPTED, Json(shown(&passed, namespace)?)).into_response())
+}
+
+/// The call of an answer, in the words of this API.
+fn shown(passed: &Passed, namespace: &str) -> Result<Value, ApiError> {
+    let mut shown: Value = serde_json::from_slice(&passed.body)
+        .map_err(|_| ApiError::unavailable("the pod that has the call gives an answer that can't be read"))?;
+    name_locally(&mut shown, namespace);
+    Ok(shown)
 }
 
 fn id_of(path: Result<Path<String>, PathRejection>) -> Result<CallId, ApiError> {

@@ -145,6 +145,45 @@ impl<'a> Desk<'a> {
         let found = pods.iter().find_map(|(gateway, peers)| Some((gateway, peers.get(call.instance)?)));
         let found = found.filter(|(gateway, _)| self.concerns(gateway));
         let (gateway, peer) = found.ok_or_else(|| ApiError::no_call(&call.to_string()))?;
+        self.ask_pod(gateway, peer, method, path, sent, body).await
+    }
+
+    /// Asks a pod that takes calls of each gateway that the namespace's calls may be at, until one knows what is meant: the answer
+    /// of the last one that was asked.
+    pub async fn ask_any(
+        &self,
+        method: Method,
+        path: &str,
+        sent: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Passed, ApiError> {
+        let pods = self.service.gateways.pods.load_full();
+        let mut answer = Err(ApiError::not_found(
+            "no gateway answers numbers of this namespace; look at the status of its PhoneNumbers",
+        ));
+        for (gateway, peers) in pods.iter().filter(|(gateway, _)| self.concerns(gateway)) {
+            answer = match peers.0.values().find(|peer| !peer.draining) {
+                Some(peer) => self.ask_pod(gateway, peer, method.clone(), path, sent, body.clone()).await,
+                None => Err(ApiError::unavailable(format!(
+                    "no pod of gateway {gateway} takes calls now; look at the status of the SipGateway"
+                ))),
+            };
+            if matches!(&answer, Ok(passed) if passed.status != StatusCode::NOT_FOUND) {
+                break;
+            }
+        }
+        answer
+    }
+
+    async fn ask_pod(
+        &self,
+        gateway: &ObjectKey,
+        peer: &Peer,
+        method: Method,
+        path: &str,
+        sent: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Passed, ApiError> {
         let unknown = || ApiError::unavailable(no_key(gateway));
         for mut headers in self.headers(gateway) {
             for name in [header::CONTENT_TYPE, HeaderName::from_static("idempotency-key")] {
@@ -157,8 +196,7 @@ impl<'a> Desk<'a> {
                 Ok(Passed { status: StatusCode::UNAUTHORIZED, .. }) => {}
                 Ok(passed) => return Ok(passed),
                 Err(error) => {
-                    let message = format!("pod {}, which has the call, {error}", peer.pod);
-                    return Err(ApiError::unavailable(message));
+                    return Err(ApiError::unavailable(format!("gateway pod {} {error}", peer.pod)));
                 }
             }
         }

@@ -6,6 +6,7 @@
 //! | `GET POST /api/v1/numbers`, `GET PATCH DELETE …/{id}` | PhoneNumbers |
 //! | `GET POST /api/v1/sip-trunks`, `GET DELETE …/{id}` | SipTrunks; a password becomes a Secret and is in no answer |
 //! | `GET /api/v1/calls`, `GET …/{id}`, `POST …/{id}/control` | calls, wherever they are: asked for at gateway pods |
+//! | `POST /api/v1/calls/test-destination` | dials a destination once, from a gateway pod |
 //! | `POST /webhooks/openai` | passed on to the gateway pod that it is about, which checks the signature |
 //! | `GET /api/v1/openapi.json` | all of this as OpenAPI 3.1, without a key |
 //! | `GET /api/v1/health` | 200, without a key |
@@ -18,6 +19,7 @@
 //! others follow as fast as their watches, which is milliseconds.
 
 pub mod cache;
+pub mod call_command;
 pub mod calls;
 pub mod errors;
 pub mod gateways;

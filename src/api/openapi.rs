@@ -15,6 +15,7 @@ use crate::gateway::calls::CallView;
 use crate::http::command::Shape as Command;
 use crate::http::error::ErrorBody;
 use crate::http::page::{LARGEST_LIMIT, LARGEST_OFFSET, Pagination, USUAL_LIMIT};
+use crate::http::trial::TestRequest;
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| document().to_string());
 
@@ -128,6 +129,7 @@ fn operations() -> Vec<Operation> {
         operation("/sip-trunks/{id}", "get", "getTrunk", "Show a SIP trunk", Some(Scope(SipTrunks, Read)), None, (200, Some(trunk as Shape)), &[404]),
         operation("/sip-trunks/{id}", "delete", "deleteTrunk", "Delete a SIP trunk and its login", Some(Scope(SipTrunks, Write)), None, (204, None), &[404, 409]),
         operation("/calls", "get", "listCalls", "List calls, newest first; those that are over for an hour", Some(Scope(Calls, Read)), None, (200, Some(calls as Shape)), &[400]),
+        operation("/calls/test-destination", "post", "testDestination", "Dial a destination once, as a transfer would, and hang up when it answers; the outcome is in the call's transfers", Some(Scope(Calls, Write)), Some(schema::<TestRequest> as Shape), (202, Some(schema::<CallView> as Shape)), &[400, 404, 413]),
         operation("/calls/{id}", "get", "getCall", "Show a call", Some(Scope(Calls, Read)), None, (200, Some(schema::<CallView> as Shape)), &[404]),
         operation("/calls/{id}/control", "post", "controlCall", "Command a call that is in progress", Some(Scope(Calls, Write)), Some(schema::<Command> as Shape), (200, Some(done as Shape)), &[400, 404, 409, 413, 422]),
     ]

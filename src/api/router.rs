@@ -155,6 +155,7 @@ pub fn router(service: Service) -> Router {
         .route("/sip-trunks", get(objects::list::<SipTrunk>).post(trunks::create))
         .route("/sip-trunks/{id}", get(objects::get::<SipTrunk>).delete(trunks::delete))
         .route("/calls", get(calls::list))
+        .route("/calls/test-destination", post(calls::test_destination))
         .route("/calls/{id}", get(calls::get))
         .route("/calls/{id}/control", post(calls::control))
         .fallback(no_such_path)

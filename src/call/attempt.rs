@@ -10,7 +10,7 @@ use crate::sip::time::Millis;
 use super::identity::Retarget;
 use super::input::{Context, Dial, Effect, LegKey, Record, Timer};
 use super::machine::{Call, CallerPhase, Peer, PeerKind, Status};
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Try};
 use super::relay::same;
 use super::sdp::Origin;
 use super::stir;
@@ -47,6 +47,8 @@ pub(super) enum Purpose {
     Fallback(Box<TransferRoute>, Vec<ObjectKey>),
     /// Because a transfer was asked for.
     Transfer(Box<Transfer>),
+    /// Because it is tested, for no caller; and what became of the trunk's hosts before.
+    Test(Box<TransferRoute>, Vec<Try>),
     /// To come in the place of whom the caller talks with: it called by itself, over this trunk.
     Replacement(Option<ObjectKey>),
 }
@@ -237,6 +239,9 @@ impl Call {
                     out.push(Effect::Progress(LegKey::Caller, code, shown));
                 }
             }
+            LegEvent::Answered { .. } if matches!(attempt.purpose, Purpose::Test(..)) => {
+                self.test_answered(&event, context, out);
+            }
             LegEvent::Answered { body } => {
                 attempt.stop_ringing(context.now);
                 attempt.answer = body;
@@ -315,7 +320,9 @@ impl Call {
         let Some(attempt) = self.attempt.take() else { return };
         let kind = match attempt.purpose {
             Purpose::Agent(_) => PeerKind::Agent,
-            Purpose::Fallback(..) | Purpose::Transfer(_) | Purpose::Replacement(_) => PeerKind::Human,
+            Purpose::Fallback(..) | Purpose::Transfer(_) | Purpose::Replacement(_) | Purpose::Test(..) => {
+                PeerKind::Human
+            }
         };
         let trunk = attempt.purpose.trunk().cloned();
         let answer = attempt.answer.clone();
@@ -378,6 +385,7 @@ impl Call {
             Purpose::Fallback(route, then) => self.fallback_failed(*route, then, failed, context, out),
             Purpose::Transfer(transfer) => self.transfer_failed(transfer, failed, context, out),
             Purpose::Replacement(_) => self.replacement_failed(out),
+            Purpose::Test(route, tries) => self.test_failed(*route, tries, failed, context, out),
         }
     }
 }
@@ -387,7 +395,7 @@ impl Purpose {
     fn route(&self) -> Option<&TransferRoute> {
         match self {
             Self::Agent(_) | Self::Replacement(_) => None,
-            Self::Fallback(route, _) => Some(route),
+            Self::Fallback(route, _) | Self::Test(route, _) => Some(route),
             Self::Transfer(transfer) => Some(&transfer.route),
         }
     }

@@ -406,6 +406,8 @@ pub enum Record {
         /// The destination's label.
         destination: String,
     },
+    /// The test of a destination is over, with this outcome.
+    Tested(Box<TransferRecord>),
     /// The transfer's destination is dialled, or the caller's trunk is asked to; again for each further host.
     TransferDialling {
         /// The destination's label.

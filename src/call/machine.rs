@@ -13,7 +13,7 @@ use super::attempt::{Attempt, Failure, Purpose};
 use super::farewell::Farewell;
 use super::input::{Command, CommandRefusal, Context, Effect, Input, LegKey, Record, Telling, Timer};
 use super::newcomer::Newcomer;
-use super::outcome::Outcome;
+use super::outcome::{Outcome, Try};
 use super::referral::Referral;
 use super::relay::Exchange;
 use super::sdp::Origin;
@@ -53,6 +53,8 @@ pub enum Status {
 /// How far the caller's leg is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CallerPhase {
+    /// There is none: a destination is tested.
+    Absent,
     /// INVITE received, no final answer sent.
     Calling,
     /// 200 sent.
@@ -138,13 +140,17 @@ pub struct Call {
 impl Call {
     /// A new call: the assistant's agent is dialled, or the fallback when there is no assistant.
     pub fn start(start: CallStart, context: Context<'_>) -> (Self, Vec<Effect>) {
-        let caller = CallerLeg {
-            phase: CallerPhase::Calling,
-            sdp: start.incoming.offer.clone(),
-            origin: Origin::default(),
-            given: None,
-        };
-        let mut call = Self {
+        let mut call = Self::new(start, CallerPhase::Calling, context);
+        let mut effects = Vec::new();
+        call.dial_agent_or_fallback(0, context, &mut effects);
+        (call, effects)
+    }
+
+    pub(super) fn new(start: CallStart, phase: CallerPhase, context: Context<'_>) -> Self {
+        let sdp = start.incoming.offer.clone();
+        let caller = CallerLeg { phase, sdp, origin: Origin::default(), given: None };
+        let live = if phase == CallerPhase::Absent { None } else { Some(LegKey::Caller) };
+        Self {
             start,
             status: Status::Connecting,
             caller,
@@ -158,16 +164,13 @@ impl Call {
             exchange: None,
             newcomer: None,
             catching_up: false,
-            live: BTreeSet::from([LegKey::Caller]),
+            live: live.into_iter().collect(),
             leaving: BTreeSet::new(),
             dialled: 0,
             told: Told::default(),
             now: context.now,
             end_reason: None,
-        };
-        let mut effects = Vec::new();
-        call.dial_agent_or_fallback(0, context, &mut effects);
-        (call, effects)
+        }
     }
 
     /// What happens now.
@@ -432,8 +435,13 @@ impl Call {
             attempt.stop_ringing(self.now);
             out.push(Effect::ClearTimer(Timer::Ring));
             out.push(Effect::ClearTimer(Timer::HandOver));
-            if let Purpose::Transfer(transfer) = attempt.purpose {
-                self.transfer_ended(transfer, failure, attempt.rung, out);
+            match attempt.purpose {
+                Purpose::Transfer(transfer) => self.transfer_ended(transfer, failure, attempt.rung, out),
+                Purpose::Test(route, mut tries) => {
+                    tries.push(Try::dialled(&route, failure, attempt.rung, None));
+                    self.report_test(tries, out);
+                }
+                Purpose::Agent(_) | Purpose::Fallback(..) | Purpose::Replacement(_) => {}
             }
             self.hang_up(attempt.leg, header, out);
         }
@@ -471,7 +479,9 @@ impl Call {
         for leg in self.live.clone() {
             self.hang_up(leg, header, out);
         }
-        self.caller.phase = CallerPhase::Gone;
+        if !self.is_test() {
+            self.caller.phase = CallerPhase::Gone;
+        }
         self.status = if self.status == Status::InProgress { Status::Ended } else { Status::Failed };
         out.push(Effect::Record(Record::Ended { reason }));
     }

@@ -34,6 +34,7 @@ mod stir;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod trial;
 
 pub use input::{
     AskId, Channel, Command, CommandRefusal, Conclusion, Context, Dial, Effect, Input, LegKey, Place, Record,

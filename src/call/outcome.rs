@@ -9,7 +9,7 @@ use crate::sip::event::{LegEvent, RefusedBy};
 use super::attempt::Failure;
 
 /// Proof that a caller was joined with a human: an accepted re-INVITE of the caller makes one, or a final 2xx that its trunk
-/// tells of the call that it was asked to make.
+/// tells of the call that it was asked to make. In a test, which has no caller, the human's own answer does.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Joined(());
 
@@ -22,12 +22,17 @@ impl Joined {
         );
         proven.then_some(Self(()))
     }
+
+    /// From the answer of a destination that is tested.
+    pub(super) fn in_test(event: &LegEvent) -> Option<Self> {
+        matches!(event, LegEvent::Answered { .. }).then_some(Self(()))
+    }
 }
 
 /// How a transfer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The caller talks with the human.
+    /// The caller talks with the human; in a test the human has answered.
     Answered(Joined),
     /// The human is on another call.
     Busy,

@@ -90,6 +90,8 @@ impl CallStatus {
 pub enum Direction {
     /// A caller called the number.
     Inbound,
+    /// Nobody called: the gateway tests a destination, as the number.
+    Outbound,
 }
 
 /// What became of one transfer: the same in the API, in logs and in the answer to an agent that asked with REFER.

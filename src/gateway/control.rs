@@ -7,29 +7,52 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use rand::seq::IndexedRandom;
 use tokio::sync::{mpsc, oneshot};
 
 use super::call_id::{CallId, Instance};
 use super::calls::{CallView, Calls};
 use crate::call::{Command, Untold};
-use crate::routing::decide::TransferRefusal;
+use crate::routing::decide::{TestRefusal, TransferRefusal};
+use crate::routing::table::E164;
 
 /// How long a shard may take to answer a command. Shards answer within microseconds; this bounds a fault.
 pub const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Commands that may wait for one shard.
 pub const QUEUE: usize = 256;
 
-/// A command to a call, for the shard that has it. A shard that drops `reply` has refused nothing and done nothing.
+/// What a shard is asked. A shard that drops `reply` has refused nothing and done nothing.
 #[derive(Debug)]
-pub struct ControlRequest {
-    /// Which call.
-    pub call: CallId,
-    /// What to do. A transfer is answered when it has begun (its message is being said, or its destination dialled), or was
-    /// refused before that; the outcome is then recorded in the call's `transfers`. What the agent is told is answered when
-    /// it is on its way to the agent; an end after a message when the message is.
-    pub command: Command,
-    /// What became of the command.
-    pub reply: oneshot::Sender<Result<(), ControlError>>,
+pub enum ControlRequest {
+    /// A command to a call, for the shard that has it.
+    Command {
+        /// Which call.
+        call: CallId,
+        /// What to do. A transfer is answered when it has begun (its message is being said, or its destination dialled), or was
+        /// refused before that; the outcome is then recorded in the call's `transfers`. What the agent is told is answered when
+        /// it is on its way to the agent; an end after a message when the message is.
+        command: Command,
+        /// What became of the command.
+        reply: oneshot::Sender<Result<(), ControlError>>,
+    },
+    /// A destination is to be dialled to see whether it answers.
+    Test {
+        /// Which, and as whom.
+        test: Test,
+        /// The call that it is, or why nothing is dialled. The outcome is then recorded in the call's `transfers`.
+        reply: oneshot::Sender<Result<CallId, ControlError>>,
+    },
+}
+
+/// Which destination is tested.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Test {
+    /// Its name, as an assistant lists it, or that of a number's fallback.
+    pub destination: String,
+    /// The number whose call it would be transferred from; the first that leads to the destination when absent.
+    pub number: Option<E164>,
+    /// The only namespace whose numbers count; all when absent.
+    pub namespace: Option<String>,
 }
 
 /// Why a command was not carried out. Nothing has changed for the call unless it says so.
@@ -55,6 +78,17 @@ pub enum ControlError {
     /// The transfer was refused before anything was dialled.
     #[error(transparent)]
     Refused(#[from] TransferRefusal),
+    /// Nobody who calls could get there.
+    #[error(transparent)]
+    Untestable(#[from] TestRefusal),
+    /// Too many tests are under way.
+    #[error(
+        "as many destinations are being tested as a gateway pod tests at a time ({0}); try again when one is done"
+    )]
+    TooManyTests(usize),
+    /// No further calls are taken.
+    #[error("this gateway takes no further calls now; try again in a moment")]
+    Full,
     /// Too many commands wait already.
     #[error("this gateway has too many commands waiting; try again in a second")]
     Overloaded,
@@ -102,23 +136,35 @@ impl CallControl {
         if id.instance == self.instance { self.calls.get(id, Timestamp::now()) } else { None }
     }
 
-    /// Commands a call; see [`ControlRequest::command`].
+    /// Commands a call; see [`ControlRequest::Command`].
     pub async fn command(&self, id: CallId, command: Command) -> Result<(), ControlError> {
         let shard = match self.shards.get(usize::from(id.shard)) {
             Some(shard) if id.instance == self.instance => shard,
             _ => return Err(ControlError::UnknownCall(id)),
         };
-        let (reply, answer) = oneshot::channel();
-        let request = ControlRequest { call: id, command, reply };
-        shard.try_send(request).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => ControlError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => ControlError::ShuttingDown,
-        })?;
-        match tokio::time::timeout(REPLY_TIMEOUT, answer).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(ControlError::ShuttingDown),
-            Err(_) => Err(ControlError::NoReply),
-        }
+        ask(shard, |reply| ControlRequest::Command { call: id, command, reply }).await
+    }
+
+    /// Dials a destination to see whether it answers; see [`ControlRequest::Test`].
+    pub async fn test(&self, test: Test) -> Result<CallId, ControlError> {
+        let shard = self.shards.choose(&mut rand::rng()).ok_or(ControlError::ShuttingDown)?;
+        ask(shard, |reply| ControlRequest::Test { test, reply }).await
+    }
+}
+
+async fn ask<T>(
+    shard: &mpsc::Sender<ControlRequest>,
+    request: impl FnOnce(oneshot::Sender<Result<T, ControlError>>) -> ControlRequest,
+) -> Result<T, ControlError> {
+    let (reply, answer) = oneshot::channel();
+    shard.try_send(request(reply)).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => ControlError::Overloaded,
+        mpsc::error::TrySendError::Closed(_) => ControlError::ShuttingDown,
+    })?;
+    match tokio::time::timeout(REPLY_TIMEOUT, answer).await {
+        Ok(Ok(result)) => result,
+        Ok(Err(_)) => Err(ControlError::ShuttingDown),
+        Err(_) => Err(ControlError::NoReply),
     }
 }
 
@@ -142,7 +188,9 @@ mod tests {
         let (control, mut shards) = control(2);
         let mut second = shards.remove(1);
         let shard = tokio::spawn(async move {
-            let Some(ControlRequest { call, reply, .. }) = second.recv().await else { panic!("no command") };
+            let Some(ControlRequest::Command { call, reply, .. }) = second.recv().await else {
+                panic!("no command")
+            };
             reply.send(Err(ControlError::NotActive("ended"))).unwrap();
             call
         });

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::assistant_metrics::AssistantMetrics;
@@ -47,6 +47,8 @@ const DRAIN_POLL: Duration = Duration::from_millis(100);
 const GOODBYE: Duration = Duration::from_secs(2);
 /// How long the events of the last calls are waited for.
 const LAST_EVENTS: Duration = Duration::from_secs(5);
+/// Destinations that a pod tests at the same time.
+pub(super) const TESTS: usize = 4;
 /// What User-Agent and Server say.
 pub(super) const USER_AGENT: &str = concat!("VoiceDock/", env!("CARGO_PKG_VERSION"));
 
@@ -106,6 +108,8 @@ pub(super) struct Shared {
     pub(super) assistants: AssistantMetrics,
     pub(super) instance: Instance,
     pub(super) intake: Arc<Intake>,
+    /// A permit for each destination that may be tested at the same time.
+    pub(super) tests: Arc<Semaphore>,
     /// By shard: whether a peer is still owed something, such as the BYE that it hasn't answered.
     pub(super) owing: Box<[AtomicBool]>,
     /// The end of the plane.
@@ -198,6 +202,7 @@ pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
         metrics,
         instance: config.instance,
         intake,
+        tests: Arc::new(Semaphore::new(TESTS)),
         owing: config.control.iter().map(|_| AtomicBool::new(false)).collect(),
         closing: closing.clone(),
         addresses: addresses.clone(),

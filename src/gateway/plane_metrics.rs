@@ -43,6 +43,7 @@ pub(super) struct PlaneMetrics {
     dropped: Family<Reason, Counter>,
     transfers: Family<Outcome, Counter>,
     messages: Family<Outcome, Counter>,
+    tests: Family<Outcome, Counter>,
     trunks: Family<Trunk, Gauge>,
 }
 
@@ -58,6 +59,7 @@ impl PlaneMetrics {
             dropped: Family::default(),
             transfers: Family::default(),
             messages: Family::default(),
+            tests: Family::default(),
             trunks: Family::default(),
         };
         metrics.register(|registry| {
@@ -82,6 +84,7 @@ impl PlaneMetrics {
                 "Messages before a transfer, by whether the caller heard them",
                 this.messages.clone(),
             );
+            registry.register("destination_tests", "Tests of destinations by outcome", this.tests.clone());
             registry.register(
                 "sip_dropped",
                 "SIP messages that were not processed, by reason",
@@ -118,6 +121,9 @@ impl PlaneMetrics {
             }
             Record::TransferEnded(ended) => {
                 self.transfers.get_or_create(&Outcome { outcome: ended.last.outcome.as_str() }).inc();
+            }
+            Record::Tested(ended) => {
+                self.tests.get_or_create(&Outcome { outcome: ended.last.outcome.as_str() }).inc();
             }
             Record::Ended { reason } => {
                 self.ended.get_or_create(&Reason { reason }).inc();

@@ -8,6 +8,7 @@ mod dialling;
 mod replacing;
 mod sessions;
 mod telling;
+mod testing;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rand::Rng as _;
 use sipx_sip::Method;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 pub(super) use self::admission::Callers;
 use self::admission::NotAdmitted;
@@ -83,6 +84,25 @@ struct Entry {
     line: Option<Line>,
     /// Of agents whose sessions this gateway runs, and the name under which the call waits there.
     sessions: BTreeMap<LegKey, (Session, Option<String>)>,
+    /// The right to test a destination, if that is what it is; held until the call is forgotten.
+    #[allow(dead_code, reason = "dropping it gives it back")]
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Entry {
+    fn new(id: CallId, call: Call, legs: BTreeMap<LegKey, Leg>) -> Self {
+        Self {
+            view: view::View::new(id, &call),
+            call,
+            id,
+            legs,
+            ways: BTreeMap::new(),
+            timers: BTreeMap::new(),
+            line: None,
+            sessions: BTreeMap::new(),
+            permit: None,
+        }
+    }
 }
 
 /// A leg as the driver knows it, and its place among the calls of its trunk.
@@ -283,36 +303,41 @@ impl Shard {
         if !self.endpoint.keep_session(leg, answer.session_timer().into(), now) {
             return shared.metrics.refuse("session-interval");
         }
-        let id = CallId { instance: shared.instance, shard: self.number, serial: rand::rng().next_u64() };
+        let id = self.new_call();
         tracing::info!(call = %id, number = %answer.object(), trunk = %answer.trunk(), "call came in");
         let start = CallStart { id: id.to_string(), incoming, answer };
         let (call, effects) = Call::start(start, context(now, &snapshot, &shared.lines));
-        shared.intake.begin();
         shared.metrics.calls.inc();
-        let entry = Entry {
-            view: view::View::new(id, &call),
-            call,
-            id,
-            legs: BTreeMap::from([(LegKey::Caller, Leg::Live(leg, None))]),
-            ways: BTreeMap::new(),
-            timers: BTreeMap::new(),
-            line: None,
-            sessions: BTreeMap::new(),
-        };
-        self.calls.insert(id.serial, entry);
         self.legs.insert(leg, (id.serial, LegKey::Caller));
-        self.carry_out(id.serial, effects, None);
+        let entry = Entry::new(id, call, BTreeMap::from([(LegKey::Caller, Leg::Live(leg, None))]));
+        self.begin(entry, effects);
+    }
+
+    fn new_call(&self) -> CallId {
+        CallId { instance: self.shared.instance, shard: self.number, serial: rand::rng().next_u64() }
+    }
+
+    fn begin(&mut self, entry: Entry, effects: Vec<Effect>) {
+        self.shared.intake.begin();
+        let key = entry.id.serial;
+        self.calls.insert(key, entry);
+        self.carry_out(key, effects, None);
     }
 
     fn control(&mut self, request: ControlRequest) {
-        let ControlRequest { call, command, reply } = request;
-        if self.calls.contains_key(&call.serial) {
-            self.step(call.serial, Input::Command(command), Some(reply));
-            self.drain();
-        } else {
-            // Calls that are over are known to the registry only; the one who asked may look there.
-            let _ = reply.send(Err(ControlError::NotActive("over")));
+        match request {
+            ControlRequest::Command { call, command, reply } if self.calls.contains_key(&call.serial) => {
+                self.step(call.serial, Input::Command(command), Some(reply));
+            }
+            ControlRequest::Command { reply, .. } => {
+                // Calls that are over are known to the registry only; the one who asked may look there.
+                let _ = reply.send(Err(ControlError::NotActive("over")));
+            }
+            ControlRequest::Test { test, reply } => {
+                let _ = reply.send(self.test(&test));
+            }
         }
+        self.drain();
     }
 
     /// One step of one call's machine. A panic in it ends that call, not the shard.
@@ -453,7 +478,10 @@ impl Shard {
     fn record(&mut self, key: u64, record: Record) {
         let Some(entry) = self.calls.get_mut(&key) else { return };
         let Entry { call, view, .. } = entry;
-        self.shared.metrics.record(&record);
+        // Calls that are over are counted beside those that came in.
+        if !(call.is_test() && matches!(record, Record::Ended { .. })) {
+            self.shared.metrics.record(&record);
+        }
         view.note(&record, call);
         view.publish(call, &self.shared.calls);
         let snapshot = self.shared.snapshot.load();
@@ -463,7 +491,7 @@ impl Shard {
             _ => "",
         };
         view.log(&record, call.trunk(), destination);
-        let Some(assistant) = call.assistant() else { return };
+        let Some(assistant) = call.assistant().filter(|_| !call.is_test()) else { return };
         self.shared.assistants.record(assistant, destination, &record, view);
         if row.is_some_and(|row| row.events.is_some()) {
             for message in view.messages(&record) {

@@ -26,10 +26,10 @@ impl View {
     pub(super) fn new(id: CallId, call: &Call) -> Self {
         let shown = CallView {
             id,
-            caller_phone: caller_phone(call),
+            caller_phone: if call.is_test() { None } else { caller_phone(call) },
             assistant_phone: call.number().clone(),
             status: CallStatus::Connecting,
-            direction: Direction::Inbound,
+            direction: if call.is_test() { Direction::Outbound } else { Direction::Inbound },
             end_reason: None,
             error: None,
             started_at: Timestamp::now(),
@@ -49,7 +49,7 @@ impl View {
             Record::Replaced { place: Place::Caller, joined: true } => {
                 self.shown.caller_phone = caller_phone(call)
             }
-            Record::TransferEnded(ended) => {
+            Record::TransferEnded(ended) | Record::Tested(ended) => {
                 let last = tried(&ended.last);
                 self.destination = None;
                 self.shown.transfers.push(TransferOutcome {
@@ -122,6 +122,15 @@ impl View {
         let call = self.shown.id;
         let assistant = self.shown.agent_id.as_ref().map(tracing::field::display);
         match record {
+            Record::Tested(ended) => tracing::info!(
+                %call,
+                outcome = ended.last.outcome.as_str(),
+                sip_code = ended.last.sip_code,
+                trunk = ended.last.trunk.as_ref().map(tracing::field::display),
+                attempts = ended.attempts(),
+                ring_seconds = ended.ring_time().as_secs(),
+                "destination tested"
+            ),
             Record::TransferEnded(ended) => tracing::info!(
                 %call,
                 assistant,
@@ -242,6 +251,6 @@ fn log(call: CallId, record: &Record) {
         }
         Record::FallbackRefused(refusal) => tracing::warn!(%call, "the fallback is not dialled: {refusal}"),
         // See `View::log`.
-        Record::TransferEnded(_) | Record::Ended { .. } => {}
+        Record::TransferEnded(_) | Record::Tested(_) | Record::Ended { .. } => {}
     }
 }

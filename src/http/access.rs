@@ -23,6 +23,11 @@ impl Caller {
         Self { namespace: headers.get(NAMESPACE).map(|value| value.as_bytes().to_vec()) }
     }
 
+    /// The only namespace whose calls are theirs; all when `None`.
+    pub fn namespace(&self) -> Option<String> {
+        self.namespace.as_ref().map(|name| String::from_utf8_lossy(name).into_owned())
+    }
+
     /// Whether a call is theirs to see and command.
     pub fn sees(&self, call: &CallView) -> bool {
         match &self.namespace {

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::call::Untold;
 use crate::gateway::control::ControlError;
+use crate::routing::decide::TestRefusal;
 
 /// An answer that is not a success.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,6 +167,18 @@ impl From<ControlError> for ApiError {
             }
             ControlError::Refused(_) => {
                 Self::new(StatusCode::BAD_REQUEST, "transfer_refused", message).about("destination")
+            }
+            ControlError::Untestable(TestRefusal::NoCalls(_)) => {
+                Self::new(StatusCode::BAD_REQUEST, "transfer_refused", message).about("number")
+            }
+            ControlError::Untestable(TestRefusal::UnknownNumber(_)) => {
+                Self::not_found(message).about("number")
+            }
+            ControlError::Untestable(TestRefusal::UnknownDestination(_)) => {
+                Self::not_found(message).about("destination")
+            }
+            ControlError::Full | ControlError::TooManyTests(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message)
             }
             ControlError::Overloaded => Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message),
             ControlError::NoReply | ControlError::ShuttingDown => Self::unavailable(message),

@@ -24,6 +24,7 @@ pub mod idempotency;
 pub mod keys;
 pub mod page;
 pub mod server;
+pub mod trial;
 pub mod webhooks;
 
 use std::sync::Arc;
@@ -82,6 +83,7 @@ pub fn router(http: Http) -> Router {
     let api = Router::new()
         .route("/v1/calls", get(calls::list))
         .route("/v1/calls/{id}", get(calls::get))
+        .route("/v1/calls/test-destination", post(trial::test_destination))
         .route("/v1/calls/{id}/control", post(calls::control))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)

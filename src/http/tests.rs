@@ -112,7 +112,7 @@ impl Pod {
     /// The next command that the shard gets, answered like this.
     async fn carry_out(&mut self, answer: Result<(), ControlError>) -> (CallId, Option<Wanted>) {
         let command = tokio::time::timeout(PATIENCE, self.commands.recv()).await.unwrap().unwrap();
-        let ControlRequest { call, command, reply } = command;
+        let ControlRequest::Command { call, command, reply } = command else { panic!("{command:?}") };
         reply.send(answer).unwrap();
         match command {
             Command::Transfer { wanted, .. } => (call, Some(wanted)),

@@ -6,6 +6,7 @@ mod failover;
 mod numbers;
 mod sources;
 mod transfer;
+mod trial;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use super::table::{
 pub use failover::{Elsewhere, Failover};
 use numbers::Numbers;
 use sources::Sources;
+pub use trial::TestRefusal;
 
 /// A table made ready for look-ups when a gateway switches to it: from the one before, at the cost of what changed.
 ///

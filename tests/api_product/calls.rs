@@ -14,6 +14,7 @@ use crate::document::{command, run};
 use crate::stage::{Stage, eventually, new_key};
 use crate::support::api_server::SOON;
 use crate::support::net::{free_address, get};
+use crate::support::tools::output;
 
 const CALLER: &str = "+31687654321";
 const NUMBER: &str = "+31201234567";
@@ -51,7 +52,15 @@ impl Scene {
             operator(stage),
             gateway(stage, sip, http, directory.path()),
             party(&["agent", "--listen", &agent.to_string()]),
-            party(&["human", "--listen", &pbx.to_string(), "--credentials", "hms-sovereign:secure-password"]),
+            party(&[
+                "human",
+                "--listen",
+                &pbx.to_string(),
+                "--credentials",
+                "hms-sovereign:secure-password",
+                "--rule",
+                "+31698765432:busy",
+            ]),
         ];
         (Self { sip, http, _programs: programs, _directory: directory }, pbx)
     }
@@ -192,4 +201,72 @@ async fn a_caller_is_transferred_with_the_documents_command_and_nobody_else_sees
     assert_eq!((status, &refused["param"]), (400, &json!("type")), "{refused}");
     let wrong = "/calls/call_00000000_000000000000000000";
     assert_eq!(stage.ask("GET", wrong, None).0, 404);
+}
+
+#[tokio::test]
+async fn a_destination_is_dialled_once_by_command_and_the_outcome_reported() {
+    let stage = Stage::set("trials").await;
+    let (scene, pbx) = Scene::set(&stage).await;
+    let spec = |number: &str| json!({ "type": "number", "number": number, "description": "People" });
+    stage.apply("people", "TransferDestination", "sales", spec("+31612345678")).await;
+    stage.apply("people", "TransferDestination", "desk", spec("+31698765432")).await;
+    let destinations = ["sales", "desk"].map(|name| json!({ "destination_ref": { "name": name } }));
+    let tools = json!([{ "type": "transfer_call", "destinations": destinations }]);
+    let assistant =
+        made(&stage, "/assistants", json!({ "name": "Support", "llm_config": { "tools": tools } }));
+    let trunk = json!({
+        "name": "Office PBX", "host": "127.0.0.1", "port": pbx.port(), "username": "hms-sovereign",
+        "password": "secure-password", "inbound_addresses": ["127.0.0.1"],
+    });
+    let trunk = made(&stage, "/sip-trunks", trunk);
+    let number = json!({ "phone_number": NUMBER, "assistant_id": assistant, "transfer_trunk_id": trunk });
+    made(&stage, "/numbers", number);
+    scene.routes(&stage).await;
+    stage.shows("/calls", |list| list["pagination"]["total"] == 0 && list.get("warnings").is_none()).await;
+
+    let test = |key: &str, name: &str| {
+        let mut test = std::process::Command::new(env!("CARGO_BIN_EXE_voicedock"));
+        test.args(["call", "test-destination", name, "--url", &format!("http://{}", stage.api.http)]);
+        let output = output(test.env("VOICEDOCK_API_KEY", key).stdin(Stdio::null()));
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    // The operator has yet to say which gateway answers the number.
+    let (code, said) = eventually("a gateway is asked", async || {
+        let (code, said, why) = test(&stage.key, "sales");
+        (!why.contains("no gateway answers")).then_some((code, said))
+    })
+    .await;
+    let over = format!("at 127.0.0.1 over trunk {}/{trunk}", stage.namespace);
+    assert!(
+        code == Some(0) && said.contains("sales: answered (200, answered)") && said.contains(&over),
+        "{said}"
+    );
+    let (code, said, why) = test(&stage.key, "desk");
+    assert!(code == Some(1) && said.contains("desk: busy (486 "), "{said}");
+    assert!(why.contains("does not answer"), "{why}");
+    let (code, _, why) = test(&stage.key, "marketing");
+    assert!(code == Some(1) && why.contains("'marketing'") && why.contains("(404)"), "{why}");
+
+    let (_, list) = stage.ask("GET", "/calls", None);
+    let of = |call: usize, field: &str| list["calls"][call][field].clone();
+    assert_eq!((of(0, "direction"), of(0, "status")), (json!("outbound"), json!("failed")), "{list}");
+    assert_eq!((of(1, "direction"), of(1, "status")), (json!("outbound"), json!("ended")), "{list}");
+    assert_eq!((of(1, "end_reason"), of(1, "agent_id")), (json!("tested"), json!(assistant)));
+
+    // Whoever may only read may not have phones ring, and nobody may have others' ring.
+    let reader = stage.another_key("reader", &["--scopes", "calls:read"]).await;
+    assert!(test(&reader, "sales").2.contains("calls:write"));
+    let other = stage.server.namespace("others").await;
+    let others_key = new_key(&stage.server, &other, "others", &[]);
+    stage.knows(&others_key).await;
+    assert_eq!(test(&others_key, "sales").0, Some(1));
+    let (_, metrics) = get(scene.http, "/metrics", "").await.unwrap();
+    for line in [
+        r#"voicedock_destination_tests_total{outcome="answered"} 1"#,
+        r#"voicedock_destination_tests_total{outcome="busy"} 1"#,
+    ] {
+        assert!(metrics.contains(line), "{line}: {metrics}");
+    }
+    assert!(!metrics.contains("voicedock_assistant_transfers_total{"), "a test is no transfer");
 }

@@ -1,7 +1,7 @@
 //! The call machine driven by hand (`flows`; `early`: before the answer; `sessions`: what passes between joined legs;
 //! `referrals`: transfers by REFER; `announcements`: what is said before one,
 //! `farewells`: and before the end; `agents`: what passes between a call and its agent beside SIP; `attended`: with the agent's own call;
-//! `replacements`: who comes in the place of a human; `identities`: who is shown to be calling, `stir`: signed) and at random
+//! `replacements`: who comes in the place of a human; `trials`: destinations that are tested; `identities`: who is shown to be calling, `stir`: signed) and at random
 //! (`properties`).
 
 mod agents;
@@ -18,4 +18,5 @@ mod replacements;
 mod sessions;
 mod stir;
 mod tables;
+mod trials;
 mod world;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::routing::schedule::{Hours, Schedule};
 use crate::routing::table::*;
 
-fn key(name: &str) -> ObjectKey {
+pub(super) fn key(name: &str) -> ObjectKey {
     ObjectKey::new("acme", name)
 }
 

@@ -11,7 +11,7 @@ use crate::call::{
     AskId, Call, CallStart, Command, CommandRefusal, Conclusion, Context, Dial, Effect, Input, LegKey,
     Message, Record, Refer, Tell, TellId, Telling, Timer, Wish,
 };
-use crate::routing::decide::{Index, Limit, Lines, Wanted};
+use crate::routing::decide::{Index, Limit, Lines, TransferRefusal, Wanted};
 use crate::routing::table::*;
 use crate::sip::event::*;
 use crate::sip::replaces::Replaces;
@@ -188,6 +188,25 @@ impl World {
             CallStart { id: "call_1".into(), incoming, answer },
             context(now, &index, &Carried::default()),
         );
+        Self::around(call, effects, index, now)
+    }
+
+    /// A destination that is tested.
+    pub(super) fn testing(table: Table, destination: &str) -> Result<Self, TransferRefusal> {
+        let index = Index::new(Arc::new(table));
+        let answer = index.test(destination, None, None).expect("it is somebody's");
+        let number = Some(answer.number().to_string());
+        let incoming = IncomingCall { asserted: number, ..invite() };
+        let now = Millis(1_000);
+        let start = CallStart { id: "call_1".into(), incoming, answer };
+        let (call, effects) = Call::test(start, destination, context(now, &index, &Carried::default()))?;
+        let mut world = Self::around(call, Vec::new(), index, now);
+        world.legs.clear();
+        world.carry_out(effects);
+        Ok(world)
+    }
+
+    fn around(call: Call, effects: Vec<Effect>, index: Index, now: Millis) -> Self {
         let mut world = Self {
             call,
             index,
