@@ -178,9 +178,9 @@ impl Callers {
         });
     }
 
-    /// From now on they take only the processor time that nobody else wants.
-    pub fn step_back(&self) {
-        usage::step_back(&self.process);
+    /// Their process.
+    pub fn process(&self) -> u32 {
+        self.process.id()
     }
 
     /// Waits for the end of all calls; those that take too long have failed.

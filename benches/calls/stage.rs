@@ -108,11 +108,14 @@ impl Stage {
         Load { role: self.caller, ..Load::plain(rate, seconds) }
     }
 
-    /// From now on the parties take only the processor time that nobody else wants: they are no part of what is measured.
-    pub fn parties_step_back(&self) {
-        self.parties.iter().for_each(usage::step_back);
-        if let Server::None(agent) = &self.server {
-            usage::step_back(agent);
+    /// The parties, which are no part of what is measured, and the processes that are.
+    pub fn processes(&self) -> [Vec<u32>; 2] {
+        let parties = self.parties.iter().map(Process::id);
+        match &self.server {
+            Server::None(agent) => [parties.chain([agent.id()]).collect(), Vec::new()],
+            Server::Kamailio(_) | Server::Gateway(_) => {
+                [parties.collect(), usage::of_group(self.process().id())]
+            }
         }
     }
 

@@ -1,29 +1,55 @@
 //! What a process uses, as the kernel counts it.
 
-use std::fs;
+use std::ops::Range;
 use std::process::Command;
-
-use crate::process::Process;
+use std::{fs, thread};
 
 /// Processor time that the processes of a group have used, user and system, seconds; to a hundredth. Those that have ended
 /// don't count.
 pub fn processor(group: u32) -> f64 {
+    stats().filter_map(|stat| (stat.group == group).then_some(stat.used)).sum()
+}
+
+/// What the kernel says about a process.
+struct Stat {
+    process: u32,
+    group: u32,
+    /// Seconds.
+    used: f64,
+}
+
+fn stats() -> impl Iterator<Item = Stat> {
     let processes = fs::read_dir("/proc").expect("/proc can be read");
     let stats = processes.filter_map(|entry| fs::read_to_string(entry.ok()?.path().join("stat")).ok());
-    let used = stats.filter_map(|stat| {
+    stats.filter_map(|stat| {
+        let process = stat.split(' ').next()?.parse().ok()?;
         // The name, in brackets, may hold anything; the group is field 5, utime and stime are 14 and 15, in hundredths.
         let fields: Vec<&str> = stat.rsplit(") ").next()?.split(' ').collect();
         let number = |at: usize| fields.get(at)?.parse::<f64>().ok();
-        (number(2)? == f64::from(group)).then_some((number(11)? + number(12)?) / 100.0)
-    });
-    used.sum()
+        Some(Stat { process, group: number(2)? as u32, used: (number(11)? + number(12)?) / 100.0 })
+    })
 }
 
-/// From now on the kernel runs a process, all of its threads, only where nobody else wants the processor.
-pub fn step_back(process: &Process) {
-    let id = process.id().to_string();
-    let done = Command::new("chrt").args(["--all-tasks", "--idle", "--pid", "0", &id]).output();
-    assert!(done.as_ref().is_ok_and(|done| done.status.success()), "chrt: {done:?}");
+/// Half of this machine's processors for what is measured, and half for what makes the load, so that neither waits for the
+/// other; all for both where there is only one.
+pub fn halves() -> [Range<usize>; 2] {
+    let count = thread::available_parallelism().map_or(1, usize::from);
+    if count < 2 { [0..1, 0..1] } else { [0..count / 2, count / 2..count] }
+}
+
+/// From now on these processes run on these processors only, all of their threads.
+pub fn keep_to(processors: &Range<usize>, processes: impl IntoIterator<Item = u32>) {
+    let list = format!("{}-{}", processors.start, processors.end - 1);
+    for process in processes {
+        let id = process.to_string();
+        let done = Command::new("taskset").args(["--all-tasks", "--cpu-list", "--pid", &list, &id]).output();
+        assert!(done.as_ref().is_ok_and(|done| done.status.success()), "taskset: {done:?}");
+    }
+}
+
+/// The processes of a group.
+pub fn of_group(group: u32) -> Vec<u32> {
+    stats().filter_map(|fields| (fields.group == group).then_some(fields.process)).collect()
 }
 
 /// Resident memory of a process, MiB.
