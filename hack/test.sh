@@ -36,6 +36,14 @@ done
 say "building the tests"
 # cargo's own runner and not nextest: the tests of one binary share an API server, nextest would start one for each.
 cargo test --locked --workspace --no-run --quiet
+image=''
+if ((${#clustered[@]})) && [[ -z ${KUBECONFIG:-} ]]; then
+  # The tests wait more than they compute: what they leave of the processors makes the image meanwhile.
+  mkdir -p target
+  nice -n 19 "$root/hack/image.sh" >target/image.log 2>&1 &
+  image=$!
+  trap 'kill "$image" 2>/dev/null || true' EXIT
+fi
 say "tests without a cluster"
 cargo test --locked --workspace --lib --bins "${alone[@]}" -- "$@"
 ((${#clustered[@]})) || exit 0
@@ -43,7 +51,8 @@ cargo test --locked --workspace --lib --bins "${alone[@]}" -- "$@"
 if [[ -n ${KUBECONFIG:-} ]]; then
   say "the cluster of KUBECONFIG=$KUBECONFIG is used: it must have the image ${VOICEDOCK_IMAGE:-voicedock.local/voicedock:dev}"
 else
-  "$root/hack/image.sh"
+  say "waiting for the image"
+  wait "$image" || { cat target/image.log >&2; fail "there is no image to test: see above"; }
   # shellcheck disable=SC2317 # called by the trap
   down() { [[ -n ${VOICEDOCK_KEEP_CLUSTER:-} ]] || "$VOICEDOCK_CLUSTER_BIN" down --name "$name" >&2; }
   trap down EXIT
