@@ -20,5 +20,6 @@ mod load;
 mod models;
 mod product_api;
 mod refusals;
+mod registration;
 mod scaling;
 mod transfers;
