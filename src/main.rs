@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use voicedock::resources::crds;
-use voicedock::{api, gateway, operator, simulate};
+use voicedock::{api, cli, gateway, operator, simulate};
 
 /// Gives memory back after a peak of calls, which the system's allocator does not.
 #[global_allocator]
@@ -30,8 +30,12 @@ enum Role {
     ApiKey(api::key_command::Args),
     /// Place calls: dial a destination once and report
     Call(api::call_command::Args),
+    /// Check manifests as the API server and the operator would, without either
+    Check(cli::check::Args),
     /// Write the CustomResourceDefinitions as YAML
     Crds(crds::Args),
+    /// Say what would happen to a call, or to a transfer of it, and which rule decides
+    Explain(cli::explain::Args),
     /// Run a SIP gateway: answers calls by the routing table that the operator publishes
     Gateway(Box<gateway::Args>),
     /// Run the control plane: compile resources into routing tables, publish them, run the gateway pods
@@ -43,7 +47,7 @@ enum Role {
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(CommandLine::parse().role).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("voicedock: {error}");
             ExitCode::FAILURE
@@ -51,14 +55,17 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(role: Role) -> Result<(), Box<dyn Error>> {
+async fn run(role: Role) -> Result<ExitCode, Box<dyn Error>> {
     match role {
-        Role::Api(args) => Ok(api::run(*args).await?),
-        Role::ApiKey(args) => Ok(api::key_command::run(args).await?),
-        Role::Call(args) => Ok(api::call_command::run(args).await?),
-        Role::Crds(args) => Ok(crds::run(&args)?),
-        Role::Gateway(args) => Ok(gateway::run(*args).await?),
-        Role::Operator(args) => Ok(operator::run(*args).await?),
-        Role::Simulate(args) => Ok(simulate::run(*args).await?),
+        Role::Api(args) => api::run(*args).await?,
+        Role::ApiKey(args) => api::key_command::run(args).await?,
+        Role::Call(args) => api::call_command::run(args).await?,
+        Role::Check(args) => return Ok(cli::check::run(&args)),
+        Role::Crds(args) => crds::run(&args)?,
+        Role::Explain(args) => return Ok(cli::explain::run(&args).await),
+        Role::Gateway(args) => gateway::run(*args).await?,
+        Role::Operator(args) => operator::run(*args).await?,
+        Role::Simulate(args) => simulate::run(*args).await?,
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -54,6 +54,11 @@ pub async fn fetch(client: &Client, key: &ObjectKey) -> Result<Option<Content>, 
     Ok(found.map(content))
 }
 
+/// What the compiler may know of a Secret.
+pub fn facts(secret: Secret) -> SecretFacts {
+    content(secret).facts
+}
+
 fn content(secret: Secret) -> Content {
     let usable = |bytes: &[u8]| usable(bytes).map(str::to_owned);
     let data = secret.data.unwrap_or_default();
@@ -70,6 +75,7 @@ fn content(secret: Secret) -> Content {
         keys: values.keys().cloned().collect(),
         certificates: keys_with(has_certificate),
         private_keys: keys_with(has_private_key),
+        is_sealed: false,
     };
     Content { facts, values, documents }
 }

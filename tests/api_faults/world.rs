@@ -192,6 +192,7 @@ impl World {
             keys: secret.data.iter().flat_map(BTreeMap::keys).cloned().collect(),
             certificates: BTreeSet::new(),
             private_keys: BTreeSet::new(),
+            is_sealed: false,
         };
         let secrets = self.secrets.iter();
         let labels = [("kubernetes.io/metadata.name".to_owned(), self.namespace.clone())];

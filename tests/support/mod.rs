@@ -3,4 +3,5 @@
 
 pub mod api_server;
 pub mod net;
+pub mod rules;
 pub mod tools;

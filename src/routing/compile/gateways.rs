@@ -61,7 +61,9 @@ pub(in crate::routing) fn secrets(key: &ObjectKey, spec: &SipGatewaySpec) -> BTr
 fn api_keys(objects: &Objects, secret: &ObjectKey) -> Problems {
     let (reason, wrong) = match objects.secrets.get(secret) {
         None => (reason::REF_NOT_FOUND, "which does not exist; create it"),
-        Some(facts) if facts.keys.is_empty() => (reason::SECRET_KEY_MISSING, "which holds no key; add one"),
+        Some(facts) if facts.keys.is_empty() && !facts.is_sealed => {
+            (reason::SECRET_KEY_MISSING, "which holds no key; add one")
+        }
         Some(_) => return Problems::default(),
     };
     problem(

@@ -66,6 +66,32 @@ pub struct SecretFacts {
     pub certificates: BTreeSet<String>,
     /// The keys that hold a private key (PEM).
     pub private_keys: BTreeSet<String>,
+    /// Nobody could look into it (it is encrypted, or not there yet): it is taken to hold what is needed. Never in a cluster.
+    pub is_sealed: bool,
+}
+
+impl SecretFacts {
+    /// A Secret that nobody could look into.
+    pub fn sealed() -> Self {
+        let [keys, certificates, private_keys] = [BTreeSet::new(), BTreeSet::new(), BTreeSet::new()];
+        let [uid, resource_version] = [String::new(), String::new()];
+        Self { uid, resource_version, keys, certificates, private_keys, is_sealed: true }
+    }
+
+    /// Whether it holds a value under that key.
+    fn has_value(&self, key: &str) -> bool {
+        self.is_sealed || self.keys.contains(key)
+    }
+
+    /// Whether it holds certificates under that key.
+    fn has_certificates(&self, key: &str) -> bool {
+        self.is_sealed || self.certificates.contains(key)
+    }
+
+    /// Whether it holds a private key under that key.
+    fn has_private_key(&self, key: &str) -> bool {
+        self.is_sealed || self.private_keys.contains(key)
+    }
 }
 
 /// What the objects mean.

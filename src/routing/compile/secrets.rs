@@ -21,7 +21,7 @@ pub(super) fn login(
     let facts = find(objects, field, secret, "kubernetes.io/basic-auth", effect)?;
     let mut problems = Problems::default();
     for (option, key) in [("usernameKey", username), ("passwordKey", password)] {
-        if !facts.keys.contains(key) {
+        if !facts.has_value(key) {
             problems.add(
                 reason::SECRET_KEY_MISSING,
                 format!(
@@ -45,8 +45,8 @@ pub(super) fn certificate(
     let facts = find(objects, field, secret, "kubernetes.io/tls", effect)?;
     let mut problems = Problems::default();
     let held = [
-        (CERTIFICATE_KEY, "certificate", facts.certificates.contains(CERTIFICATE_KEY)),
-        (PRIVATE_KEY_KEY, "private key", facts.private_keys.contains(PRIVATE_KEY_KEY)),
+        (CERTIFICATE_KEY, "certificate", facts.has_certificates(CERTIFICATE_KEY)),
+        (PRIVATE_KEY_KEY, "private key", facts.has_private_key(PRIVATE_KEY_KEY)),
     ];
     for (key, what, _) in held.into_iter().filter(|(.., there)| !there) {
         problems.add(
@@ -67,7 +67,7 @@ pub(super) fn signing(
 ) -> Result<(CredentialId, CredentialSource), Problems> {
     let facts = find(objects, field, secret, "Opaque", effect)?;
     let mut problems = Problems::default();
-    if !facts.keys.contains(key) {
+    if !facts.has_value(key) {
         problems.add(
             reason::SECRET_KEY_MISSING,
             format!(
@@ -87,7 +87,7 @@ pub(super) fn authorities(
 ) -> Result<(CredentialId, CredentialSource), Problems> {
     let facts = find(objects, field, secret, "Opaque", effect)?;
     let mut problems = Problems::default();
-    if !facts.certificates.contains(AUTHORITIES_KEY) {
+    if !facts.has_certificates(AUTHORITIES_KEY) {
         problems.add(
             reason::SECRET_KEY_MISSING,
             format!(

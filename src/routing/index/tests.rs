@@ -108,6 +108,7 @@ impl Pair {
                         .collect(),
                     certificates: BTreeSet::new(),
                     private_keys: BTreeSet::new(),
+                    is_sealed: false,
                 });
                 match facts.clone() {
                     Some(facts) => self.objects.secrets.insert(key.clone(), facts),

@@ -88,7 +88,17 @@ impl World {
                     objects.namespaces.extend(facts.namespaces);
                     objects.secrets.extend(facts.secrets.into_iter().map(|(key, secret)| {
                         let Secret { uid, resource_version, keys, certificates, private_keys } = secret;
-                        (key, SecretFacts { uid, resource_version, keys, certificates, private_keys })
+                        (
+                            key,
+                            SecretFacts {
+                                uid,
+                                resource_version,
+                                keys,
+                                certificates,
+                                private_keys,
+                                is_sealed: false,
+                            },
+                        )
                     }));
                 }
             }

@@ -1,0 +1,58 @@
+//! What people run beside the cluster: is what I wrote right (`check`), and what would happen to a call (`explain`)?
+//!
+//! Both ask the compiler and the look-ups that the operator and the gateways use, so that their answer can't be another one.
+//! Nothing here writes to a cluster. Results are for people, or with `--output json` for programs; the exit code is 0 when all
+//! is well, 1 when something isn't, and 2 when the question could not be answered.
+
+pub mod check;
+mod cluster;
+pub mod explain;
+mod gather;
+mod manifests;
+mod schema;
+mod yaml;
+
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use serde::Serialize;
+
+/// How a result is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    /// For people
+    #[default]
+    Text,
+    /// For programs
+    Json,
+}
+
+/// All is well.
+const WELL: u8 = 0;
+/// Something isn't.
+const UNWELL: u8 = 1;
+/// The question could not be answered.
+const UNANSWERED: u8 = 2;
+
+impl Output {
+    /// Writes a result to standard output. Whoever reads it, such as `head`, may have seen enough.
+    fn write(self, result: &(impl Serialize + Display), code: u8) -> ExitCode {
+        let text = match self {
+            Self::Text => result.to_string(),
+            Self::Json => serde_json::to_string_pretty(result).unwrap_or_default() + "\n",
+        };
+        match io::stdout().write_all(text.as_bytes()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                unanswered(&format!("can't write to standard output: {error}"))
+            }
+            _ => ExitCode::from(code),
+        }
+    }
+}
+
+/// Says why a question could not be answered.
+fn unanswered(error: &dyn Display) -> ExitCode {
+    eprintln!("voicedock: {error}");
+    ExitCode::from(UNANSWERED)
+}
