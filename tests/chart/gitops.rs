@@ -15,7 +15,8 @@ fn example(file: &str) -> Vec<Value> {
 fn rendered_with(path: &str, values: &Value) -> Vec<Value> {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), values.to_string()).unwrap();
-    let mut command = helm(&["template", "voicedock", "--namespace", "voicedock-system", "--values"]);
+    let mut command =
+        helm(&["template", "voicedock", "--namespace", "voicedock-system", "--skip-tests", "--values"]);
     objects(&printed(command.arg(file.path()).arg(root().join(path))))
 }
 

@@ -66,6 +66,16 @@ async fn a_release_lives_on_a_real_api_server() {
     let warned = String::from_utf8_lossy(&output(&mut restart).stderr).into_owned();
     assert!(!warned.contains("PodSecurity"), "{warned}");
 
+    // What `helm test` makes is taken as well; there is no node here to run it.
+    let hooks = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(hooks.path(), release(&server, &["get", "hooks", "voicedock"])).unwrap();
+    let mut create = server.kubectl();
+    create.args(["create", "--dry-run=server", "--validate=strict", "--filename"]).arg(hooks.path());
+    let made = output(&mut create);
+    let said = String::from_utf8_lossy(&made.stderr).into_owned();
+    assert!(made.status.success() && !said.contains("PodSecurity"), "{said}");
+    assert_eq!(String::from_utf8_lossy(&made.stdout).lines().count(), 7);
+
     // Keys are kept, also one that was added by hand.
     let first = secret(&server).await.data.unwrap()["default"].clone();
     assert_eq!(first.0.len(), 40);

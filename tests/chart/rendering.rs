@@ -303,3 +303,46 @@ fn the_charts_have_the_same_definitions_and_the_version_of_the_program() {
         assert!(about.contains(&format!("appVersion: {}", env!("CARGO_PKG_VERSION"))), "{about}");
     }
 }
+
+/// What `helm test` makes, with values set.
+fn tested(values: &[&str]) -> Vec<Value> {
+    let mut command = helm(&["template", "voicedock", "--namespace", "voicedock-system"]);
+    command.arg(chart()).args(["--set", "crds.enabled=false"]);
+    for value in values {
+        command.args(["--set-json", value]);
+    }
+    let mut objects = crate::objects(&printed(&mut command));
+    objects.retain(|object| object["metadata"]["annotations"]["helm.sh/hook"] == "test");
+    objects
+}
+
+#[test]
+fn the_test_calls_a_number_of_its_own_through_the_gateway_and_leaves_nothing() {
+    let objects = tested(&[r#"test.number="+15005550123""#, r#"gateway.name="edge""#]);
+    assert_eq!(one(&objects, "PhoneNumber")["spec"]["number"], "+15005550123");
+    assert_eq!(one(&objects, "PhoneNumber")["spec"]["gatewayRef"]["name"], "edge");
+    let pod = &one(&objects, "Pod")["spec"];
+    let caller = pod["containers"][0]["args"].to_string();
+    for part in ["--gateway=edge-voicedock.voicedock-system.svc:5060", "--to=+15005550123", "answered"] {
+        assert!(caller.contains(part) && !caller.contains("--tcp"), "{caller}");
+    }
+    // The trunk's password is the caller's, and nobody else's for longer than the test.
+    let secret = &one(&objects, "Secret")["stringData"];
+    let login = format!("{}:{}", secret["username"].as_str().unwrap(), secret["password"].as_str().unwrap());
+    assert_eq!(secret["login"], json!(login));
+    for object in objects.iter().filter(|object| object["kind"] != "Pod") {
+        let policy = object["metadata"]["annotations"]["helm.sh/hook-delete-policy"].as_str().unwrap();
+        assert!(policy.contains("hook-succeeded") && policy.contains("hook-failed"), "{}", object["kind"]);
+    }
+    let selector = &one(&objects, "Service")["spec"]["selector"];
+    let labels = &one(&objects, "Pod")["metadata"]["labels"];
+    assert!(selector.as_object().unwrap().iter().all(|(name, value)| &labels[name] == value));
+
+    let over_tcp = tested(&[r#"gateway.listeners=[{"transport": "TCP", "port": 5070}]"#]);
+    let caller = one(&over_tcp, "Pod")["spec"]["containers"][0]["args"].to_string();
+    assert!(caller.contains("--tcp") && caller.contains(".svc:5070"), "{caller}");
+    assert_eq!(one(&over_tcp, "Assistant")["spec"]["agent"]["sip"]["transport"], "TCP");
+    for off in ["test.enabled=false", "gateway.enabled=false"] {
+        assert!(tested(&[off]).is_empty(), "{off}");
+    }
+}

@@ -46,6 +46,7 @@ fn an_unknown_value_is_refused_wherever_it_stands() {
         "monitoring.prometheusRule.typo=1",
         "monitoring.dashboard.typo=1",
         "rbac.typo=1",
+        "test.typo=1",
         "gateway.typo=1",
         "api.typo=1",
         "api.log.typo=1",
@@ -139,8 +140,9 @@ const EVERYTHING_ON: [&str; 5] = [
 
 #[test]
 fn every_value_changes_what_is_rendered() {
-    /// Those that the definitions, the key or another mode are needed for: tests of their own have them.
-    const ELSEWHERE: [&str; 3] = ["crds.keep", "gateway.apiKeys.create", "monitoring.renderMode"];
+    /// Those that the definitions, a key, another mode or `helm test` are needed for: tests of their own have them.
+    const ELSEWHERE: [&str; 5] =
+        ["crds.keep", "gateway.apiKeys.create", "monitoring.renderMode", "test.enabled", "test.number"];
     let render = |values: &[&str]| {
         let mut command = template(&EVERYTHING_ON);
         command.args(["--set-json", "crds.enabled=false"]);
