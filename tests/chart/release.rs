@@ -69,12 +69,16 @@ async fn a_release_lives_on_a_real_api_server() {
     // What `helm test` makes is taken as well; there is no node here to run it.
     let hooks = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(hooks.path(), release(&server, &["get", "hooks", "voicedock"])).unwrap();
-    let mut create = server.kubectl();
-    create.args(["create", "--dry-run=server", "--validate=strict", "--filename"]).arg(hooks.path());
-    let made = output(&mut create);
+    let with_hooks = |arguments: &[&str]| {
+        let mut kubectl = server.kubectl();
+        kubectl.args(arguments).arg("--filename").arg(hooks.path());
+        output(&mut kubectl)
+    };
+    let made = with_hooks(&["create", "--validate=strict"]);
     let said = String::from_utf8_lossy(&made.stderr).into_owned();
     assert!(made.status.success() && !said.contains("PodSecurity"), "{said}");
     assert_eq!(String::from_utf8_lossy(&made.stdout).lines().count(), 7);
+    assert!(with_hooks(&["delete", "--timeout=30s"]).status.success());
 
     // Keys are kept, also one that was added by hand.
     let first = secret(&server).await.data.unwrap()["default"].clone();
