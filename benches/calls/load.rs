@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 use crate::gateway::{DESTINATION, NUMBER};
 use crate::process::Process;
 use crate::support::free_address;
-use crate::usage;
 use crate::wait::{SOON, until, until_true};
 
 /// How long calls may take once all are placed, beside the time that they are held for: more than any single repetition.
