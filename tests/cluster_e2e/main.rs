@@ -13,6 +13,7 @@
 mod calls;
 mod configuration;
 mod digest;
+mod events;
 mod exposure;
 mod faults;
 mod harness;

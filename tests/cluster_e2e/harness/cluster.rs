@@ -56,7 +56,8 @@ pub fn directory() -> PathBuf {
 
 impl Cluster {
     fn start() -> Self {
-        for program in ["kubectl", "helm", "sipp", "kamailio", "curl", "setpriv", "unshare", "ip"] {
+        for program in ["kubectl", "helm", "sipp", "kamailio", "curl", "openssl", "setpriv", "unshare", "ip"]
+        {
             let there = say(Command::new("sh").args(["-c", &format!("command -v {program}")])).success;
             assert!(
                 there,

@@ -12,6 +12,7 @@ pub mod parties;
 pub mod pods;
 pub mod probe;
 pub mod process;
+pub mod receiver;
 pub mod registrar;
 pub mod scene;
 pub mod sipp;

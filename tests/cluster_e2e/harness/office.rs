@@ -15,6 +15,8 @@ pub struct Office<'a> {
     pub agent: u16,
     /// Further fields of the way to the agent, `name: value, …`.
     pub agent_spec: &'a str,
+    /// Further lines of the Assistant's spec.
+    pub assistant_spec: &'a str,
     /// Who answers in place of that agent.
     pub model: Option<&'a Model>,
     /// Port of the trunk.
@@ -34,6 +36,7 @@ impl Default for Office<'_> {
         Self {
             agent: 9,
             agent_spec: "",
+            assistant_spec: "",
             model: None,
             trunk: 9,
             transport: "UDP",
@@ -48,7 +51,15 @@ impl Scene {
     /// The manifests of an office; see [`Office`].
     pub fn office(&self, office: &Office<'_>) -> String {
         let Office {
-            agent, agent_spec, trunk, transport, trunk_spec, ring_seconds, destination_spec, ..
+            agent,
+            agent_spec,
+            assistant_spec,
+            trunk,
+            transport,
+            trunk_spec,
+            ring_seconds,
+            destination_spec,
+            ..
         } = office;
         let (host, number) = (self.host(), &self.number);
         let agent = office.model.map_or_else(
@@ -81,6 +92,7 @@ spec:
     tools:
     - {{type: transfer_call, destinations: [{{destinationRef: {{name: sales}}}}]}}
   agent: {agent}
+{assistant_spec}
 ---
 apiVersion: voicedock.dev/v1alpha1
 kind: PhoneNumber
@@ -95,8 +107,13 @@ spec:
 
     /// An office with a gateway of its own (`own`, one pod, heard on a port of the nodes), whose table nobody else changes.
     pub fn secluded(&self, office: &Office<'_>) -> String {
+        self.secluded_with(office, "")
+    }
+
+    /// The same with further lines of the gateway's spec.
+    pub fn secluded_with(&self, office: &Office<'_>, spec: &str) -> String {
         let spec = format!(
-            "  replicas: 1\n  exposure: NodePort\n  drainTimeoutSeconds: 1\n  listeners:\n  \
+            "  replicas: 1\n  exposure: NodePort\n  drainTimeoutSeconds: 1\n{spec}  listeners:\n  \
              - {{transport: UDP, port: 5060, nodePort: {}}}\n",
             self.node_port
         );
