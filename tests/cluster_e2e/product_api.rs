@@ -48,7 +48,11 @@ fn what_is_created_over_one_pod_of_the_api_is_called_and_handed_over_by_way_of_t
         assert_eq!(listed["agent_id"], "support-assistant", "{listed}");
     }
 
-    two.transfer(&id, SALES);
+    let transfer = json!({ "type": "transfer", "destination": SALES });
+    for api in [two, one] {
+        let answer = api.command_once(&id, &transfer, "asked-for-a-human");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
     human.sees(&["ringing", &format!("authenticated as {}", BEFORE.0)]);
     human.go_on(&human.call_id(&["ringing"]));
     caller.sees(&["moved", &format!("m=audio {}", human.media)]);
@@ -57,6 +61,7 @@ fn what_is_created_over_one_pod_of_the_api_is_called_and_handed_over_by_way_of_t
         let transferred = |call: &Value| call["transfers"][0]["outcome"] == "answered";
         let call = call_is(api, &id, "is with the human", transferred);
         assert_eq!(call["transfers"][0]["destination"], SALES, "{call}");
+        assert_eq!(call["transfers"].as_array().map(Vec::len), Some(1), "it was transferred once: {call}");
     }
     caller.go_on(&caller.placed(1));
     caller.ends_well();

@@ -1,12 +1,17 @@
 //! One pod of a gateway registers at a carrier; when it goes, another one does, and the carrier's calls find it.
 
+use std::time::Duration;
+
 use crate::harness::installation::{GATEWAY, NAMESPACE};
 use crate::harness::office::Office;
 use crate::harness::pods::{leaving, pod_per_node};
 use crate::harness::process::succeed;
 use crate::harness::registrar::{LOGIN, Registrar};
 use crate::harness::scene::Scene;
-use crate::harness::wait::{SOON, until};
+use crate::harness::wait::until;
+
+/// Longer than a pod waits for calls that a test before has left behind.
+const DRAINED: Duration = Duration::from_secs(90);
 
 /// A call by way of the registrar is answered and ends.
 fn is_called(scene: &Scene, registrar: &Registrar, name: &str) {
@@ -38,7 +43,7 @@ fn a_registration_moves_when_its_pod_is_told_to_stop_and_calls_follow_it() {
 
     let cluster = scene.cluster();
     succeed(&mut cluster.kubectl(&["--namespace", NAMESPACE, "delete", "pod", &owner.name, "--wait=false"]));
-    until("the pod is gone", SOON, || match &leaving(cluster, NAMESPACE, GATEWAY)[..] {
+    until("the pod is gone", DRAINED, || match &leaving(cluster, NAMESPACE, GATEWAY)[..] {
         [] => Ok(()),
         pods => Err(format!("{pods:?}")),
     });

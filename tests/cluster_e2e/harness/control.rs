@@ -58,6 +58,12 @@ impl Control {
         self.ask(&format!("/calls/{id}/control"), &["--json", &command.to_string()])
     }
 
+    /// A command that is carried out once, however often it is sent.
+    pub fn command_once(&self, id: &str, command: &Value, key: &str) -> Answer {
+        let header = format!("Idempotency-Key: {key}");
+        self.ask(&format!("/calls/{id}/control"), &["--json", &command.to_string(), "--header", &header])
+    }
+
     /// Asks for a transfer, which has to be taken.
     pub fn transfer(&self, id: &str, destination: &str) {
         let answer = self.command(id, &json!({ "type": "transfer", "destination": destination }));
