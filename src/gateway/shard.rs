@@ -303,6 +303,9 @@ impl Shard {
         if !self.endpoint.keep_session(leg, answer.session_timer().into(), now) {
             return shared.metrics.refuse("session-interval");
         }
+        if let Some(invite) = self.endpoint.name_of(leg) {
+            shared.sockets.took(invite);
+        }
         let id = self.new_call();
         tracing::info!(call = %id, number = %answer.object(), trunk = %answer.trunk(), "call came in");
         let start = CallStart { id: id.to_string(), incoming, answer };

@@ -1,9 +1,11 @@
 //! The sockets: datagrams and streams in, through the front door, to the shard that has the call; bytes out.
 //!
-//! Every queue is bounded. A shard that can't keep up loses requests, which their senders repeat; sending never waits.
+//! Every queue is bounded. A shard that can't keep up loses requests, which their senders repeat; sending never waits. What
+//! passes between this pod and the others is in `neighbours`.
+
+mod neighbours;
 
 use std::collections::HashMap;
-use std::hash::Hasher;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -12,11 +14,10 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::{Bytes, BytesMut};
-use siphasher::sip::SipHasher24;
-use sipx_sip::{HeaderName, Limits, Message, Request};
+use sipx_sip::Limits;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tokio_util::sync::CancellationToken;
 
@@ -26,9 +27,10 @@ use super::guard::Guard;
 use super::intake::Intake;
 use super::peers::Peers;
 use super::plane_metrics::PlaneMetrics;
-use super::questions::{ANSWER_TIME, Asked, Questions};
+use super::questions::Questions;
 use super::shard::ShardInput;
 use super::tls::{ListenerCertificate, TlsPeers};
+use crate::sip::copies::Copies;
 use crate::sip::endpoint::Opening;
 use crate::sip::event::{Flow, TlsPeer, Transport};
 use crate::sip::front_door::{self, Stream, Verdict};
@@ -46,8 +48,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(900);
 /// Size of the kernel's buffers for datagrams: rides out a burst of about 5,000 messages.
 const UDP_BUFFER: usize = 4 << 20;
-/// Pods that are asked about one CANCEL, at most.
-const MOST_ASKED: usize = 64;
 /// The largest datagram that IP can carry.
 const MAX_DATAGRAM: usize = 65_535;
 
@@ -79,6 +79,9 @@ pub(super) struct Sockets {
     /// What is written into requests that go on to their owner.
     our_via: proxy::OurVia,
     questions: Questions,
+    copies: Mutex<Copies>,
+    /// The other pods have to be told of a call.
+    untold: Notify,
     /// Port on which every pod of the gateway hears datagrams.
     udp_port: Option<u16>,
     /// For outgoing connections and readers, which hold the sockets themselves.
@@ -170,6 +173,8 @@ impl Sockets {
             peers: pod.peers,
             our_via,
             questions: Questions::default(),
+            copies: Mutex::new(Copies::new(pod.instance.0)),
+            untold: Notify::new(),
             udp_port,
             this: this.clone(),
         });
@@ -179,7 +184,12 @@ impl Sockets {
         for (listener, tls) in bound.tcp {
             tokio::spawn(Arc::clone(&sockets).accept(listener, tls));
         }
+        tokio::spawn(Arc::clone(&sockets).tell_peers());
         sockets
+    }
+
+    fn now(&self) -> Millis {
+        Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
     /// Sends one message; over streams on the peer's connection, which is opened if there is none.
@@ -241,7 +251,7 @@ impl Sockets {
                         continue;
                     }
                     let flow = Flow { transport: Transport::Udp, peer };
-                    if self.turns_away(&buffer, flow) {
+                    if self.is_notice(&buffer, flow) || self.turns_away(&buffer, flow) {
                         continue;
                     }
                     self.enter(front_door::admit(Bytes::copy_from_slice(&buffer), flow, &limits), flow);
@@ -259,7 +269,7 @@ impl Sockets {
             return false;
         }
         let full = self.intake.opening() == Opening::Full;
-        let now = Millis(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let now = self.now();
         let turn =
             self.turnstile.lock().unwrap_or_else(PoisonError::into_inner).turn(datagram, flow, full, now);
         match turn {
@@ -434,138 +444,6 @@ impl Sockets {
             }
             Verdict::Drop(_) => self.metrics.drop("malformed"),
             Verdict::Nothing => {}
-        }
-    }
-
-    /// Who sent a message: what another pod says of the requests that it passes on, else whoever they came from.
-    fn source_of(&self, message: &Message, flow: Flow) -> Flow {
-        match message {
-            Message::Request(request) => {
-                proxy::source_of(request).filter(|_| self.is_peer(flow)).unwrap_or(flow)
-            }
-            Message::Response(_) => flow,
-        }
-    }
-
-    /// Whether a datagram came from the socket of another pod. Its address alone says nothing where pods share it with
-    /// others, as on the nodes' own network.
-    fn is_peer(&self, flow: Flow) -> bool {
-        flow.transport == Transport::Udp
-            && Some(flow.peer.port()) == self.udp_port
-            && self.peers.load().has(flow.peer.ip().to_canonical())
-    }
-
-    /// Behind a load balancer a message inside a dialog can reach any pod: it goes on to the one that owns the dialog.
-    fn is_forwarded(&self, message: &Message, flow: Flow) -> bool {
-        match message {
-            Message::Request(request) => {
-                let Some(owner) = self.other(identity::owner_of(request)) else { return false };
-                // An owner that is gone can't be asked: the endpoint here answers 481.
-                let Some(to) = self.flow_to(owner) else { return false };
-                self.forward(request, flow, to);
-                true
-            }
-            Message::Response(response) if proxy::is_for_proxy(response) => {
-                match proxy::forward_response(response, &self.our_via) {
-                    Some((to, bytes)) => {
-                        if let Some(branch) = proxy::branch_of_cancel(response) {
-                            self.questions.close(&branch);
-                        }
-                        self.send(to, bytes);
-                    }
-                    None => self.metrics.drop("forged-response"),
-                }
-                true
-            }
-            // To a request of another pod, from a peer that answers to the address that all pods share.
-            Message::Response(response) => {
-                let Some(owner) = self.other(identity::owner_of_response(response)) else { return false };
-                let Some(to) = self.flow_to(owner) else { return false };
-                // What came from a pod is not passed on again: that pod knew the owner no better.
-                if self.is_peer(flow) {
-                    self.metrics.drop("forward-loop");
-                } else {
-                    self.send(to, message.to_bytes());
-                }
-                true
-            }
-        }
-    }
-
-    fn other(&self, owner: Option<identity::Owner>) -> Option<Instance> {
-        owner.map(|owner| Instance(owner.instance)).filter(|owner| *owner != self.instance)
-    }
-
-    fn flow_to(&self, pod: Instance) -> Option<Flow> {
-        let ip = self.peers.load().get(pod)?.sip;
-        Some(Flow { transport: Transport::Udp, peer: SocketAddr::new(ip, self.udp_port?) })
-    }
-
-    /// Passes a request that begins something new on to a pod that doesn't drain: always the same for one Call-ID, so
-    /// that an INVITE, its repetitions and its CANCEL meet. False if there is none, or if another pod passed it on
-    /// already.
-    pub(super) fn hand_on(&self, request: &Request, flow: Flow) -> bool {
-        let call_id = request.headers.value(&HeaderName::CallId).unwrap_or_default();
-        let peers = self.peers.load();
-        let taker = peers.0.iter().filter(|(_, peer)| !peer.draining).max_by_key(|(instance, _)| {
-            let mut hasher = SipHasher24::new();
-            hasher.write(&call_id);
-            hasher.write_u32(instance.0);
-            hasher.finish()
-        });
-        match taker.and_then(|(instance, _)| self.flow_to(*instance)) {
-            Some(to) if !self.is_peer(flow) => {
-                self.forward(request, flow, to);
-                true
-            }
-            _ => false,
-        }
-    }
-
-    /// Asks the other pods whether one of them has the INVITE that a CANCEL is about. The one that has it answers through
-    /// this pod; if none does in time, `asker` gets the CANCEL back. Gives it back at once if nobody can be asked.
-    ///
-    /// A CANCEL carries nothing that names its pod, for the INVITE that it repeats was not answered yet. The same five-tuple
-    /// leads both to the same pod nearly always, but not when that pod has just left the load balancer.
-    pub(super) fn ask_around(
-        &self,
-        cancel: Box<Request>,
-        flow: Flow,
-        asker: &mpsc::Sender<ShardInput>,
-    ) -> Result<(), Box<Request>> {
-        // Of the pods that were asked only the one that knows says so.
-        if self.is_peer(flow) {
-            return Ok(());
-        }
-        let others: Vec<Flow> = self.peers.load().0.keys().filter_map(|pod| self.flow_to(*pod)).collect();
-        let Some(question) = proxy::forward_request(&cancel, flow, &self.our_via) else { return Err(cancel) };
-        let Some(branch) = proxy::branch_for(&cancel, flow, &self.our_via) else { return Err(cancel) };
-        let asked = if others.is_empty() { Asked::TooMany } else { self.questions.ask(branch.as_bytes()) };
-        if asked == Asked::TooMany {
-            return Err(cancel);
-        }
-        for other in others.into_iter().take(MOST_ASKED) {
-            self.send(other, question.clone());
-        }
-        if let (Asked::Now, Some(sockets)) = (asked, self.this.upgrade()) {
-            let asker = asker.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(ANSWER_TIME).await;
-                if sockets.questions.close(branch.as_bytes()) {
-                    let _ = asker.send(ShardInput::Unclaimed { request: cancel, flow }).await;
-                }
-            });
-        }
-        Ok(())
-    }
-
-    fn forward(&self, request: &Request, flow: Flow, to: Flow) {
-        match proxy::forward_request(request, flow, &self.our_via) {
-            Some(bytes) => self.send(to, bytes),
-            None => {
-                self.metrics.drop("forward-loop");
-                self.send(flow, front_door::reply_stateless(request, 483, "Too Many Hops", &[]));
-            }
         }
     }
 }

@@ -31,6 +31,7 @@ use sipx_sip::{Message, Method, Request, Response};
 pub use self::core::RETRY_AFTER;
 use self::core::{Core, Inbound, TimerId};
 use self::leg::Leg;
+use super::copies::InviteName;
 use super::event::{Body, Flow, LegEvent, LegId, OutgoingInvite, OutgoingRefer, RequestId, Transport};
 use super::read::{self, Identified};
 use super::session::SessionPolicy;
@@ -210,6 +211,14 @@ impl Endpoint {
     /// Sends an INVITE.
     pub fn invite(&mut self, invite: OutgoingInvite, now: Millis) -> LegId {
         calling::invite(&mut self.legs, &mut self.core, invite, now)
+    }
+
+    /// What the INVITE of a call that came in, and has no final answer yet, is called on every pod if its copies may come anywhere:
+    /// over a stream there are none.
+    pub fn name_of(&mut self, leg: LegId) -> Option<InviteName> {
+        let leg = self.legs.get_mut(leg)?;
+        let (_, cseq) = leg.invite.filter(|_| !leg.dialog.flow.transport.is_reliable())?;
+        Some(InviteName::new(&leg.dialog.call_id, &leg.dialog.remote_tag, cseq))
     }
 
     /// How long the session of a call that came in shall last without a refresh; none is asked for otherwise. False if the

@@ -3,7 +3,7 @@
 //! Callers repeat an INVITE for 32 s (RFC 3261 §17.1.1.2, Timer B), so nothing needs to be known for longer. Bounded; given
 //! back a minute after the last use.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use super::timer;
 /// For so long an entry is remembered at least, unless there are too many.
 const SPAN: Duration = timer::GIVE_UP;
 
-/// See the module.
+/// See the module. An entry may carry a value.
 #[derive(Debug)]
-pub struct Lately<K> {
+pub struct Lately<K, V = ()> {
     /// Since `since`.
-    lately: HashSet<K>,
+    lately: HashMap<K, V>,
     /// In the span before.
-    before: HashSet<K>,
+    before: HashMap<K, V>,
     since: Millis,
     /// Most of one span; beyond, the span ends early.
     most: usize,
@@ -28,28 +28,40 @@ pub struct Lately<K> {
 }
 
 impl<K: Eq + Hash> Lately<K> {
-    /// Remembers twice `most` entries at most.
-    pub fn new(most: usize) -> Self {
-        let (lately, before) = (HashSet::new(), HashSet::new());
-        Self { lately, before, since: Millis(0), most, forgotten: None }
-    }
-
     /// Remembers one.
     pub fn add(&mut self, key: K, now: Millis) {
-        self.turn(now);
-        if self.lately.len() >= self.most {
-            self.next(now);
-        }
-        self.lately.insert(key);
+        self.put(key, (), now);
     }
 
     /// Whether one is remembered.
     pub fn has(&mut self, key: &K, now: Millis) -> bool {
+        self.get(key, now).is_some()
+    }
+}
+
+impl<K: Eq + Hash, V: Copy> Lately<K, V> {
+    /// Remembers twice `most` entries at most.
+    pub fn new(most: usize) -> Self {
+        let (lately, before) = (HashMap::new(), HashMap::new());
+        Self { lately, before, since: Millis(0), most, forgotten: None }
+    }
+
+    /// Remembers one with a value, in place of an earlier one.
+    pub fn put(&mut self, key: K, value: V, now: Millis) {
+        self.turn(now);
+        if self.lately.len() >= self.most {
+            self.next(now);
+        }
+        self.lately.insert(key, value);
+    }
+
+    /// The value of one that is remembered.
+    pub fn get(&mut self, key: &K, now: Millis) -> Option<V> {
         if self.lately.is_empty() && self.before.is_empty() {
-            return false;
+            return None;
         }
         self.turn(now);
-        self.lately.contains(key) || self.before.contains(key)
+        self.lately.get(key).or_else(|| self.before.get(key)).copied()
     }
 
     /// Whether everything of the last half minute is remembered.
@@ -60,7 +72,7 @@ impl<K: Eq + Hash> Lately<K> {
     fn turn(&mut self, now: Millis) {
         let age = now.since(self.since);
         if age >= SPAN * 2 {
-            (self.lately, self.before, self.since) = (HashSet::new(), HashSet::new(), now);
+            (self.lately, self.before, self.since) = (HashMap::new(), HashMap::new(), now);
         } else if age >= SPAN {
             self.next(now);
         }

@@ -10,6 +10,7 @@
 
 pub mod challenger;
 mod content;
+pub mod copies;
 mod dialog;
 mod digest;
 pub mod endpoint;

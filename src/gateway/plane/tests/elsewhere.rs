@@ -3,10 +3,12 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::{Given, Peer, Stage, free_address_at, peers, request};
+use super::super::until;
+use super::{Given, LIMIT, Peer, Stage, free_address_at, peers, request};
 use crate::gateway::call_id::Instance;
 use crate::gateway::peers::Peers;
 use crate::routing::ack::TrunkReports;
+use crate::sip::event::{Flow, Transport};
 
 /// Two pods at their own addresses, which know each other.
 async fn pods(agent: &Peer) -> [Stage; 2] {
@@ -69,4 +71,72 @@ async fn a_cancel_of_nothing_that_any_pod_has_is_answered_481_once() {
     caller.send(first.address, &request(&caller, first.address, "OPTIONS", "", "o", 1)).await;
     let (answer, _) = caller.receive("SIP/2.0").await;
     assert!(answer.starts_with("SIP/2.0 200"), "{answer}");
+}
+
+/// Waits until a pod knows that another one has taken this INVITE.
+async fn knows(pod: &Stage, invite: &str, from: &Peer) {
+    let parsed = sipx_sip::parse_datagram(invite.to_owned().into(), &sipx_sip::Limits::datagram()).unwrap();
+    let flow = Flow { transport: Transport::Udp, peer: from.address() };
+    let known = || pod.plane.shared.sockets.taken_elsewhere(parsed.as_request().unwrap(), flow).is_some();
+    tokio::time::timeout(LIMIT, until(known)).await.expect("the pod was told");
+}
+
+fn to_of(response: &str) -> String {
+    response.lines().find(|line| line.starts_with("To:")).unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repetition_of_an_invite_that_reaches_another_pod_begins_no_second_call() {
+    let (caller, agent) = (Peer::new().await, Peer::new().await);
+    let [first, second] = pods(&agent).await;
+    let invite = request(&caller, first.address, "INVITE", "", "i", 1);
+    caller.send(first.address, &invite).await;
+    let (dialled, from) = agent.receive("INVITE").await;
+    agent.answer(&dialled, "180 Ringing", from).await;
+    let (ringing, _) = caller.receive("SIP/2.0 180").await;
+
+    knows(&second, &invite, &caller).await;
+    caller.send(second.address, &invite).await;
+    let (again, from) = caller.receive("SIP/2.0 180").await;
+    assert_eq!(from, first.address, "whoever has the call answers, as it does for the rest of it");
+    assert_eq!(to_of(&again), to_of(&ringing), "it is the same call");
+    assert_eq!((first.plane.live_calls(), second.plane.live_calls()), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_invite_by_another_path_is_refused_by_whichever_pod_it_reaches() {
+    let (caller, agent) = (Peer::new().await, Peer::new().await);
+    let [first, second] = pods(&agent).await;
+    let invite = request(&caller, first.address, "INVITE", "", "i", 1);
+    caller.send(first.address, &invite).await;
+    let (dialled, from) = agent.receive("INVITE").await;
+    agent.answer(&dialled, "180 Ringing", from).await;
+    caller.receive("SIP/2.0 180").await;
+
+    knows(&second, &invite, &caller).await;
+    caller.send(second.address, &request(&caller, first.address, "INVITE", "", "other", 1)).await;
+    let (refused, from) = caller.receive("SIP/2.0 4").await;
+    assert!(refused.starts_with("SIP/2.0 482"), "{refused}");
+    assert_eq!(from, second.address);
+    // Another try of the same caller is another call.
+    caller.send(second.address, &request(&caller, first.address, "INVITE", "", "next", 2)).await;
+    agent.receive("INVITE").await;
+    assert_eq!((first.plane.live_calls(), second.plane.live_calls()), (1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_whose_pod_is_gone_begins_a_call_where_it_arrives() {
+    let (caller, agent) = (Peer::new().await, Peer::new().await);
+    let [first, second] = pods(&agent).await;
+    let invite = request(&caller, first.address, "INVITE", "", "i", 1);
+    caller.send(first.address, &invite).await;
+    let (dialled, from) = agent.receive("INVITE").await;
+    agent.answer(&dialled, "180 Ringing", from).await;
+    caller.receive("SIP/2.0 180").await;
+    knows(&second, &invite, &caller).await;
+    drop(first);
+    second.peers.store(Arc::default());
+    caller.send(second.address, &invite).await;
+    agent.receive("INVITE").await;
+    assert_eq!(second.plane.live_calls(), 1);
 }
