@@ -277,7 +277,7 @@ impl Call {
                 self.party_acknowledged(body, context, out);
             }
             LegEvent::ReofferAccepted { .. } => self.party_settled(event, context, out),
-            LegEvent::ReofferRefused { code } => self.party_did_not_settle(code, context, out),
+            LegEvent::ReofferRefused { code, .. } => self.party_did_not_settle(code, context, out),
             LegEvent::Ended(by) => self.party_left(by.is_loss(), context, out),
             _ => {}
         }

@@ -81,7 +81,7 @@ impl Call {
                     _ => self.joined(event, context, out),
                 }
             }
-            (Phase::MovingCaller { lost: None }, LegEvent::ReofferRefused { code }) => {
+            (Phase::MovingCaller { lost: None }, LegEvent::ReofferRefused { code, .. }) => {
                 let leg = attempt.leg;
                 out.push(Effect::ClearTimer(Timer::HandOver));
                 self.hang_up(leg, "SIP;cause=488;text=\"Caller could not be joined\"", out);

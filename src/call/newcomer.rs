@@ -52,7 +52,7 @@ impl Call {
                 self.becomes_caller(body, out);
                 true
             }
-            LegEvent::ReofferRefused { code } => {
+            LegEvent::ReofferRefused { code, .. } => {
                 let why = "SIP;cause=488;text=\"The other party does not follow\"";
                 self.newcomer_failed(passed_on(code, 488), why, out);
                 false

@@ -73,6 +73,18 @@ impl Exchange {
             out.push(Effect::Respond(self.from, request, code, body));
         }
     }
+
+    /// The other side refused, and perhaps said when it may be tried again (RFC 3261 §20.33).
+    fn refuse(&self, code: u16, retry_after: Option<u32>, out: &mut Vec<Effect>) {
+        let told = passed_on(code, 488);
+        match self.cause {
+            Cause::Request(request) if retry_after.is_some() && told == code => {
+                let why = "the other side does not take it now".to_owned();
+                out.push(Effect::Decline { leg: self.from, request, code, why, retry_after });
+            }
+            _ => self.respond(told, None, out),
+        }
+    }
 }
 
 /// Whether two descriptions are there and say the same.
@@ -258,9 +270,7 @@ impl Call {
                 // It would send its media to where nobody is.
                 self.end("media-lost", "SIP;cause=488;text=\"No common media\"", out);
             }
-            LegEvent::ReofferRefused { code } => {
-                exchange.respond(passed_on(code, 488), None, out);
-            }
+            LegEvent::ReofferRefused { code, retry_after } => exchange.refuse(code, retry_after, out),
             _ => self.exchange = Some(exchange),
         }
     }

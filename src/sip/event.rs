@@ -270,6 +270,8 @@ pub enum LegEvent {
     ReofferRefused {
         /// Status code; 408 for a time-out.
         code: u16,
+        /// Seconds after which it may be tried again, where the peer says so (Retry-After).
+        retry_after: Option<u32>,
     },
     /// The peer asks for a transfer: answer with `respond` (202 or a refusal), then tell the outcome with `notify`.
     Refer {

@@ -220,7 +220,7 @@ fn a_human_who_hangs_up_while_the_re_invite_is_in_flight_sends_the_caller_back_t
 #[test]
 fn a_caller_whose_phone_refuses_to_move_keeps_the_assistant() {
     let mut world = World::moving();
-    world.on(CALLER, LegEvent::ReofferRefused { code: 488 });
+    world.on(CALLER, LegEvent::ReofferRefused { code: 488, retry_after: None });
     assert_eq!(world.outcomes(), ["rejected"]);
     assert_eq!(world.state(HUMAN), State::HungUp);
     assert_eq!(world.leg(CALLER).reoffers.len(), 0, "the session with the assistant stands as it is");
@@ -230,7 +230,7 @@ fn a_caller_whose_phone_refuses_to_move_keeps_the_assistant() {
 fn a_human_who_refuses_the_callers_changed_media_is_released_and_the_caller_goes_back() {
     let mut world = World::moving();
     world.on(CALLER, accepted("caller-elsewhere"));
-    world.on(HUMAN, LegEvent::ReofferRefused { code: 488 });
+    world.on(HUMAN, LegEvent::ReofferRefused { code: 488, retry_after: None });
     assert_eq!(world.hears(CALLER), "agent");
     world.on(CALLER, accepted("caller"));
     assert_eq!(world.outcomes(), ["rejected"]);
@@ -321,7 +321,7 @@ fn a_hand_over_that_fails_is_not_tried_with_the_next_one() {
     let mut world = World::answered();
     world.transfer("team");
     world.on(HUMAN, LegEvent::Answered { body: sdp("human") });
-    world.on(CALLER, LegEvent::ReofferRefused { code: 488 });
+    world.on(CALLER, LegEvent::ReofferRefused { code: 488, retry_after: None });
     assert_eq!(world.outcomes(), ["rejected"]);
     assert_eq!(world.legs.len(), 3, "its phone would refuse the next one too");
 }
@@ -445,7 +445,7 @@ fn a_hand_over_that_hangs_is_undone() {
     let mut world = World::moving();
     world.fire(Timer::HandOver);
     assert_eq!(world.state(HUMAN), State::HungUp);
-    world.on(CALLER, LegEvent::ReofferRefused { code: 408 });
+    world.on(CALLER, LegEvent::ReofferRefused { code: 408, retry_after: None });
     assert_eq!(world.outcomes(), ["unknown"]);
     assert_eq!(world.state(AGENT), State::Answered);
 }
@@ -582,7 +582,7 @@ fn a_caller_who_can_not_follow_the_human_is_not_left_in_silence() {
     world.on(CALLER, accepted("caller-elsewhere"));
     world.on(HUMAN, accepted("human-elsewhere"));
     assert_eq!(world.hears(CALLER), "human-elsewhere");
-    world.on(CALLER, LegEvent::ReofferRefused { code: 488 });
+    world.on(CALLER, LegEvent::ReofferRefused { code: 488, retry_after: None });
     assert_eq!(world.call.end_reason(), Some("hand-over-failed"));
     world.settle();
     assert!(world.call.is_gone());

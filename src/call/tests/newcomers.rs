@@ -59,7 +59,7 @@ fn a_newcomer_without_an_offer_hears_the_assistants() {
 fn an_assistant_that_does_not_follow_keeps_its_caller() {
     let mut world = World::answered();
     world.replace(CALLER, sdp("newcomer"));
-    world.on(AGENT, LegEvent::ReofferRefused { code: 488 });
+    world.on(AGENT, LegEvent::ReofferRefused { code: 488, retry_after: None });
     assert_eq!((world.state(NEW), world.state(CALLER)), (State::Over, State::Answered));
     assert_eq!((world.hears(AGENT), world.records.last()), ("caller".into(), Some(&replaced(false))));
     assert_eq!(world.call.caller_number(), "+31687654321");
@@ -93,7 +93,7 @@ fn a_caller_who_hangs_up_while_its_place_is_taken_does_not_end_the_call() {
 fn when_the_caller_has_left_and_its_place_is_not_taken_the_call_ends() {
     type Then = fn(&mut World);
     let ways: [Then; 3] = [
-        |world| world.on(AGENT, LegEvent::ReofferRefused { code: 488 }),
+        |world| world.on(AGENT, LegEvent::ReofferRefused { code: 488, retry_after: None }),
         |world| world.on(NEW, LegEvent::Ended(EndedBy::Cancel)),
         |world| world.on(AGENT, LegEvent::Ended(EndedBy::Timeout)),
     ];

@@ -102,7 +102,7 @@ fn happen(world: &mut World, leg: LegKey, kind: u8, step: usize) {
         }
         16 => LegEvent::ReofferAccepted { body: sdp("caller") },
         17 => LegEvent::ReofferAccepted { body: sdp(&name) },
-        18 => LegEvent::ReofferRefused { code: 488 },
+        18 => LegEvent::ReofferRefused { code: 488, retry_after: None },
         120 => return world.transfer("sales"),
         121 => return world.transfer("strict"),
         122 => return world.transfer("team"),

@@ -41,7 +41,7 @@ fn a_colleague_takes_the_humans_place_and_the_human_is_released_after_that() {
 fn a_caller_whose_phone_does_not_follow_keeps_the_human() {
     let mut world = with_human();
     world.replace(HUMAN, sdp("colleague"));
-    world.on(CALLER, LegEvent::ReofferRefused { code: 488 });
+    world.on(CALLER, LegEvent::ReofferRefused { code: 488, retry_after: None });
     assert_eq!((world.state(COLLEAGUE), world.state(HUMAN)), (State::HungUp, State::Answered));
     assert_eq!((world.hears(CALLER), world.outcomes()), ("human".into(), vec!["answered"]));
 }
@@ -142,7 +142,7 @@ fn whoever_picks_a_call_up_and_gives_up_leaves_the_caller_with_the_assistant() {
     let mut world = World::ringing();
     world.replace(HUMAN, sdp("colleague"));
     world.on(COLLEAGUE, LegEvent::Ended(EndedBy::Cancel));
-    world.on(CALLER, LegEvent::ReofferRefused { code: 488 });
+    world.on(CALLER, LegEvent::ReofferRefused { code: 488, retry_after: None });
     assert_eq!((world.hears(CALLER), world.outcomes()), ("agent".into(), vec!["rejected"]));
     assert_eq!((world.state(HUMAN), world.state(AGENT)), (State::HungUp, State::Answered));
 }

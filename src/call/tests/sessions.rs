@@ -160,7 +160,7 @@ fn changes_that_meet_are_refused_to_both_sides_who_wait_as_the_rfc_says() {
     let mut world = World::answered();
     let (first, second) = (world.request_id(), world.request_id());
     world.on(CALLER, LegEvent::Reoffer { request: first, body: sdp("caller elsewhere") });
-    world.on(AGENT, LegEvent::ReofferRefused { code: 491 });
+    world.on(AGENT, LegEvent::ReofferRefused { code: 491, retry_after: None });
     assert_eq!(world.responses.last(), Some(&(CALLER, first, 491)));
     world.on(AGENT, LegEvent::Reoffer { request: second, body: sdp("agent elsewhere") });
     assert_eq!(world.hears(CALLER), "agent elsewhere", "whoever comes first the next time");
@@ -174,9 +174,22 @@ fn a_refusal_is_passed_on_but_not_one_that_would_end_the_other_sides_dialog() {
         let mut world = World::answered();
         let request = world.request_id();
         world.on(CALLER, LegEvent::Reoffer { request, body: sdp("caller elsewhere") });
-        world.on(AGENT, LegEvent::ReofferRefused { code });
+        world.on(AGENT, LegEvent::ReofferRefused { code, retry_after: None });
         assert_eq!(world.responses.last(), Some(&(CALLER, request, passed_on)), "{code}");
         assert_eq!((world.state(CALLER), world.state(AGENT)), (State::Answered, State::Answered));
+    }
+}
+
+#[test]
+fn a_refusal_that_says_when_it_may_be_tried_again_says_so_to_the_other_side() {
+    let mut world = World::answered();
+    for (code, passed_on, told) in [(500, 500, Some(Some(7))), (404, 488, None)] {
+        world.declined.clear();
+        let request = world.request_id();
+        world.on(CALLER, LegEvent::Reoffer { request, body: sdp("caller elsewhere") });
+        world.on(AGENT, LegEvent::ReofferRefused { code, retry_after: Some(7) });
+        assert_eq!(world.responses.last(), Some(&(CALLER, request, passed_on)));
+        assert_eq!(world.declined.last().map(|(_, retry_after)| *retry_after), told);
     }
 }
 
@@ -212,7 +225,7 @@ fn a_change_that_is_taken_back_before_it_is_answered_is_taken_back_on_the_other_
             assert_eq!(world.hears(AGENT), "caller");
             world.on(AGENT, accepted("agent"));
         } else {
-            world.on(AGENT, LegEvent::ReofferRefused { code: 488 });
+            world.on(AGENT, LegEvent::ReofferRefused { code: 488, retry_after: None });
         }
         assert!(world.responses.is_empty(), "nobody waits for an answer");
         assert_eq!((world.hears(AGENT), world.hears(CALLER)), ("caller".into(), "agent".into()));
@@ -240,6 +253,6 @@ fn a_side_that_does_not_follow_when_a_change_is_taken_back_ends_the_call() {
     world.on(CALLER, LegEvent::Reoffer { request, body: sdp("caller on hold") });
     world.on(CALLER, LegEvent::Withdrawn { request });
     world.on(AGENT, accepted("agent holds"));
-    world.on(AGENT, LegEvent::ReofferRefused { code: 488 });
+    world.on(AGENT, LegEvent::ReofferRefused { code: 488, retry_after: None });
     assert_eq!((world.call.end_reason(), world.state(CALLER)), (Some("media-lost"), State::HungUp));
 }

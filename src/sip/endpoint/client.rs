@@ -440,7 +440,8 @@ fn failed(leg: &mut Leg, core: &mut Core, client: Client, outcome: &Outcome<'_>,
             481 | 408 => ending::lost(leg, core, now),
             _ => {
                 leg.glares = 0;
-                core.tell(leg, LegEvent::ReofferRefused { code });
+                let retry_after = outcome.response.and_then(|response| read::retry_after(&response.headers));
+                core.tell(leg, LegEvent::ReofferRefused { code, retry_after });
                 offer_next(leg, core, now);
             }
         },

@@ -44,7 +44,7 @@ fn either_side_changes_the_session() {
         let (request, _) = reoffer(net.event(them));
         net.act(them, |e, now| e.respond(their, request, 488, None, now));
         net.run(DELAY);
-        assert_eq!(net.event(us), (our, LegEvent::ReofferRefused { code: 488 }));
+        assert_eq!(net.event(us), (our, LegEvent::ReofferRefused { code: 488, retry_after: None }));
         net.run(40_000);
         assert_eq!((net.at(us).legs(), net.at(them).legs(), net.at(us).timers()), (1, 1, 0));
     }
@@ -113,7 +113,7 @@ fn offers_wait_for_their_turn() {
     net.act(A, |a, now| a.reoffer(caller, sdp("third"), now));
     net.act(B, |b, now| b.respond(callee, request, 488, None, now));
     net.run(2 * DELAY);
-    assert_eq!(net.event(A), (caller, LegEvent::ReofferRefused { code: 488 }));
+    assert_eq!(net.event(A), (caller, LegEvent::ReofferRefused { code: 488, retry_after: None }));
     assert_eq!(reoffer(net.event(B)).1, sdp("third"));
 }
 
@@ -321,7 +321,7 @@ fn a_reinvite_for_somebody_else_that_meets_the_peers_is_refused_at_once() {
     net.act(A, |a, now| a.pass_on(caller, sdp("of a"), now));
     net.act(B, |b, now| b.reoffer(callee, sdp("of b"), now));
     net.run(2 * DELAY);
-    assert_eq!(net.event(A), (caller, LegEvent::ReofferRefused { code: 491 }));
+    assert_eq!(net.event(A), (caller, LegEvent::ReofferRefused { code: 491, retry_after: None }));
     net.run(2_050);
     assert_eq!(reoffer(net.event(A)).1, sdp("of b"), "it is not sent again and stands in nobody's way");
 }
