@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::routing::decide::TransferRoute;
 use crate::routing::table::{ObjectKey, SessionTimerEntry};
 use crate::sip::event::{Body, LegEvent, Party, RefusedBy};
+use crate::sip::session::SessionPolicy;
 use crate::sip::time::Millis;
 
 use super::identity::Retarget;
@@ -132,6 +133,12 @@ impl Call {
             all.extend(agent.headers().iter().cloned());
             let from = Party { host: String::new(), ..self.start.incoming.from.clone() };
             all.extend(stir::headers(&self.start.incoming, &from, &target.uri));
+            // A leg that is best left alone isn't refreshed either; its session tells whether the agent is there.
+            let session = if agent.openai().is_some() {
+                SessionPolicy::default()
+            } else {
+                SessionTimerEntry::default().into()
+            };
             let dial = Dial {
                 target: target.clone(),
                 from,
@@ -141,7 +148,7 @@ impl Call {
                 credential: None,
                 line: None,
                 patience: None,
-                session: SessionTimerEntry::default().into(),
+                session,
                 assistant: agent.openai().map(|_| key.clone()),
             };
             let ring = Duration::from_secs(u64::from(agent.answer_timeout_seconds()));

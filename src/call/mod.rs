@@ -24,6 +24,7 @@ pub mod hand_over;
 mod identity;
 pub mod input;
 pub mod machine;
+mod media;
 mod newcomer;
 pub mod outcome;
 mod referral;

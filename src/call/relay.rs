@@ -4,7 +4,8 @@ use crate::sip::event::{Body, LegEvent, RequestId};
 
 use super::attempt::Phase;
 use super::input::{Effect, LegKey};
-use super::machine::{Call, CallerPhase};
+use super::machine::{Call, CallerPhase, Peer, PeerKind};
+use super::media;
 use super::sdp::same_session;
 
 /// Seconds after which a request that came too early may be sent again.
@@ -62,6 +63,8 @@ enum Cause {
     Newcomer,
     /// `from` described itself anew in an answer.
     News,
+    /// `from` sent one, and was answered without asking the other side.
+    Unasked,
     /// `from` did so in its answer to such news. Two sides that both keep moving would never come to rest: what is answered
     /// now is left to the next refresh.
     NewsOfNews,
@@ -101,6 +104,12 @@ impl Call {
         body: Option<Body>,
         out: &mut Vec<Effect>,
     ) {
+        if from == LegKey::Caller
+            && !self.is_being_changed(from)
+            && self.answered_unasked(request, &body, out)
+        {
+            return;
+        }
         match self.other_side(from) {
             // It only refreshes the session, which each leg does for itself: the other side isn't asked.
             Some(to)
@@ -126,9 +135,45 @@ impl Call {
     pub(super) fn refreshed(&mut self, from: LegKey, body: Body, out: &mut Vec<Effect>) {
         let body = Some(body);
         let news = !same(self.said(from), &body) && !self.is_changing();
+        if news && from == LegKey::Caller && self.unasked(&body).is_some() {
+            return self.remember(from, body);
+        }
         if let Some(to) = self.other_side(from).filter(|_| news) {
             self.pass_on(from, Cause::News, to, body, out);
         }
+    }
+
+    /// Answers the caller in the place of an agent that is best left alone, if nothing changes for it.
+    fn answered_unasked(&mut self, request: RequestId, offer: &Option<Body>, out: &mut Vec<Effect>) -> bool {
+        let Some(leg) = self.left_alone().map(|peer| peer.leg) else { return false };
+        let answer = match offer {
+            Some(_) => self.unasked(offer),
+            None => self.said(leg).clone(),
+        };
+        if answer.is_none() {
+            return false;
+        }
+        if offer.is_some() {
+            self.remember(LegKey::Caller, offer.clone());
+        } else {
+            let (from, cause, to) = (LegKey::Caller, Cause::Unasked, leg);
+            self.exchange = Some(Exchange { from, cause, to, offer: None, awaits_ack: true, orphaned: None });
+        }
+        let shown = self.show(LegKey::Caller, answer);
+        out.push(Effect::Respond(LegKey::Caller, request, 200, shown));
+        true
+    }
+
+    /// What an agent that is best left alone would answer the caller; `None` if it has to be asked.
+    fn unasked(&self, offer: &Option<Body>) -> Option<Body> {
+        let peer = self.left_alone()?;
+        media::unasked(peer.sdp.as_ref()?, peer.origin.last()?, offer.as_ref()?)
+    }
+
+    /// An agent that is joined and that may not take a re-INVITE: what OpenAI's does with one is not documented.
+    fn left_alone(&self) -> Option<&Peer> {
+        let peer = self.peer.as_ref().filter(|peer| peer.kind == PeerKind::Agent && !peer.awaits_ack)?;
+        self.start.answer.assistant().filter(|(_, agent)| agent.openai().is_some()).map(|_| peer)
     }
 
     /// A party takes its change back. The other side has been told of it, and may already have agreed.
@@ -281,6 +326,14 @@ impl Call {
         else {
             return false;
         };
+        if exchange.cause == Cause::Unasked {
+            match (body, self.unasked(body)) {
+                (None, _) => {}
+                (Some(_), Some(_)) => self.remember(leg, body.clone()),
+                (Some(_), None) => self.pass_on(leg, Cause::News, exchange.to, body.clone(), out),
+            }
+            return true;
+        }
         // Without an answer in it, what was said before still holds.
         let answer = body.clone().or_else(|| self.said(leg).clone());
         let shown = self.show(exchange.to, answer.clone());

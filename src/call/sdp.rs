@@ -23,6 +23,11 @@ struct Shown {
 }
 
 impl Origin {
+    /// The body that the leg was shown last, under its maker's own origin.
+    pub fn last(&self) -> Option<&Bytes> {
+        Some(&self.shown.as_ref()?.body)
+    }
+
     /// The body as it goes to the leg: untouched the first time, and under the leg's own origin from then on.
     pub fn show(&mut self, body: Option<Body>) -> Option<Body> {
         let body = body?;

@@ -170,9 +170,14 @@ proptest! {
     fn no_order_of_events_leaves_a_leg_or_a_transfer_behind(
         fallback in any::<bool>(),
         backups in any::<bool>(),
+        over_openai in any::<bool>(),
         choices in prop::collection::vec(any::<u16>(), 0..60),
     ) {
-        let table = if backups { table_with_backups() } else { table(fallback) };
+        let table = match (backups, over_openai) {
+            (true, _) => table_with_backups(),
+            (false, true) => table_over_openai(),
+            (false, false) => table(fallback),
+        };
         let mut world = World::with(table, sdp("caller"));
         for (step, choice) in choices.into_iter().enumerate() {
             let events = possible(&world, step);
@@ -218,10 +223,12 @@ proptest! {
     #[test]
     fn a_caller_always_hears_whoever_the_call_says_it_is_joined_with(
         reliable in any::<bool>(),
+        over_openai in any::<bool>(),
         choices in prop::collection::vec(any::<u16>(), 0..60),
     ) {
+        let table = if over_openai { table_over_openai() } else { table(false) };
         let reliability = if reliable { Reliability::Known } else { Reliability::Unknown };
-        let mut world = World::called(table(false), |incoming| incoming.reliability = reliability);
+        let mut world = World::called(table, |incoming| incoming.reliability = reliability);
         for (step, choice) in choices.into_iter().enumerate() {
             let events = possible(&world, step);
             let (leg, kind) = events[usize::from(choice) % events.len()];

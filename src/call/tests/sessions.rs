@@ -256,3 +256,49 @@ fn a_side_that_does_not_follow_when_a_change_is_taken_back_ends_the_call() {
     world.on(AGENT, LegEvent::ReofferRefused { code: 488, retry_after: None });
     assert_eq!((world.call.end_reason(), world.state(CALLER)), (Some("media-lost"), State::HungUp));
 }
+
+fn moved(name: &str) -> Option<Body> {
+    let Body { bytes, .. } = sdp(name).unwrap();
+    Some(Body::sdp(
+        String::from_utf8(bytes.to_vec()).unwrap().replace("audio 4000", "audio 4002").into_bytes(),
+    ))
+}
+
+#[test]
+fn an_agent_over_openai_is_not_asked_about_what_changes_nothing_for_it() {
+    let mut world = World::answered_with(table_over_openai());
+    let timer = world.leg(AGENT).dial.clone().unwrap().session;
+    assert_eq!(timer, SessionPolicy::default(), "nor is its leg refreshed");
+    let request = world.request_id();
+    world.on(CALLER, LegEvent::Reoffer { request, body: sdp("caller on hold") });
+    assert_eq!(world.responses.last(), Some(&(CALLER, request, 200)));
+    assert_eq!(world.hears(CALLER), "agent");
+    world.on(CALLER, LegEvent::Refreshed { body: sdp("caller again").unwrap() });
+    assert!(world.leg(AGENT).reoffers.is_empty());
+    world.transfer("sales");
+    assert_eq!(world.hears(HUMAN), "caller again", "others are offered what the caller says now");
+
+    let mut world = World::answered_with(table_over_openai());
+    let request = world.request_id();
+    world.on(CALLER, LegEvent::Reoffer { request, body: moved("caller elsewhere") });
+    assert_eq!(world.hears(AGENT), "caller elsewhere", "it would send to where nobody is");
+    world.on(AGENT, LegEvent::ReofferRefused { code: 488, retry_after: None });
+    assert_eq!(world.responses.last(), Some(&(CALLER, request, 488)));
+    assert_eq!((world.state(CALLER), world.state(AGENT)), (State::Answered, State::Answered));
+}
+
+#[test]
+fn a_caller_who_wants_an_offer_gets_that_of_an_agent_over_openai_who_is_asked_only_if_it_must_follow() {
+    for (answer, asked) in [(sdp("caller again"), false), (moved("caller elsewhere"), true), (None, false)] {
+        let mut world = World::answered_with(table_over_openai());
+        let request = world.request_id();
+        world.on(CALLER, LegEvent::Reoffer { request, body: None });
+        assert_eq!(world.responses.last(), Some(&(CALLER, request, 200)));
+        assert_eq!(world.hears(CALLER), "agent");
+        let meanwhile = world.request_id();
+        world.on(CALLER, LegEvent::Reoffer { request: meanwhile, body: sdp("caller") });
+        assert_eq!(world.responses.last(), Some(&(CALLER, meanwhile, 491)), "one change at a time");
+        world.on(CALLER, LegEvent::Acked { body: answer.clone() });
+        assert_eq!(!world.leg(AGENT).reoffers.is_empty(), asked, "{answer:?}");
+    }
+}

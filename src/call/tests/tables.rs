@@ -138,3 +138,19 @@ pub(super) fn table_without_hook() -> Table {
     }
     table
 }
+
+/// The table with an agent over OpenAI.
+pub(super) fn table_over_openai() -> Table {
+    let mut table = table(false);
+    let assistant = table.assistants.get_mut(&key("support")).unwrap();
+    let credential = |name: &str| CredentialId(name.into());
+    Arc::make_mut(assistant).agent = AgentEntry::OpenAi(Box::new(OpenAiEntry {
+        target: target("192.0.2.10"),
+        api: "https://api.example.com/v1".into(),
+        keys: Some(OpenAiKeys { api: credential("a"), webhook: credential("w") }),
+        voice: None,
+        audio_format: None,
+        answer_timeout_seconds: 10,
+    }));
+    table
+}
