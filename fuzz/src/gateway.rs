@@ -331,7 +331,7 @@ impl Gateway {
                     }
                 }
                 Effect::Tell(tell) => self.telling.push_back((key, tell.id)),
-                Effect::Joined(_) | Effect::Conclude { .. } => {}
+                Effect::Joined { .. } | Effect::Conclude { .. } => {}
                 // Told to people, who do nothing here.
                 Effect::Reply(_) | Effect::Record(_) => {}
             }

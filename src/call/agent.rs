@@ -80,6 +80,11 @@ impl Call {
         Ok(())
     }
 
+    /// Has the agent know what happened, so that it can tell the caller. One that can't be told goes on as it did.
+    pub(super) fn let_know(&mut self, content: String, context: Context<'_>, out: &mut Vec<Effect>) {
+        let _ = self.tell(Telling::Context { content, trigger_response: true }, context, out);
+    }
+
     /// The agent did what it was told, or not.
     pub(super) fn was_told(&mut self, id: TellId, done: Result<(), String>, out: &mut Vec<Effect>) {
         let before = self.told.open.len();

@@ -354,7 +354,7 @@ impl Call {
             awaits_ack: attempt.offer.is_none(),
         });
         if kind == PeerKind::Agent {
-            out.push(Effect::Joined(attempt.leg));
+            out.push(Effect::Joined { leg: attempt.leg, again: false });
         }
         out.push(Effect::Record(Record::Answered));
     }

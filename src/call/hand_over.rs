@@ -198,7 +198,6 @@ impl Call {
     /// The caller and the party hear each other: the old peer is released, the transfer has its outcome.
     fn joined(&mut self, proof: LegEvent, context: Context<'_>, out: &mut Vec<Effect>) {
         let (Some(joined), Some(attempt)) = (Joined::by(&proof), self.attempt.take()) else { return };
-        let _ = context;
         out.push(Effect::ClearTimer(Timer::HandOver));
         let old = self.peer.take();
         let Attempt { leg, purpose, answer, origin, rung, .. } = attempt;
@@ -223,10 +222,14 @@ impl Call {
                 self.hang_up(old.leg, "SIP;cause=200;text=\"Transferred\"", out);
             }
         }
-        if kind == PeerKind::Agent {
-            out.push(Effect::Joined(leg));
-        }
         self.peer = Some(Peer { leg, kind, sdp: answer, origin, trunk, awaits_ack: false });
+        if kind == PeerKind::Agent {
+            let before = self.before.take();
+            out.push(Effect::Joined { leg, again: before.is_some() });
+            if let Some(what) = before {
+                self.let_know(what, context, out);
+            }
+        }
     }
 
     /// Asks the caller to move back to its peer.

@@ -263,7 +263,12 @@ pub enum Effect {
     /// order of the numbers.
     Tell(Box<Tell>),
     /// The caller hears this agent's leg from now on.
-    Joined(LegKey),
+    Joined {
+        /// The agent's leg.
+        leg: LegKey,
+        /// The caller has talked with its assistant before in this call, over another leg.
+        again: bool,
+    },
     /// Tells the agent what became of the transfer that it asked for with [`Input::Asked`].
     Conclude {
         /// The agent's leg.

@@ -128,6 +128,8 @@ pub struct Call {
     leaving: BTreeSet<LegKey>,
     /// The caller is being told of a party that moved once more while it settled.
     pub(super) catching_up: bool,
+    /// What an agent is to know that is called back.
+    pub(super) before: Option<String>,
     /// Parties dialled so far.
     pub(super) dialled: u16,
     pub(super) told: Told,
@@ -166,6 +168,7 @@ impl Call {
             catching_up: false,
             live: live.into_iter().collect(),
             leaving: BTreeSet::new(),
+            before: None,
             dialled: 0,
             told: Told::default(),
             now: context.now,

@@ -214,6 +214,16 @@ impl TransferRecord {
         Some(Self { asked_by, before: tries, last })
     }
 
+    /// What an agent is to know that the caller is with after a transfer that failed, and that doesn't know of it.
+    pub(super) fn for_the_agent(&self) -> String {
+        let Try { destination, outcome, reason, .. } = &self.last;
+        format!(
+            "The caller was to be transferred to {destination}, which did not work out ({}: {reason}). The caller is with you: say \
+             so in one sentence, and go on helping.",
+            outcome.as_str()
+        )
+    }
+
     /// Everything that was tried, in order.
     pub fn tries(&self) -> impl Iterator<Item = &Try> {
         self.before.iter().chain([&self.last])

@@ -250,13 +250,17 @@ impl Call {
                 return self.announce(next, context, out);
             }
         }
-        let back = transfer.return_to_assistant;
-        self.report_tries(*transfer, out);
+        let (back, asker) = (transfer.return_to_assistant, transfer.asker);
+        let record = self.report_tries(*transfer, out);
+        let what = record.map(|record| record.for_the_agent());
         if !back {
             self.end("transfer-failed", "SIP;cause=480;text=\"Transfer failed\"", out);
         } else if self.peer.is_none() {
             // The agent hung up while it waited: the assistant is called back, so that the caller isn't dropped.
+            self.before = what;
             self.dial_agent_or_fallback(0, context, out);
+        } else if let (Asker::Api, Some(what)) = (asker, what) {
+            self.let_know(what, context, out);
         }
     }
 
@@ -279,8 +283,8 @@ impl Call {
     }
 
     /// The one record of a transfer, and the last word to the agent that asked for it.
-    fn report_tries(&self, transfer: Transfer, out: &mut Vec<Effect>) {
-        let Some(record) = TransferRecord::new(transfer.asker.asked_by(), transfer.tries) else { return };
+    fn report_tries(&self, transfer: Transfer, out: &mut Vec<Effect>) -> Option<TransferRecord> {
+        let record = TransferRecord::new(transfer.asker.asked_by(), transfer.tries)?;
         match transfer.asker {
             Asker::Refer(leg, request) if self.live.contains(&leg) => {
                 let (code, reason) = record.last.outcome.sipfrag(record.last.sip_code.unwrap_or(0));
@@ -291,7 +295,8 @@ impl Call {
             }
             Asker::Refer(..) | Asker::Api => {}
         }
-        out.push(Effect::Record(Record::TransferEnded(Box::new(record))));
+        out.push(Effect::Record(Record::TransferEnded(Box::new(record.clone()))));
+        Some(record)
     }
 }
 

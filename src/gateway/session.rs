@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::call_id::CallId;
 use super::openai::{Access, OpenAi};
 use super::shard::ShardInput;
-use crate::agent::openai::conversation::{Act, Conversation, Happened, Timer, Wish as Wanting};
+use crate::agent::openai::conversation::{Act, Again, Conversation, Happened, Timer, Wish as Wanting};
 use crate::agent::openai::events;
 use crate::agent::openai::rest::ApiError;
 use crate::agent::openai::script;
@@ -55,8 +55,8 @@ const FATAL_CODES: [u16; 2] = [3000, 4000];
 pub(super) enum Input {
     /// The call waits at OpenAI under this name.
     Waiting(String),
-    /// The caller hears the agent.
-    Joined,
+    /// See [`Happened::Joined`].
+    Joined(Again),
     /// See [`crate::call::Effect::Tell`].
     Tell(TellId, Telling, Duration),
     /// See [`crate::call::Effect::Conclude`].
@@ -146,7 +146,7 @@ impl Driver {
                 Input::Waiting(at) => return Some(at),
                 Input::Over(_) => return None,
                 // Nobody is joined with a leg that has no answer.
-                Input::Joined | Input::Tell(..) | Input::Conclude(..) => {}
+                Input::Joined(_) | Input::Tell(..) | Input::Conclude(..) => {}
             }
         }
     }
@@ -259,7 +259,7 @@ impl Driver {
 
     fn input(&mut self, input: Input) -> Vec<Act> {
         self.conversation.step(match input {
-            Input::Joined => Happened::Joined,
+            Input::Joined(again) => Happened::Joined(again),
             Input::Tell(id, Telling::Say { content, .. }, within) => Happened::Say(id.0, content, within),
             Input::Tell(id, Telling::Context { content, trigger_response }, _) => {
                 Happened::Know(id.0, content, trigger_response)

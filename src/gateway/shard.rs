@@ -396,7 +396,7 @@ impl Shard {
                 }
                 Effect::Refer(leg, refer) => self.refer(key, leg, *refer),
                 Effect::Tell(tell) => self.tell(key, *tell),
-                Effect::Joined(leg) => self.joined(key, leg),
+                Effect::Joined { leg, again } => self.joined(key, leg, again),
                 Effect::Conclude { leg, ask, conclusion } => self.conclude(key, leg, ask, &conclusion),
                 Effect::BecomesCaller(leg) => self.becomes_caller(key, leg),
                 Effect::HangUp(leg, reason) => self.hang_up(key, leg, reason),

@@ -5,14 +5,20 @@
 //! - everything that the agent is told is answered exactly once: done, or why not;
 //! - a tool is acted on once, when the response that calls it is whole and what it says has been heard;
 //! - a tool's result is given once, and spoken about as soon as nothing else is being said;
+//! - what was lost with a socket is made up for over the next one: results and words of ours, and tools that were called;
 //! - while a sentence has to be heard to its end, the caller doesn't interrupt it;
 //! - a model that gives no answer three times in a row is given up, so that nobody is left in silence.
+
+mod items;
+mod saying;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use self::items::Items;
+use self::saying::Saying;
 use super::events::{self, Call, Ending, Response, Speaker, Told};
 use super::script;
 
@@ -41,8 +47,8 @@ pub enum Happened {
     Opened,
     /// The socket is gone; what it was told last may be lost.
     Closed,
-    /// The caller hears the agent from now on.
-    Joined,
+    /// The caller hears the agent from now on; again, if another session of its assistant was in the call before.
+    Joined(Again),
     /// The server told something.
     Told(Told),
     /// The caller is to hear these words to their end; how long that may take.
@@ -53,6 +59,15 @@ pub enum Happened {
     Concluded(u32, Value),
     /// A timer that was set.
     Due(Timer),
+}
+
+/// Whether a caller who is joined with the agent has talked with its assistant before in the call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// It is greeted.
+    No,
+    /// It is back: whoever joined them says what the agent is to know, and that it is to speak.
+    Yes,
 }
 
 /// Something that is to be done.
@@ -117,16 +132,6 @@ struct Running {
     task: Option<Task>,
 }
 
-/// A sentence that has to be heard to its end, from when it is asked for.
-#[derive(Debug)]
-struct Saying {
-    number: u32,
-    /// The response that says it, once that has begun.
-    response: Option<String>,
-    made: bool,
-    played: bool,
-}
-
 /// Tools that wait until what was said with them is heard.
 #[derive(Debug)]
 struct Held {
@@ -138,13 +143,16 @@ struct Held {
 #[derive(Debug)]
 pub struct Conversation {
     first_message: Option<String>,
-    /// What was said before the call; given once.
-    turns: Vec<Value>,
+    items: Items,
     open: bool,
+    /// There was a socket before.
+    was_open: bool,
     joined: bool,
     greeted: bool,
     /// The caller interrupts, and is answered.
     listens: bool,
+    /// The session was told so once; before that it does as it likes.
+    told_to_listen: bool,
     tasks: VecDeque<Task>,
     /// Asked for, and not begun.
     requested: Option<(u32, Task)>,
@@ -155,8 +163,6 @@ pub struct Conversation {
     held: Option<Held>,
     /// Asks that are acted on once the last words have reached the caller's ear.
     ready: Vec<(u32, Wish)>,
-    /// What couldn't be sent while the socket was gone.
-    unsent: Vec<Value>,
     /// Tool calls that were acted on.
     seen: HashSet<String>,
     /// Our numbers of those without a result.
@@ -171,13 +177,17 @@ pub struct Conversation {
 impl Conversation {
     /// One that has not begun. `turns` are what it is to take for the conversation so far.
     pub fn new(first_message: Option<String>, turns: Vec<Value>) -> Self {
+        let mut items = Items::default();
+        turns.into_iter().for_each(|turn| drop(items.add(turn)));
         Self {
             first_message,
-            turns,
+            items,
             open: false,
+            was_open: false,
             joined: false,
             greeted: false,
             listens: true,
+            told_to_listen: false,
             tasks: VecDeque::new(),
             requested: None,
             running: None,
@@ -185,7 +195,6 @@ impl Conversation {
             saying: None,
             held: None,
             ready: Vec::new(),
-            unsent: Vec::new(),
             seen: HashSet::new(),
             asks: HashMap::new(),
             last: 0,
@@ -204,11 +213,14 @@ impl Conversation {
         match happened {
             Happened::Opened => self.opened(&mut out),
             Happened::Closed => self.closed(&mut out),
-            Happened::Joined => self.joined = true,
+            Happened::Joined(again) => {
+                self.joined = true;
+                self.greeted |= again == Again::Yes;
+            }
             Happened::Told(told) => self.told(told, &mut out),
             Happened::Say(number, words, within) => self.say(number, words, within, &mut out),
             Happened::Know(number, text, speak) => {
-                self.send(events::turn(Speaker::System, &text), &mut out);
+                self.add(events::turn(Speaker::System, &text), &mut out);
                 out.push(Act::Done(number, Ok(())));
                 if speak {
                     self.speak();
@@ -216,7 +228,7 @@ impl Conversation {
             }
             Happened::Concluded(number, result) => {
                 if let Some(call) = self.asks.remove(&number) {
-                    self.send(events::result(&call, &result), &mut out);
+                    self.add(events::result(&call, &result), &mut out);
                     self.speak();
                 }
             }
@@ -229,14 +241,14 @@ impl Conversation {
 
     fn opened(&mut self, out: &mut Vec<Act>) {
         self.open = true;
-        let before = std::mem::take(&mut self.turns).into_iter().chain(std::mem::take(&mut self.unsent));
-        out.extend(before.map(Act::Send));
-        if !self.listens {
-            out.push(Act::Send(events::listen(false)));
+        let again = std::mem::replace(&mut self.was_open, true);
+        out.extend(self.items.opened(again).into_iter().map(Act::Send));
+        if self.told_to_listen {
+            out.push(Act::Send(events::listen(self.listens)));
         }
     }
 
-    /// Nothing is told again: what was being said counts as lost, what was asked for is acted on.
+    /// The server tells nothing again: what was being said counts as lost, what was asked for is acted on.
     fn closed(&mut self, out: &mut Vec<Act>) {
         self.open = false;
         self.running = None;
@@ -270,6 +282,16 @@ impl Conversation {
             Told::Playing(id) => self.playing = Some(id),
             Told::Played(id) => self.played(&id, out),
             Told::CutOff(id) => self.cut_off(&id, out),
+            Told::Item { id, before } => {
+                if let Some(last) = self.items.shown(&id, before) {
+                    out.push(Act::Send(events::retrieve(&last)));
+                }
+            }
+            // What was said with it has been heard, or can't be waited for.
+            Told::Found(call) => {
+                let ask = self.ask(call, out);
+                out.extend(ask.map(|(number, wish)| Act::Asked(number, wish)));
+            }
             Told::Error { code, message, tag } => self.error(&code, &message, tag, out),
             Told::Other => {}
         }
@@ -303,22 +325,6 @@ impl Conversation {
         }
     }
 
-    fn sentence_made(&mut self, ending: &Ending, is_heard: bool, out: &mut Vec<Act>) {
-        match ending {
-            Ending::Completed if is_heard => {
-                let Some(saying) = &mut self.saying else { return };
-                saying.made = true;
-                if saying.played {
-                    out.push(Act::Set(Timer::Heard, GRACE));
-                }
-            }
-            Ending::Completed => self.not_said("the model said nothing", out),
-            Ending::Cancelled => self.not_said("the caller interrupted it", out),
-            Ending::Incomplete => self.not_said("the model broke off", out),
-            Ending::Failed(code) => self.not_said(&format!("the model failed: {code}"), out),
-        }
-    }
-
     /// What a tool call asks for; a wrong one is answered at once.
     fn ask(&mut self, call: Call, out: &mut Vec<Act>) -> Option<(u32, Wish)> {
         if !self.seen.insert(call.id.clone()) {
@@ -343,7 +349,7 @@ impl Conversation {
                 Some((number, wish))
             }
             Err(why) => {
-                self.send(events::result(&call.id, &json!({ "outcome": "refused", "reason": why })), out);
+                self.add(events::result(&call.id, &json!({ "outcome": "refused", "reason": why })), out);
                 self.speak();
                 None
             }
@@ -440,50 +446,6 @@ impl Conversation {
         out.push(Act::GiveUp(why));
     }
 
-    fn say(&mut self, number: u32, words: String, within: Duration, out: &mut Vec<Act>) {
-        if !self.open {
-            let why = "there is no connection to the session now".to_owned();
-            return out.push(Act::Done(number, Err(why)));
-        }
-        if self.listens {
-            self.listens = false;
-            self.send(events::listen(false), out);
-        }
-        if self.saying.is_none() && (self.running.is_some() || self.playing.is_some()) {
-            out.push(Act::Set(Timer::Finish, TO_FINISH));
-        }
-        // Before anything that can wait: somebody is waiting for it.
-        let before = self.tasks.iter().filter(|task| matches!(task, Task::Say(..))).count();
-        self.tasks.insert(before, Task::Say(number, words, within));
-    }
-
-    /// The sentence that is being said can't be heard to its end any more.
-    fn not_said(&mut self, why: &str, out: &mut Vec<Act>) {
-        if let Some(saying) = self.saying.take() {
-            self.said(saying.number, Err(why.to_owned()), out);
-        }
-    }
-
-    fn said(&mut self, number: u32, result: Result<(), String>, out: &mut Vec<Act>) {
-        out.extend([Act::Clear(Timer::Say), Act::Done(number, result)]);
-        let more = self.tasks.iter().any(|task| matches!(task, Task::Say(..)));
-        if !more && !self.listens {
-            self.listens = true;
-            self.send(events::listen(true), out);
-        }
-    }
-
-    fn refuse_sentences(&mut self, why: &str, out: &mut Vec<Act>) {
-        let (sentences, rest): (VecDeque<_>, VecDeque<_>) =
-            std::mem::take(&mut self.tasks).into_iter().partition(|task| matches!(task, Task::Say(..)));
-        self.tasks = rest;
-        for task in Vec::from(sentences) {
-            if let Task::Say(number, ..) = task {
-                self.said(number, Err(why.to_owned()), out);
-            }
-        }
-    }
-
     fn act_on_tools(&mut self, out: &mut Vec<Act>) {
         if let Some(held) = self.held.take() {
             out.push(Act::Clear(Timer::Tools));
@@ -528,7 +490,7 @@ impl Conversation {
     fn greet(&mut self) {
         if self.open && self.joined && !self.greeted {
             self.greeted = true;
-            self.tasks.push_back(Task::Greet);
+            self.tasks.push_front(Task::Greet);
         }
     }
 
@@ -568,12 +530,12 @@ impl Conversation {
         self.requested.is_some() || self.running.is_some() || self.saying.is_some()
     }
 
-    fn is_saying(&self, id: &str) -> bool {
-        self.saying.as_ref().is_some_and(|saying| saying.response.as_deref() == Some(id))
-    }
-
-    fn send(&mut self, event: Value, out: &mut Vec<Act>) {
-        if self.open { out.push(Act::Send(event)) } else { self.unsent.push(event) }
+    /// Adds an item to the conversation; over the next socket where there is none now.
+    fn add(&mut self, event: Value, out: &mut Vec<Act>) {
+        let event = self.items.add(event);
+        if self.open {
+            out.push(Act::Send(event));
+        }
     }
 
     fn number(&mut self) -> u32 {

@@ -24,6 +24,15 @@ pub enum Told {
     Played(String),
     /// It was cut off.
     CutOff(String),
+    /// An item is in the conversation.
+    Item {
+        /// Its id.
+        id: String,
+        /// That of the one before it.
+        before: Option<String>,
+    },
+    /// An item that was asked for is a call of a tool: see [`retrieve`].
+    Found(Call),
     /// Something didn't work.
     Error {
         /// A fixed word, if there is one.
@@ -80,6 +89,8 @@ struct Raw {
     #[serde(rename = "type")]
     kind: String,
     response_id: Option<String>,
+    previous_item_id: Option<String>,
+    item: RawItem,
     response: RawResponse,
     error: RawError,
 }
@@ -97,8 +108,10 @@ struct RawResponse {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct RawItem {
+    id: Option<String>,
     #[serde(rename = "type")]
     kind: String,
+    status: Option<String>,
     call_id: Option<String>,
     name: Option<String>,
     arguments: Option<String>,
@@ -115,6 +128,14 @@ struct RawError {
     event_id: Option<String>,
 }
 
+impl RawItem {
+    /// The call of a tool, if it is one.
+    fn call(self) -> Option<Call> {
+        (self.kind == "function_call").then_some(())?;
+        Some(Call { id: self.call_id?, name: self.name?, arguments: self.arguments.unwrap_or_default() })
+    }
+}
+
 /// Reads an event. One that can't be read is one that isn't known.
 pub fn read(text: &str) -> Told {
     let Ok(raw) = serde_json::from_str::<Raw>(text) else { return Told::Other };
@@ -128,6 +149,17 @@ pub fn read(text: &str) -> Told {
         "output_audio_buffer.started" => of_response(Told::Playing),
         "output_audio_buffer.stopped" => of_response(Told::Played),
         "output_audio_buffer.cleared" => of_response(Told::CutOff),
+        "conversation.item.added" | "conversation.item.created" | "conversation.item.done" => {
+            match raw.item.id {
+                Some(id) => Told::Item { id, before: raw.previous_item_id },
+                None => Told::Other,
+            }
+        }
+        "conversation.item.retrieved"
+            if raw.item.status.as_deref().is_none_or(|status| status == "completed") =>
+        {
+            raw.item.call().map_or(Told::Other, Told::Found)
+        }
         "error" => Told::Error {
             code: raw.error.code.or(raw.error.kind).unwrap_or_default(),
             message: raw.error.message.unwrap_or_default(),
@@ -151,9 +183,7 @@ fn response(raw: RawResponse) -> Option<Response> {
         }
     };
     let speaks = raw.output.iter().any(|item| item.kind == "message" && !item.content.is_empty());
-    let calls = raw.output.into_iter().filter(|item| item.kind == "function_call").filter_map(|item| {
-        Some(Call { id: item.call_id?, name: item.name?, arguments: item.arguments.unwrap_or_default() })
-    });
+    let calls = raw.output.into_iter().filter_map(RawItem::call);
     let calls = if ending == Ending::Completed { calls.collect() } else { Vec::new() };
     Some(Response { id: raw.id?, ending, speaks, calls })
 }
@@ -221,6 +251,11 @@ pub fn result(call: &str, output: &Value) -> Value {
     json!({ "type": "conversation.item.create", "item": item })
 }
 
+/// Asks for an item of the conversation.
+pub fn retrieve(item: &str) -> Value {
+    json!({ "type": "conversation.item.retrieve", "item_id": item })
+}
+
 /// Adds a turn to the conversation that nobody hears.
 pub fn turn(speaker: Speaker, text: &str) -> Value {
     let (role, kind) = match speaker {
@@ -266,6 +301,22 @@ mod tests {
             json!({ "type": "error", "error": { "code": "invalid_value", "event_id": asked["event_id"] } });
         let told = Told::Error { code: "invalid_value".into(), message: String::new(), tag: Some(7) };
         assert_eq!(read(&error.to_string()), told);
+    }
+
+    #[test]
+    fn an_item_that_was_asked_for_counts_if_it_is_a_whole_call_of_a_tool() {
+        let retrieved = |item: Value| {
+            read(&json!({ "type": "conversation.item.retrieved", "event_id": "e", "item": item }).to_string())
+        };
+        let call = json!({ "id": "i", "type": "function_call", "status": "completed", "call_id": "c", "name": "end_call" });
+        let found = Call { id: "c".into(), name: "end_call".into(), arguments: String::new() };
+        assert_eq!(retrieved(call.clone()), Told::Found(found));
+        let broken_off =
+            json!({ "type": "function_call", "status": "incomplete", "call_id": "c", "name": "end_call" });
+        let words = json!({ "id": "i", "type": "message", "status": "completed", "content": [] });
+        assert_eq!((retrieved(broken_off), retrieved(words)), (Told::Other, Told::Other));
+        let added = json!({ "type": "conversation.item.added", "previous_item_id": "i", "item": call });
+        assert_eq!(read(&added.to_string()), Told::Item { id: "i".into(), before: Some("i".into()) });
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::world::*;
-use crate::call::{AskId, Command, CommandRefusal, Input, LegKey, Record, Telling, Untold, Wish};
+use crate::call::{AskId, Command, CommandRefusal, Input, LegKey, Record, Tell, Telling, Untold, Wish};
 use crate::sip::event::*;
 
 fn end_reason(world: &World) -> Option<&'static str> {
@@ -184,4 +184,38 @@ fn an_agent_that_is_given_up_over_its_transfer_does_not_end_it() {
     world.on(HUMAN, LegEvent::Answered { body: sdp("human") });
     world.on(CALLER, accepted("caller"));
     assert_eq!((world.outcomes(), world.hears(CALLER)), (vec!["answered"], "human".into()));
+}
+
+#[test]
+fn an_agent_that_did_not_ask_for_a_transfer_is_told_that_it_failed() {
+    let mut world = World::answered();
+    world.transfer("sales");
+    world.on(HUMAN, refused(486));
+    let [Tell { leg: AGENT, what: Telling::Context { content, trigger_response: true }, .. }] =
+        &world.tells[..]
+    else {
+        panic!("{:?}", world.tells)
+    };
+    assert!(content.contains("busy"), "{content}");
+
+    // Whoever asked has its answer; whoever is gone, or saying goodbye, or can't be told, isn't told.
+    let mut asked = World::answered();
+    asked.refer(AGENT, "sales");
+    asked.on(HUMAN, refused(486));
+    let mut strict = World::answered();
+    strict.transfer("strict");
+    strict.on(HUMAN, refused(486));
+    let mut left = World::answered();
+    left.transfer("sales");
+    left.on(CALLER, LegEvent::Ended(EndedBy::Bye(None)));
+    let mut mute = World::answered_with(table_without_hook());
+    mute.transfer("sales");
+    mute.on(HUMAN, refused(486));
+    for world in [asked, strict, left, mute] {
+        assert_eq!(world.tells, [], "{:?}", world.outcomes());
+    }
+    let mut ending = World::answered();
+    ending.transfer("sales");
+    ending.end(Some("Goodbye."));
+    assert_eq!((ending.says(), ending.tells.len()), (vec!["Goodbye."], 1));
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::world::*;
-use crate::call::{CommandRefusal, LegKey, Record, Status, Timer};
+use crate::call::{CommandRefusal, LegKey, Record, Status, Telling, Timer};
 use crate::routing::decide::Limit;
 use crate::routing::table::ObjectKey;
 use crate::sip::event::*;
@@ -257,6 +257,14 @@ fn a_failed_transfer_whose_agent_left_calls_the_assistant_back() {
     world.on(again, LegEvent::Answered { body: sdp("agent again") });
     world.on(CALLER, accepted("caller"));
     assert_eq!(world.hears(CALLER), "agent again");
+    assert_eq!(world.joined, [(AGENT, false), (again, true)], "it doesn't greet a stranger");
+    let Telling::Context { content, trigger_response: true } = &world.tells.last().unwrap().what else {
+        panic!("{:?}", world.tells)
+    };
+    assert!(
+        content.contains("to be transferred to sales, which did not work out (busy: 486 No)"),
+        "{content}"
+    );
     world.refer(again, "sales");
     assert_eq!(world.state(LegKey::Dialled(3)), State::Calling, "it is an agent as before");
 }

@@ -99,6 +99,8 @@ pub(super) struct World {
     spoken_by: Option<LegKey>,
     /// What became of what an agent asked for.
     pub(super) conclusions: Vec<(LegKey, AskId, Conclusion)>,
+    /// Agents that the caller heard, and whether one was there before.
+    pub(super) joined: Vec<(LegKey, bool)>,
     next_request: u64,
 }
 
@@ -224,6 +226,7 @@ impl World {
             farewell: None,
             spoken_by: None,
             conclusions: Vec::new(),
+            joined: Vec::new(),
             next_request: 1,
         };
         world.carry_out(effects);
@@ -478,7 +481,7 @@ impl World {
                     assert!(self.leg(from).requests.remove(&request));
                 }
                 Effect::Tell(tell) => self.tell(*tell),
-                Effect::Joined(_) => {}
+                Effect::Joined { leg, again } => self.joined.push((leg, again)),
                 Effect::Conclude { leg, ask, conclusion } => {
                     assert!(
                         !matches!(self.leg(leg).state, State::HungUp | State::Over),

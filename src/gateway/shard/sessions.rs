@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::Shard;
+use crate::agent::openai::conversation::Again;
 use crate::call::{AskId, Conclusion, Input, LegKey, Outcome, Tell, Try};
 use crate::gateway::call_id::CallId;
 use crate::gateway::session::{self, Session, Whose};
@@ -42,8 +43,9 @@ impl Shard {
     }
 
     /// The caller hears the agent.
-    pub(super) fn joined(&mut self, key: u64, leg: LegKey) {
-        self.tell_session(key, leg, session::Input::Joined);
+    pub(super) fn joined(&mut self, key: u64, leg: LegKey, again: bool) {
+        let again = if again { Again::Yes } else { Again::No };
+        self.tell_session(key, leg, session::Input::Joined(again));
     }
 
     /// Whether the session of an agent takes it.

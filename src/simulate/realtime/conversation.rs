@@ -112,6 +112,8 @@ pub struct Conversation {
     /// The response that is being made.
     active: Option<Response>,
     sounds: VecDeque<Sound>,
+    /// What was said and done, in order.
+    items: Vec<Value>,
     /// Function calls, and whether their outcome was told.
     calls: BTreeMap<String, bool>,
     /// Events of the client that no step has waited for: type, and type of the item.
@@ -137,6 +139,7 @@ impl Conversation {
             waiting: Waiting::Nothing,
             active: None,
             sounds: VecDeque::new(),
+            items: Vec::new(),
             calls: BTreeMap::new(),
             unread: VecDeque::new(),
             interruptions: BTreeMap::new(),
@@ -301,6 +304,12 @@ impl Conversation {
                     self.respond(Answer::default(), response);
                 }
             },
+            ClientEvent::Outcome { item, .. } | ClientEvent::Message(item)
+                if self.item(&item["id"]).is_some() =>
+            {
+                // No mistake: whoever doesn't know whether it arrived sends it again.
+                self.complain("invalid_value", "An item with this id exists already.", "item.id", event_id);
+            }
             ClientEvent::Outcome { call_id, item } => match self.calls.get_mut(call_id) {
                 Some(told @ false) => {
                     *told = true;
@@ -325,6 +334,13 @@ impl Conversation {
             ),
             ClientEvent::ClearOutput => self.silence(false),
             ClientEvent::ClearInput => self.send("input_audio_buffer.cleared", json!({})),
+            ClientEvent::Retrieve(item_id) => match self.item(&json!(item_id)).cloned() {
+                Some(item) => self.send("conversation.item.retrieved", json!({ "item": item })),
+                None => {
+                    let misfit = Misfit::invalid("item_id", &format!("no item has the id '{item_id}'"));
+                    self.refuse(&misfit, event_id);
+                }
+            },
             ClientEvent::Item { done, item_id } => self.send(done, json!({ "item_id": item_id })),
         }
     }
@@ -336,8 +352,20 @@ impl Conversation {
         }
         item["object"] = "realtime.item".into();
         item["status"] = "completed".into();
-        self.send("conversation.item.added", json!({ "previous_item_id": null, "item": item }));
-        self.send("conversation.item.done", json!({ "previous_item_id": null, "item": item }));
+        self.show_item("conversation.item.added", &item);
+        self.show_item("conversation.item.done", &item);
+    }
+
+    fn item(&self, id: &Value) -> Option<&Value> {
+        self.items.iter().find(|item| item["id"] == *id && !id.is_null())
+    }
+
+    /// Says that an item is in the conversation, after which one, and keeps it as it is now.
+    fn show_item(&mut self, name: &str, item: &Value) {
+        let place = self.items.iter().position(|known| known["id"] == item["id"]).unwrap_or(self.items.len());
+        let before = place.checked_sub(1).map_or(Value::Null, |before| self.items[before]["id"].clone());
+        self.items.splice(place..self.items.len().min(place + 1), [item.clone()]);
+        self.send(name, json!({ "previous_item_id": before, "item": item }));
     }
 
     /// What the client sent is nothing that the API takes.

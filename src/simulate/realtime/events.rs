@@ -27,7 +27,9 @@ pub enum ClientEvent<'a> {
     },
     /// `conversation.item.create` with words.
     Message(&'a Value),
-    /// `conversation.item.retrieve`, `.delete`, `.truncate`.
+    /// `conversation.item.retrieve`
+    Retrieve(&'a str),
+    /// `conversation.item.delete`, `.truncate`.
     Item {
         /// The event that says that it was done.
         done: &'static str,
@@ -38,12 +40,14 @@ pub enum ClientEvent<'a> {
 
 const TEXT: Kind = Kind::Text(1 << 20);
 const ID: Kind = Kind::Text(512);
+/// Of an item, where the client gives it.
+const ITEM_ID: Kind = Kind::Text(32);
 const EVENT_ID: super::schema::Field = may("event_id", ID);
 const ITEM: Kind = Kind::Typed(&[
     (
         "message",
         &[
-            may("id", ID),
+            may("id", ITEM_ID),
             may("object", Kind::Word(&["realtime.item"])),
             may("status", ID),
             must("role", Kind::Word(&["user", "system", "assistant"])),
@@ -59,7 +63,7 @@ const ITEM: Kind = Kind::Typed(&[
     (
         "function_call_output",
         &[
-            may("id", ID),
+            may("id", ITEM_ID),
             may("object", Kind::Word(&["realtime.item"])),
             may("status", ID),
             must("call_id", ID),
@@ -120,9 +124,7 @@ pub fn read(event: &Value) -> Result<ClientEvent<'_>, Misfit> {
                 None => said_by(item).map(|()| ClientEvent::Message(item))?,
             }
         }
-        "conversation.item.retrieve" => {
-            ClientEvent::Item { done: "conversation.item.retrieved", item_id: text("item_id") }
-        }
+        "conversation.item.retrieve" => ClientEvent::Retrieve(text("item_id")),
         "conversation.item.delete" => {
             ClientEvent::Item { done: "conversation.item.deleted", item_id: text("item_id") }
         }

@@ -14,7 +14,8 @@ use crate::http::health::Phase;
 use crate::http::idempotency::Answers;
 use crate::http::keys::Keys;
 use crate::http::{self, Http, server};
-use crate::simulate::realtime::{Config, Double, Identity, Script, WebhookTarget, What};
+use crate::routing::decide::Wanted;
+use crate::simulate::realtime::{Config, Double, Identity, Script, Step, WebhookTarget, What};
 
 const KEY: &str = "sk-test";
 const WEBHOOK_SECRET: &str = "whsec_dGVzdC1zZWNyZXQtb2YtdGhlLWRvdWJsZQ==";
@@ -156,6 +157,15 @@ impl Scene {
             _ => None,
         });
         serde_json::from_str(&output.await).unwrap()
+    }
+
+    /// The model is told this.
+    async fn is_told(&self, words: &str) {
+        self.seen(words, |what| match what {
+            What::Client(event) => event.to_string().contains(words).then_some(()),
+            _ => None,
+        })
+        .await;
     }
 
     /// The human is dialled instead of the agent, and joined with the caller.
@@ -431,6 +441,78 @@ async fn a_socket_that_is_lost_is_opened_again_and_the_tools_still_work() {
     let mut scene = Scene::answered(&script.to_string()).await;
     scene.human.receive("INVITE").await;
     assert_eq!(scene.count(|what| matches!(what, What::SocketOpened)), 2);
+    scene.is_right();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tool_that_is_called_while_the_socket_is_lost_is_carried_out_and_its_result_given() {
+    let script = json!({ "word": "1ms", "calls": [{ "socket": [{}, { "after": "500ms" }], "steps": [
+        { "respond": {} },
+        "drop",
+        { "speak": { "call": { "name": "transfer_call", "arguments": { "destination": "desk" } } } },
+    ] }] });
+    let mut scene = Scene::answered(&script.to_string()).await;
+    let invite = scene.human.receive("INVITE").await;
+    scene.human.answer(&invite, 486, "", "").await;
+    assert_eq!(scene.result().await["outcome"], "busy");
+    scene.is_right();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_by_the_api_that_fails_is_told_to_the_model() {
+    let mut scene = Scene::answered(r#"{"word": "1ms"}"#).await;
+    let call = scene.shows("in progress", |view| view.agent_id.is_some()).await.id;
+    let transfer = Command::Transfer { wanted: Wanted::Name("desk".into()), message: None };
+    scene.stage.control.command(call, transfer).await.unwrap();
+    let invite = scene.human.receive("INVITE").await;
+    scene.human.answer(&invite, 486, "", "").await;
+    scene.is_told("to be transferred to desk, which did not work out (busy: 486 Answer)").await;
+    scene.is_right();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_assistant_that_is_called_back_knows_what_happened_and_greets_nobody_twice() {
+    let mut scene = Scene::answered(&transfers_to("desk")).await;
+    let invite = scene.human.receive("INVITE").await;
+    scene.human.answer(&invite, 180, "", "").await;
+    scene.double.set_script(Script::parse(r#"{"word": "1ms"}"#).unwrap());
+    let entries = scene.double.journal().entries();
+    let name = entries.iter().map(|entry| &entry.call).find(|call| !call.is_empty()).unwrap().clone();
+    scene.double.act(&name, Step::HangUp);
+    // Its BYE has arrived once nobody takes what the caller sends.
+    loop {
+        scene.caller.request("INFO", "", "5").await;
+        if scene.caller.receive("SIP/2.0").await.text.contains("nobody is joined") {
+            break;
+        }
+    }
+    scene.human.answer(&invite, 486, "", "").await;
+    let moved = scene.caller.receive("INVITE").await;
+    scene.caller.answer(&moved, 200, "", &sdp("caller", "sendrecv")).await;
+    scene.is_told("to be transferred to desk, which did not work out").await;
+    let greeted = scene.count(|what| match what {
+        What::Client(event) => event.to_string().contains("Welcome to Acme."),
+        _ => false,
+    });
+    assert_eq!(greeted, 1);
+    scene.is_right();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_who_holds_is_answered_without_asking_the_model() {
+    let mut scene = Scene::answered(r#"{"word": "1ms", "calls": [{"invite": {"reoffer": 0}}]}"#).await;
+    for (hold, answer) in [("sendonly", "recvonly"), ("sendrecv", "sendrecv")] {
+        scene.caller.request("INVITE", "", &sdp("caller", hold)).await;
+        let answered = scene.caller.receive("SIP/2.0 200").await;
+        assert!(
+            answer == "sendrecv" || answered.body().contains(&format!("a={answer}\r\n")),
+            "{}",
+            answered.body()
+        );
+        scene.caller.request("ACK", "", "").await;
+    }
+    let asked = scene.count(|what| matches!(what, What::Request { method } if method == "INVITE"));
+    assert_eq!(asked, 0);
     scene.is_right();
 }
 

@@ -42,7 +42,7 @@ impl Conversation {
             let at = json!({ "response_id": response.id, "output_index": 0 });
             self.send_with(&at, "response.output_item.added", json!({ "item": shown }));
             if !response.apart {
-                self.send("conversation.item.added", json!({ "previous_item_id": null, "item": shown }));
+                self.show_item("conversation.item.added", &shown);
             }
             let part = json!({ "type": "audio", "transcript": "" });
             let at =
@@ -122,7 +122,7 @@ impl Conversation {
         self.send_with(&at, "response.content_part.done", json!({ "part": part }));
         let shown = events::speech(&item, status, text);
         if !response.apart {
-            self.send("conversation.item.done", json!({ "previous_item_id": null, "item": shown }));
+            self.show_item("conversation.item.done", &shown);
         }
         let at = json!({ "response_id": response.id, "output_index": 0 });
         self.send_with(&at, "response.output_item.done", json!({ "item": shown }));
@@ -147,8 +147,7 @@ impl Conversation {
         };
         let at = json!({ "response_id": response.id, "output_index": index });
         self.send_with(&at, "response.output_item.added", json!({ "item": shown("in_progress", "") }));
-        let added = json!({ "previous_item_id": null, "item": shown("in_progress", "") });
-        self.send("conversation.item.added", added);
+        self.show_item("conversation.item.added", &shown("in_progress", ""));
         let part =
             json!({ "response_id": response.id, "item_id": item, "output_index": index, "call_id": call_id });
         self.send_with(&part, "response.function_call_arguments.delta", json!({ "delta": arguments }));
@@ -156,7 +155,7 @@ impl Conversation {
         self.send_with(&part, "response.function_call_arguments.done", whole);
         let status = if status == "completed" { "completed" } else { "incomplete" };
         let done = shown(status, &arguments);
-        self.send("conversation.item.done", json!({ "previous_item_id": null, "item": done }));
+        self.show_item("conversation.item.done", &done);
         self.send_with(&at, "response.output_item.done", json!({ "item": done }));
         done
     }
@@ -255,10 +254,11 @@ impl Conversation {
         let Some((item, says)) = self.saying.remove(&number) else { return };
         let at = json!({ "item_id": item });
         self.send_with(&at, "input_audio_buffer.speech_stopped", json!({ "audio_end_ms": 0 }));
-        self.send_with(&at, "input_audio_buffer.committed", json!({ "previous_item_id": null }));
+        let before = self.items.last().map_or(Value::Null, |item| item["id"].clone());
+        self.send_with(&at, "input_audio_buffer.committed", json!({ "previous_item_id": before }));
         let shown = events::heard(&item);
-        self.send("conversation.item.added", json!({ "previous_item_id": null, "item": shown }));
-        self.send("conversation.item.done", json!({ "previous_item_id": null, "item": shown }));
+        self.show_item("conversation.item.added", &shown);
+        self.show_item("conversation.item.done", &shown);
         let transcript = json!({ "content_index": 0, "transcript": says });
         self.send_with(&at, "conversation.item.input_audio_transcription.completed", transcript);
         if matches!(self.waiting, Waiting::Tick(awaited) if awaited == number) {
