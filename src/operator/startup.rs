@@ -27,11 +27,14 @@ pub fn hindrance(
     if let Some(said) = deployment.and_then(|deployment| deployment.pods_refused.as_deref()) {
         return Some(refused(&gateway, said));
     }
+    let nowhere = service.is_some_and(|service| waits_for_balancer(object, service));
+    if nowhere && deployment.is_none() {
+        return Some(unassigned(&gateway));
+    }
     if programmed.reason == reason::NO_GATEWAYS {
         return Some(unschedulable(&gateway, roll?.unschedulable()?));
     }
-    let nowhere = programmed.status == ConditionStatus::True && waits_for_balancer(object, service?);
-    nowhere.then(|| unassigned(&gateway))
+    (nowhere && programmed.status == ConditionStatus::True).then(|| unassigned(&gateway))
 }
 
 /// Pods of `gateway` are not admitted; `said` is the message of the Deployment's condition `ReplicaFailure`.
@@ -75,8 +78,8 @@ fn unassigned(gateway: &ObjectKey) -> Finding {
     Finding::not_yet(
         reason::ADDRESS_NOT_ASSIGNED,
         format!(
-            "Service {namespace}/{service} waits for the address of its load balancer; until then the pods tell others their own. \
-             If none comes, `kubectl -n {namespace} describe service {service}` may show why: install a load balancer, write \
+            "Service {namespace}/{service} waits for the address of its load balancer; no pod is started before, and those that \
+             there are go on with the address that they know. If none comes, `kubectl -n {namespace} describe service {service}` may show why: install a load balancer, write \
              advertise.address, or choose another exposure."
         ),
     )

@@ -215,13 +215,50 @@ async fn exposure_decides_what_pods_tell_others_about_their_address() {
     .await;
 
     stage.apply("SipGateway", GATEWAY, json!({ "exposure": "LoadBalancer" })).await;
-    advertises(&stage, "udp=$(POD_IP):5060,tcp=$(POD_IP):5060").await;
     let message = stage.says("SipGateway", GATEWAY, "Ready", "False", "AddressNotAssigned").await;
     assert!(message.contains(&format!("Service {}/{NAME}", stage.namespace)), "{message}");
-    let balancer = json!({ "status": { "loadBalancer": { "ingress": [{ "ip": "203.0.113.7" }] } } });
-    api.patch_status(NAME, &PatchParams::default(), &Patch::Merge(balancer)).await.unwrap();
+    stage.settled().await;
+    advertises(&stage, "udp=$(NODE_IP):5060,tcp=$(NODE_IP):5060").await;
+    balancer(&stage, &["203.0.113.7"]).await;
     advertises(&stage, "udp=203.0.113.7:5060,tcp=203.0.113.7:5060").await;
     stage.is_ready("SipGateway", GATEWAY).await;
+}
+
+/// As a load balancer's controller writes down which addresses there are.
+async fn balancer(stage: &Stage, addresses: &[&str]) {
+    let ingress: Vec<Value> = addresses.iter().map(|address| json!({ "ip": address })).collect();
+    let status = json!({ "status": { "loadBalancer": { "ingress": ingress } } });
+    let api = stage.api::<Service>();
+    eventually("the Service", async || {
+        api.patch_status(NAME, &PatchParams::default(), &Patch::Merge(&status)).await.ok()
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_pod_is_started_before_its_load_balancer_has_an_address_and_none_goes_when_that_is_lost() {
+    let stage = Stage::empty("balancer").await;
+    let _operator = stage.operator();
+    stage.apply("SipGateway", GATEWAY, json!({ "exposure": "LoadBalancer" })).await;
+    let message = stage.says("SipGateway", GATEWAY, "Ready", "False", "AddressNotAssigned").await;
+    assert!(message.contains("no pod is started before"), "{message}");
+    stage.settled().await;
+    assert!(found(&stage.api::<Deployment>(), NAME).await.is_none());
+    balancer(&stage, &["203.0.113.7"]).await;
+    let address = "udp=203.0.113.7:5060,tcp=203.0.113.7:5060";
+    advertises(&stage, address).await;
+
+    balancer(&stage, &[]).await;
+    stage.settled().await;
+    let spec = json!({ "exposure": "LoadBalancer", "replicas": 5 });
+    stage.apply("SipGateway", GATEWAY, spec).await;
+    eventually("five pods, at the address that was known", async || {
+        let deployment = deployment(&stage).await;
+        let replicas = deployment.spec.as_ref().and_then(|spec| spec.replicas);
+        assert_eq!(env(&deployment, "VOICEDOCK_ADVERTISE"), address);
+        (replicas == Some(5)).then_some(())
+    })
+    .await;
 }
 
 async fn advertises(stage: &Stage, expected: &str) {

@@ -153,7 +153,8 @@ impl Provision {
             return Err(ProvisionError::Name { name: gateway.name_any() });
         }
         let service = self.one(job, OwnedKind::Service, network::service(gateway)).await?;
-        let advertise = network::advertise(gateway, &service);
+        let before = if network::waits_for_balancer(gateway, &service) { found(job).await? } else { None };
+        let advertise = network::advertise(gateway, &service, before.as_ref().and_then(workload::advertised));
         self.service = Some(service);
         self.one(job, OwnedKind::Service, network::api_service(gateway)).await?;
         self.one(job, OwnedKind::ServiceAccount, access::service_account(gateway)).await?;
@@ -161,7 +162,11 @@ impl Provision {
         self.one(job, OwnedKind::RoleBinding, access::role_binding(gateway)).await?;
         self.one(job, OwnedKind::NetworkPolicy, network::network_policy(gateway)).await?;
         self.one(job, OwnedKind::PodDisruptionBudget, workload::disruption_budget(gateway)).await?;
-        self.deployment(job, &advertise).await
+        match advertise {
+            Some(advertise) => self.deployment(job, &advertise).await,
+            // The Service's next version brings us back.
+            None => Ok(()),
+        }
     }
 
     /// Applies the Deployment. With autoscaling, against the version in which the number of pods was seen: nobody's number is
@@ -194,13 +199,10 @@ impl Provision {
             Replicas::Fixed(replicas) => return Ok((replicas, None)),
             Replicas::ByCalls { wanted, min, max } => (wanted, min, max),
         };
-        let ObjectKey { namespace, name } = names::key(&*job.gateway);
-        let name = names::base(&name);
-        let api: Api<Deployment> = Api::namespaced(job.client.clone(), &namespace);
-        let found = read(format!("read Deployment {namespace}/{name}"), api.get_opt(&name)).await?;
-        let Some(found) = found else {
+        let Some(found) = found(job).await? else {
             return Ok((wanted.unwrap_or(min), None));
         };
+        let name = names::base(&job.gateway.name_any());
         self.replicas_before = found.spec.as_ref().and_then(|spec| spec.replicas);
         let made = self.made.get(&(OwnedKind::Deployment, name));
         self.by_others = made.is_some_and(|made| found.metadata.generation > made.generation)
@@ -249,6 +251,14 @@ impl Provision {
         made.generation = facts.generation;
         Ok(applied)
     }
+}
+
+/// The Deployment as it is.
+async fn found(job: &Job) -> Result<Option<Deployment>, ProvisionError> {
+    let ObjectKey { namespace, name } = names::key(&*job.gateway);
+    let name = names::base(&name);
+    let api: Api<Deployment> = Api::namespaced(job.client.clone(), &namespace);
+    Ok(read(format!("read Deployment {namespace}/{name}"), api.get_opt(&name)).await?)
 }
 
 /// Marks the pods that are to go first, and sets free those that aren't any more. One that is gone needs no mark.

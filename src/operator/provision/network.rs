@@ -159,26 +159,31 @@ pub fn network_policy(gateway: &SipGateway) -> NetworkPolicy {
 }
 
 /// What Contact and Via of each listener say, as `udp=host:port,tcp=host:port`; `$(NODE_IP)` and `$(POD_IP)` are put
-/// in by the kubelet. `service` is the Service as the API server has it, with node ports and load balancer.
-pub fn advertise(gateway: &SipGateway, service: &Service) -> String {
-    let listeners = listeners(gateway);
+/// in by the kubelet. `service` is the Service as the API server has it, with node ports and load balancer; `before` is what the
+/// pods that there are say. `None` while a load balancer has no address and had none: whoever got a call then would be told
+/// an address that leads nowhere. One that loses its address is expected to have it again.
+pub fn advertise(gateway: &SipGateway, service: &Service, before: Option<&str>) -> Option<String> {
+    let exposure = exposure(gateway);
+    let host = match (&gateway.spec.advertise, exposure) {
+        (Some(advertise), _) => literal(&advertise.address),
+        (None, Exposure::NodePort | Exposure::HostNetwork) => "$(NODE_IP)".to_owned(),
+        (None, Exposure::LoadBalancer) => match balancers(service).first() {
+            Some(address) => literal(address),
+            None => before.and_then(host_of).filter(|host| !host.starts_with("$("))?.to_owned(),
+        },
+        (None, Exposure::ClusterIP) => "$(POD_IP)".to_owned(),
+    };
     let one = |listener: &Listener| {
-        let (host, port) = match (&gateway.spec.advertise, exposure(gateway)) {
-            (Some(advertise), Exposure::NodePort) => {
-                (literal(&advertise.address), node_port(listener, service))
-            }
-            (Some(advertise), _) => (literal(&advertise.address), listener.port),
-            (None, Exposure::NodePort) => ("$(NODE_IP)".to_owned(), node_port(listener, service)),
-            (None, Exposure::HostNetwork) => ("$(NODE_IP)".to_owned(), listener.port),
-            (None, Exposure::LoadBalancer) => {
-                let balancer = balancers(service).into_iter().next();
-                (balancer.map_or("$(POD_IP)".to_owned(), |address| literal(&address)), listener.port)
-            }
-            (None, Exposure::ClusterIP) => ("$(POD_IP)".to_owned(), listener.port),
-        };
+        let port = if exposure == Exposure::NodePort { node_port(listener, service) } else { listener.port };
         format!("{}={host}:{port}", scheme(listener.transport))
     };
-    listeners.iter().map(one).collect::<Vec<_>>().join(",")
+    Some(listeners(gateway).iter().map(one).collect::<Vec<_>>().join(","))
+}
+
+/// The host that listeners say, by what [`advertise`] made.
+fn host_of(advertise: &str) -> Option<&str> {
+    let (_, first) = advertise.split(',').next()?.split_once('=')?;
+    Some(first.rsplit_once(':')?.0)
 }
 
 /// Where SIP is heard from outside, `transport:address:port`. `nodes` are the addresses of nodes with serving pods.
@@ -254,7 +259,10 @@ mod tests {
         let service = service(json!({ "spec": { "ports": [
             { "port": 5060, "protocol": "UDP", "nodePort": 30060 }, { "port": 5060, "protocol": "TCP", "nodePort": 30061 },
         ] } }));
-        assert_eq!(advertise(&gateway, &service), "udp=$(NODE_IP):30060,tcp=$(NODE_IP):30061");
+        assert_eq!(
+            advertise(&gateway, &service, None).as_deref(),
+            Some("udp=$(NODE_IP):30060,tcp=$(NODE_IP):30061")
+        );
         assert_eq!(
             addresses(&gateway, &service, &["10.1.0.1".to_owned()]),
             ["udp:10.1.0.1:30060", "tcp:10.1.0.1:30061"]
@@ -264,10 +272,15 @@ mod tests {
     #[test]
     fn a_load_balancer_is_told_once_it_has_an_address() {
         let gateway = gateway(json!({ "exposure": "LoadBalancer" }));
-        assert_eq!(advertise(&gateway, &Service::default()), "udp=$(POD_IP):5060,tcp=$(POD_IP):5060");
+        assert_eq!(advertise(&gateway, &Service::default(), None), None);
+        let of_pods = Some("udp=$(POD_IP):5060,tcp=$(POD_IP):5060");
+        assert_eq!(advertise(&gateway, &Service::default(), of_pods), None, "that was another exposure");
         let service =
             service(json!({ "status": { "loadBalancer": { "ingress": [{ "ip": "2001:db8::7" }] } } }));
-        assert_eq!(advertise(&gateway, &service), "udp=[2001:db8::7]:5060,tcp=[2001:db8::7]:5060");
+        let expected = Some("udp=[2001:db8::7]:5060,tcp=[2001:db8::7]:5060".to_owned());
+        assert_eq!(advertise(&gateway, &service, None), expected);
+        let lost = advertise(&gateway, &Service::default(), expected.as_deref());
+        assert_eq!(lost, expected, "it is expected to come back");
     }
 
     #[test]
@@ -286,8 +299,8 @@ mod tests {
         let gateway =
             gateway(json!({ "exposure": "LoadBalancer", "advertise": { "address": "sip.example.com" } }));
         assert_eq!(
-            advertise(&gateway, &Service::default()),
-            "udp=sip.example.com:5060,tcp=sip.example.com:5060"
+            advertise(&gateway, &Service::default(), None).as_deref(),
+            Some("udp=sip.example.com:5060,tcp=sip.example.com:5060")
         );
     }
 }

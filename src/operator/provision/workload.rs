@@ -20,6 +20,8 @@ use crate::resources::sip_gateway::Exposure;
 use super::Image;
 use super::network::{exposure, http_port, listeners, port_name, protocol, scheme};
 
+/// What Contact and Via say.
+const ADVERTISE: &str = "VOICEDOCK_ADVERTISE";
 /// Number of pods when the spec doesn't say.
 pub const DEFAULT_REPLICAS: i32 = 2;
 /// Seconds that a pod which is told to stop waits for its calls, when the spec doesn't say.
@@ -61,6 +63,13 @@ pub fn deployment(gateway: &SipGateway, image: &Image, advertise: String, replic
         }),
         status: None,
     }
+}
+
+/// What the pods of a Deployment of ours say of their address.
+pub fn advertised(deployment: &Deployment) -> Option<&str> {
+    let pod = deployment.spec.as_ref()?.template.spec.as_ref()?;
+    let env = pod.containers.first()?.env.iter().flatten();
+    env.filter(|variable| variable.name == ADVERTISE).find_map(|variable| variable.value.as_deref())
 }
 
 /// One pod at a time may be moved; one that isn't ready holds nobody back.
@@ -187,7 +196,7 @@ fn container(gateway: &SipGateway, image: &Image, advertise: String) -> Containe
                     env("VOICEDOCK_GATEWAY", gateway.name_any()),
                     env("VOICEDOCK_GATEWAY_UID", gateway.uid().unwrap_or_default()),
                     env("VOICEDOCK_LISTENERS", heard.collect::<Vec<_>>().join(",")),
-                    env("VOICEDOCK_ADVERTISE", advertise),
+                    env(ADVERTISE, advertise),
                     env("VOICEDOCK_HTTP", http),
                     env("VOICEDOCK_DRAIN_SECONDS", drain_seconds(gateway).to_string()),
                 ],
