@@ -49,6 +49,9 @@ use crate::sip::time::Millis;
 /// Inputs that are taken before outputs are sent: bounds the time that a burst keeps timers waiting.
 const BATCH: usize = 64;
 
+/// Seconds after which a request may be sent again that nobody answered.
+const SOON: u32 = 2;
+
 /// What a shard is told.
 pub(super) enum ShardInput {
     /// A message that the front door let in: who sent it, and its last hop.
@@ -270,6 +273,7 @@ impl Shard {
                     let over = matches!(event, LegEvent::Ended(_) | LegEvent::Refused { .. });
                     let Some(&(call, key)) = self.legs.get(&leg) else { continue };
                     if over {
+                        self.nobody_answers(leg);
                         self.legs.remove(&leg);
                         if let Some(entry) = self.calls.get_mut(&call) {
                             entry.legs.remove(&key);
@@ -278,6 +282,18 @@ impl Shard {
                     self.step(call, Input::Leg(key, event), None);
                 }
             }
+        }
+    }
+
+    /// A leg is over: what was passed on to it gets its answer from us, or its sender would wait and take the call for lost.
+    fn nobody_answers(&mut self, leg: LegId) {
+        let now = self.now();
+        let of_leg = (leg, RequestId(0))..=(leg, RequestId(u64::MAX));
+        let open: Vec<_> = self.relayed.range(of_leg).map(|(passed_on, sent)| (*passed_on, *sent)).collect();
+        for (passed_on, (origin, request)) in open {
+            self.relayed.remove(&passed_on);
+            let why = "the other side left before it answered";
+            self.endpoint.decline(origin, request, 500, why, Some(SOON), now);
         }
     }
 

@@ -454,3 +454,17 @@ async fn nobody_from_elsewhere_takes_the_place_of_a_human() {
     scene.caller.request("INFO", "", "5").await;
     scene.human.receive("INFO").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_was_passed_on_to_somebody_who_leaves_is_answered_by_us() {
+    let mut scene = Scene::new("http://127.0.0.1:9/hook").await;
+    scene.refer().await;
+    let invite = scene.human.receive("INVITE").await;
+    scene.human.answer(&invite, 180, "", "").await;
+    scene.caller.request("INFO", "", "5").await;
+    scene.agent.receive("INFO").await;
+    scene.agent.request("BYE", "", "").await;
+    let answer = scene.caller.receive("SIP/2.0").await;
+    assert!(answer.text.starts_with("SIP/2.0 500"), "{}", answer.text);
+    assert_eq!(answer.value("Retry-After"), "2");
+}
