@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::harness::cluster::text;
 use crate::harness::office::Office;
-use crate::harness::pods::{Pod, leaving, pods};
+use crate::harness::pods::{Pod, pods};
 use crate::harness::probe::{self, Probe};
 use crate::harness::process::{say, succeed};
 use crate::harness::scene::Scene;
@@ -105,13 +105,6 @@ fn a_call_over_a_load_balancer() {
     });
     let rollout = ["rollout", "status", "--timeout=60s", "deployment/own-voicedock"];
     succeed(&mut scene.kubectl(&rollout));
-    // The first pods were started before there was an address, and tell their own.
-    until("the first pods are gone", ROLLOUT, || {
-        match &leaving(scene.cluster(), &scene.namespace, "own")[..] {
-            [] => Ok(()),
-            pods => Err(format!("{pods:?}")),
-        }
-    });
     let pod = &ready_pods(&scene, 2)[0];
     let _route = scene.cluster().route(balancer, pod.node);
     calls_go_well(&scene, &agent, SocketAddrV4::new(balancer, 5060));
