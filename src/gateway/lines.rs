@@ -1,8 +1,8 @@
-//! How many calls this pod has dialled out through each trunk: what `outbound.maxConcurrentCalls` and `maxCallsPerSecond`
-//! are held against.
+//! How many calls this pod has dialled out through each trunk, or has from it: what `maxConcurrentCalls` and `maxCallsPerSecond`
+//! of `outbound` and `inbound` are held against, each direction by itself.
 //!
-//! Counted in the pod, over all its shards: a limit holds exactly here, and a gateway of n pods lets n times as many out.
-//! A call is counted from before its INVITE is sent until its leg is over.
+//! Counted in the pod, over all its shards: a limit holds exactly here, and a gateway of n pods lets n times as many out or in.
+//! A call is counted from before its INVITE is sent, or answered, until its leg is over.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

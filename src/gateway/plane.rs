@@ -102,7 +102,10 @@ pub(super) struct Shared {
     pub(super) openai: Arc<OpenAi>,
     pub(super) events: Events,
     pub(super) calls: Arc<Calls>,
+    /// Calls that were dialled.
     pub(super) lines: Arc<Lines>,
+    /// Calls that came in, over trunks that have a limit for them.
+    pub(super) arrivals: Arc<Lines>,
     pub(super) callers: Callers,
     pub(super) metrics: PlaneMetrics,
     pub(super) assistants: AssistantMetrics,
@@ -198,6 +201,7 @@ pub async fn start(config: PlaneConfig) -> io::Result<Plane> {
         assistants: AssistantMetrics::new(&config.metrics),
         calls: config.calls,
         lines: Arc::default(),
+        arrivals: Arc::default(),
         callers: Callers::new(config.realm),
         metrics,
         instance: config.instance,

@@ -90,6 +90,9 @@ struct Entry {
     /// The right to test a destination, if that is what it is; held until the call is forgotten.
     #[allow(dead_code, reason = "dropping it gives it back")]
     permit: Option<OwnedSemaphorePermit>,
+    /// Its place among the calls that came in over its trunk, where they are counted.
+    #[allow(dead_code, reason = "dropping it gives it back")]
+    place: Option<Taken>,
 }
 
 impl Entry {
@@ -104,6 +107,7 @@ impl Entry {
             line: None,
             sessions: BTreeMap::new(),
             permit: None,
+            place: None,
         }
     }
 }
@@ -304,8 +308,8 @@ impl Shard {
         let now = self.now();
         let shared = Arc::clone(&self.shared);
         let snapshot = shared.snapshot.load();
-        let answer = match self.admit(&incoming, &snapshot) {
-            Ok(answer) => answer,
+        let (answer, place) = match self.admit(&incoming, &snapshot) {
+            Ok(admitted) => admitted,
             Err(NotAdmitted { code, headers, why }) => {
                 if let Some((label, why)) = why {
                     shared.metrics.refuse(label);
@@ -328,7 +332,8 @@ impl Shard {
         let (call, effects) = Call::start(start, context(now, &snapshot, &shared.lines));
         shared.metrics.calls.inc();
         self.legs.insert(leg, (id.serial, LegKey::Caller));
-        let entry = Entry::new(id, call, BTreeMap::from([(LegKey::Caller, Leg::Live(leg, None))]));
+        let legs = BTreeMap::from([(LegKey::Caller, Leg::Live(leg, None))]);
+        let entry = Entry { place, ..Entry::new(id, call, legs) };
         self.begin(entry, effects);
     }
 

@@ -183,6 +183,16 @@ pub struct Inbound {
     #[x_kube(validation = Rule::new("self.matches('^[1-9][0-9]{0,2}$')")
         .message("write the country code without + and without zeros before it, in quotes, such as \"31\""))]
     pub country_code: Option<String>,
+    /// Calls that came in over the trunk and are not over yet; no limit of its own when left out. Each gateway pod counts its own: a
+    /// gateway of n pods takes n times as many. A call beyond it gets 503 with Retry-After.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100000))]
+    pub max_concurrent_calls: Option<i32>,
+    /// Calls that come in over the trunk in any second; no limit of its own when left out. Each gateway pod counts its own, and
+    /// refuses as for `maxConcurrentCalls`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000))]
+    pub max_calls_per_second: Option<i32>,
 }
 
 /// How a trunk writes numbers.

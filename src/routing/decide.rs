@@ -40,6 +40,7 @@ pub struct Answer {
     entry: Arc<NumberEntry>,
     trunk: Arc<ObjectKey>,
     session_timer: SessionTimerEntry,
+    limits: Limits,
     proof: Option<Option<CredentialId>>,
     assistant: Option<Arc<AssistantEntry>>,
 }
@@ -63,6 +64,11 @@ impl Answer {
     /// That trunk's session timers.
     pub fn session_timer(&self) -> SessionTimerEntry {
         self.session_timer
+    }
+
+    /// How much is taken over that trunk.
+    pub fn limits(&self) -> Limits {
+        self.limits
     }
 
     /// What whoever calls must prove to know, if anything: `Some(None)` when that is missing, and nobody can.
@@ -142,7 +148,7 @@ pub trait Lines {
     fn full(&self, trunk: &ObjectKey, limits: Limits) -> Option<Limit>;
 }
 
-/// A limit of a trunk that is reached.
+/// A limit of a trunk that is reached; in the words of calls that are dialled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Limit {
     /// Calls at once.
@@ -153,6 +159,22 @@ pub enum Limit {
         "{0} calls were dialled within a second, as many as its outbound.maxCallsPerSecond lets one gateway pod dial"
     )]
     PerSecond(u32),
+}
+
+impl Limit {
+    /// The same of calls that come in.
+    pub fn inbound(self) -> String {
+        match self {
+            Self::Calls(most) => {
+                format!(
+                    "{most} calls came in over it, as many as its inbound.maxConcurrentCalls lets one gateway pod take"
+                )
+            }
+            Self::PerSecond(most) => format!(
+                "{most} calls came in over it within a second, as many as its inbound.maxCallsPerSecond lets one gateway pod take"
+            ),
+        }
+    }
 }
 
 /// How a transfer is dialled.
@@ -387,9 +409,9 @@ impl Index {
         found: &Arc<NumberEntry>,
     ) -> Answer {
         let assistant = found.assistant.as_ref().and_then(|key| self.table.assistants.get(key)).cloned();
-        let (trunk, session_timer) = (trunk.clone(), entry.session_timer);
+        let (trunk, session_timer, limits) = (trunk.clone(), entry.session_timer, entry.inbound_limits);
         let proof = entry.authenticates.then(|| entry.credential.clone());
-        Answer { number, entry: found.clone(), trunk, session_timer, proof, assistant }
+        Answer { number, entry: found.clone(), trunk, session_timer, limits, proof, assistant }
     }
 }
 

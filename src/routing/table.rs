@@ -314,6 +314,9 @@ pub struct TrunkEntry {
     /// How much each gateway pod may dial through it.
     #[serde(default, skip_serializing_if = "Limits::is_none")]
     pub limits: Limits,
+    /// How much each gateway pod takes that comes in over it.
+    #[serde(default, skip_serializing_if = "Limits::is_none")]
+    pub inbound_limits: Limits,
     /// Seconds between two OPTIONS that it is sent; absent when it isn't.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe_seconds: Option<u32>,
@@ -367,7 +370,7 @@ pub enum ReferEntry {
     },
 }
 
-/// How much one gateway pod may dial through a trunk; no limit where absent.
+/// How much one gateway pod may dial through a trunk, or takes from it; no limit where absent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Limits {

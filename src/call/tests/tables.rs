@@ -64,6 +64,7 @@ pub(super) fn table(fallback: bool) -> Table {
             allowed_prefixes: Vec::new(),
             denied_prefixes: vec!["+3190".into()],
             limits: Limits::default(),
+            inbound_limits: Limits::default(),
             probe_seconds: None,
             register_seconds: None,
             caller_id_header: CallerIdHeaderEntry::PAI,

@@ -6,14 +6,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::Shard;
+use crate::gateway::lines::Taken;
 use crate::gateway::snapshot::{Credential, Snapshot};
 use crate::routing::decide::{Answer, AnswerRefusal};
-use crate::routing::table::{CredentialId, ObjectKey, TrunkEntry};
+use crate::routing::table::{CredentialId, Limits, ObjectKey, TrunkEntry};
 use crate::sip::challenger::{Challenger, Judged};
 use crate::sip::event::IncomingCall;
 use crate::sip::rate::Sources;
 
-/// Seconds after which a caller may try again who can't be asked for a proof now.
+/// Seconds after which a caller may try again who can't be let in, or asked for a proof, now.
 const RETRY_AFTER: &str = "5";
 
 /// Wrong passwords from one source: so many at once, and one a second.
@@ -59,11 +60,16 @@ impl NotAdmitted {
         Self { code, headers: Vec::new(), why: Some((label, why.to_string())) }
     }
 
+    /// It may come again in a while.
+    fn for_now(label: &'static str, why: String) -> Self {
+        let headers = vec![("Retry-After", RETRY_AFTER.to_owned())];
+        Self { headers, ..Self::new(503, label, why) }
+    }
+
     /// The login is gone that callers would be asked for.
     fn without_login(trunk: &ObjectKey) -> Self {
         let why = format!("trunk {trunk} authenticates callers, but its credentialsSecretRef is missing");
-        let headers = vec![("Retry-After", RETRY_AFTER.to_owned())];
-        Self { headers, ..Self::new(503, "unauthorized", why) }
+        Self::for_now("unauthorized", why)
     }
 }
 
@@ -77,8 +83,27 @@ impl From<AnswerRefusal> for NotAdmitted {
 }
 
 impl Shard {
-    /// Who answers a call, if it is let in.
-    pub(super) fn admit(&self, incoming: &IncomingCall, snapshot: &Snapshot) -> Result<Answer, NotAdmitted> {
+    /// Who answers a call, if it is let in, and its place among those of its trunk where they are counted.
+    pub(super) fn admit(
+        &self,
+        incoming: &IncomingCall,
+        snapshot: &Snapshot,
+    ) -> Result<(Answer, Option<Taken>), NotAdmitted> {
+        let answer = self.who_answers(incoming, snapshot)?;
+        let limits = answer.limits();
+        if limits == Limits::default() {
+            return Ok((answer, None));
+        }
+        match self.shared.arrivals.take(answer.trunk(), limits, Instant::now()) {
+            Ok(place) => Ok((answer, Some(place))),
+            Err(limit) => {
+                let why = format!("trunk {}: {}", answer.trunk(), limit.inbound());
+                Err(NotAdmitted::for_now("trunk-limit", why))
+            }
+        }
+    }
+
+    fn who_answers(&self, incoming: &IncomingCall, snapshot: &Snapshot) -> Result<Answer, NotAdmitted> {
         let (index, source) = (&snapshot.index, incoming.flow.peer.ip());
         match dialled(incoming, |called| index.who_answers(source, called)) {
             Ok(answer) => match answer.proof() {

@@ -133,7 +133,11 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
     if let Some(outbound) = outbound {
         check_prefixes(outbound, &mut problems);
     }
-    let limits = outbound.map(|outbound| limits(outbound, &mut problems)).unwrap_or_default();
+    let outbound_limits = outbound
+        .map(|out| limits(("outbound", out.max_concurrent_calls, out.max_calls_per_second), &mut problems));
+    let inbound_limits = inbound.map(|inbound| {
+        limits(("inbound", inbound.max_concurrent_calls, inbound.max_calls_per_second), &mut problems)
+    });
     let refer = spec.refer.as_ref().and_then(|refer| problems.take(self::refer(refer, host.as_deref())?));
     let proxy = spec.outbound_proxy.as_deref().and_then(|proxy| {
         problems.take(fields::proxy("outboundProxy", proxy, spec.transport.map(fields::entry)))
@@ -168,7 +172,8 @@ fn entry(spec: &SipTrunkSpec) -> Result<TrunkEntry, Problems> {
             number_format: number_format.unwrap_or(NumberFormatEntry::E164),
             allowed_prefixes: sorted(outbound.map(|outbound| &outbound.allowed_prefixes)),
             denied_prefixes: sorted(outbound.map(|outbound| &outbound.denied_prefixes)),
-            limits,
+            limits: outbound_limits.unwrap_or_default(),
+            inbound_limits: inbound_limits.unwrap_or_default(),
             probe_seconds,
             register_seconds,
             caller_id_header: match header {
@@ -215,13 +220,17 @@ fn session_timer(timer: &SessionTimer) -> Result<SessionTimerEntry, Problems> {
     if problems.is_empty() { Ok(SessionTimerEntry { min_seconds, seconds: asked }) } else { Err(problems) }
 }
 
-fn limits(outbound: &Outbound, problems: &mut Problems) -> Limits {
-    let mut limit = |field, value: Option<i32>, most| {
-        value.and_then(|value| problems.take(fields::bounded(field, value, 1, most)))
+/// The limits of one direction, as its part of the spec says them.
+fn limits(
+    (part, calls, calls_per_second): (&str, Option<i32>, Option<i32>),
+    problems: &mut Problems,
+) -> Limits {
+    let mut limit = |field: &str, value: Option<i32>, most| {
+        value.and_then(|value| problems.take(fields::bounded(&format!("{part}.{field}"), value, 1, most)))
     };
     Limits {
-        calls: limit("outbound.maxConcurrentCalls", outbound.max_concurrent_calls, 100_000),
-        calls_per_second: limit("outbound.maxCallsPerSecond", outbound.max_calls_per_second, 10_000),
+        calls: limit("maxConcurrentCalls", calls, 100_000),
+        calls_per_second: limit("maxCallsPerSecond", calls_per_second, 10_000),
     }
 }
 

@@ -43,6 +43,7 @@ fn trunk(host: &str, sources: &[&str], namespaces: &[&str]) -> TrunkEntry {
         allowed_prefixes: vec![],
         denied_prefixes: vec![],
         limits: Limits::default(),
+        inbound_limits: Limits::default(),
         probe_seconds: None,
         register_seconds: None,
         caller_id_header: CallerIdHeaderEntry::PAI,

@@ -95,6 +95,7 @@ fn table(numbers: usize) -> Table {
             allowed_prefixes: vec!["+31".into()],
             denied_prefixes: vec![],
             limits: Limits { calls: Some(50), calls_per_second: None },
+            inbound_limits: Limits { calls: None, calls_per_second: Some(5) },
             probe_seconds: None,
             register_seconds: None,
             caller_id_header: CallerIdHeaderEntry::PAI,

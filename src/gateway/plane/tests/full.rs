@@ -1,6 +1,8 @@
-//! A pod that has as many calls as it may have.
+//! A pod, or a trunk, that has as many calls as it may have.
 
-use super::{Given, Peer, request};
+use serde_json::json;
+
+use super::{Given, LIMIT, Peer, request, until};
 
 /// Calls that a plane of these tests takes.
 const MOST: u32 = 10;
@@ -41,4 +43,34 @@ async fn a_full_pod_refuses_new_calls_and_goes_on_with_those_that_it_has() {
         metrics.lines().any(|line| line.contains("overload") && line.ends_with(" 2")),
         "both refusals are counted:\n{metrics}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trunk_brings_in_as_many_calls_as_its_limit_lets_it_and_another_when_one_is_over() {
+    let (caller, agent) = (Peer::new().await, Peer::new().await);
+    let trunk = json!({
+        "host": "127.0.0.1", "allowedSources": ["127.0.0.1/32"], "inboundLimits": { "calls": 2 },
+    });
+    let stage = Given { trunk, ..Given::new(&agent) }.stage().await;
+    let gateway = stage.address;
+    let request =
+        |method: &str, number: u32| request(&caller, gateway, method, "", &format!("i{number}"), number);
+    for number in 1..=2 {
+        caller.send(gateway, &request("INVITE", number)).await;
+        caller.receive("SIP/2.0 100").await;
+    }
+    caller.send(gateway, &request("INVITE", 3)).await;
+    let (refusal, _) = caller.receive("SIP/2.0 503").await;
+    assert!(refusal.contains("Retry-After: 5\r\n"), "{refusal}");
+    assert_eq!(stage.plane.live_calls(), 2);
+    let metrics = stage.metrics.encode();
+    let counted = metrics.lines().any(|line| line.contains("trunk-limit") && line.ends_with(" 1"));
+    assert!(counted, "{metrics}");
+    caller.send(gateway, &request("CANCEL", 1)).await;
+    caller.receive("SIP/2.0 487").await;
+    let other = async { until(|| stage.plane.live_calls() == 1).await };
+    tokio::time::timeout(LIMIT, other).await.expect("the first one is over");
+    caller.send(gateway, &request("INVITE", 4)).await;
+    let taken = async { until(|| stage.plane.live_calls() == 2).await };
+    tokio::time::timeout(LIMIT, taken).await.expect("the fourth one is taken");
 }
