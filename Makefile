@@ -1,7 +1,7 @@
 # Set VOICEDOCK_CACHE to keep tools elsewhere than in ~/.cache/voicedock; set KUBECONFIG to test on a cluster of your own.
 
 .DEFAULT_GOAL := help
-.PHONY: help check test fuzz bench-calls bench-control demo demo-down tools image crds chart-docs clean
+.PHONY: help check test fuzz bench-api bench-calls bench-control demo demo-down tools image crds chart-docs clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,9 @@ test: ## All tests, with a real API server and a two-node cluster
 
 fuzz: ## Fuzz the parser, the front door and the whole machine, a minute each; ARGS="machine FILE" plays an input again
 	@hack/fuzz.sh $(ARGS)
+
+bench-api: ## Figures of the REST API and of tool calls; ARGS="reads" for a part of them
+	@hack/bench-api.sh $(ARGS)
 
 bench-calls: ## Figures of calls, beside Kamailio; ARGS="plain kamailio" for parts of them
 	@hack/bench-calls.sh $(ARGS)

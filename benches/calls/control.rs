@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::gateway::{Client, DESTINATION};
+use crate::client::Client;
+use crate::gateway::DESTINATION;
 use crate::report::Latencies;
 use crate::single::header;
 use crate::wait::{SOON, until};

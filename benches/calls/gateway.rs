@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io;
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::client::Client;
 use crate::disk_copy;
 use crate::process::Process;
 use crate::support::free_address;
@@ -23,8 +23,6 @@ pub const TIMED_NUMBER: &str = "+31201234568";
 pub const DESTINATION: (&str, &str) = ("sales", "+31612345678");
 
 const KEY: &str = "bench";
-/// Longest wait for an answer over HTTP.
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A gateway process.
 pub struct Gateway {
@@ -100,53 +98,7 @@ impl Gateway {
 
     /// A connection for call control.
     pub fn client(&self) -> io::Result<Client> {
-        let stream = TcpStream::connect_timeout(&self.http, PATIENCE)?;
-        stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Client(BufReader::new(stream)))
-    }
-}
-
-/// A connection over which requests go one after another.
-pub struct Client(BufReader<TcpStream>);
-
-impl Client {
-    /// Sends a request and reads the answer: its status and its body.
-    pub fn ask(&mut self, method: &str, path: &str, body: &str) -> io::Result<(u16, String)> {
-        self.send(method, path, body)?;
-        self.answer()
-    }
-
-    /// Sends a request in one piece.
-    pub fn send(&mut self, method: &str, path: &str, body: &str) -> io::Result<()> {
-        let request = format!(
-            "{method} {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {KEY}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        self.0.get_mut().write_all(request.as_bytes())
-    }
-
-    /// Reads the answer to what was sent.
-    pub fn answer(&mut self) -> io::Result<(u16, String)> {
-        let (mut status, mut length) = (0, 0);
-        loop {
-            let mut line = String::new();
-            if self.0.read_line(&mut line)? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let line = line.trim_end().to_ascii_lowercase();
-            if let Some(rest) = line.strip_prefix("http/1.1 ") {
-                status = rest.split(' ').next().and_then(|code| code.parse().ok()).unwrap_or_default();
-            } else if let Some(rest) = line.strip_prefix("content-length:") {
-                length = rest.trim().parse().unwrap_or_default();
-            } else if line.is_empty() {
-                break;
-            }
-        }
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body)?;
-        Ok((status, String::from_utf8_lossy(&body).into_owned()))
+        Client::connect(self.http, KEY)
     }
 }
 

@@ -7,6 +7,7 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a bench that can't go on must fail")]
 
+mod client;
 mod control;
 #[path = "../../tests/support/disk_copy.rs"]
 mod disk_copy;
@@ -19,6 +20,7 @@ mod parts;
 #[allow(dead_code, reason = "shared with the tests")]
 mod process;
 mod rate;
+#[allow(dead_code, reason = "shared with the bench of the API")]
 mod report;
 mod single;
 mod stage;
@@ -34,12 +36,30 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 
-use crate::report::Figures;
+use crate::report::{Figures, Goal, Row, row};
 
 /// Where the processes' logs and the gateways' state are.
 const DIRECTORY: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/../bench/calls");
 /// The file.
 const FIGURES: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/../bench/calls.json");
+
+/// The table.
+const ROWS: [Row; 14] = [
+    row("sipp", "max_rate", "calls/s", None),
+    row("kamailio", "max_rate", "calls/s", None),
+    row("kamailio", "cpu_us", "µs/call", None),
+    row("plain", "max_rate", "calls/s", Some(Goal::Above(1.5, "kamailio", "max_rate"))),
+    row("plain", "cpu_us", "µs/call", Some(Goal::Below(0.7, "kamailio", "cpu_us"))),
+    row("plain", "setup_p50_ms", "ms more than SIPp alone", None),
+    row("plain", "setup_p99_ms", "ms more than SIPp alone", Some(Goal::AtMost(2.0))),
+    row("plain", "bytes_per_held_call", "bytes", Some(Goal::AtMost(8192.0))),
+    row("plain", "rss_before_mib", "MiB", None),
+    row("plain", "rss_after_mib", "MiB", Some(Goal::Below(1.2, "plain", "rss_before_mib"))),
+    row("transfer", "max_rate", "calls/s", None),
+    row("transfer", "cpu_us", "µs/call", Some(Goal::Below(1.3, "kamailio", "cpu_us"))),
+    row("transfer", "control_to_invite_p99_ms", "ms", Some(Goal::AtMost(1.0))),
+    row("refused", "cpu_us", "µs/call", Some(Goal::Below(0.15, "plain", "cpu_us"))),
+];
 
 /// Measures calls
 #[derive(Parser)]

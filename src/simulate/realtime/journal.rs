@@ -110,6 +110,11 @@ impl Journal {
         }))
     }
 
+    /// The time, as entries have it.
+    pub fn now(&self) -> Duration {
+        self.0.began.elapsed()
+    }
+
     /// All that happened so far.
     pub fn entries(&self) -> Vec<Entry> {
         self.locked().clone()
