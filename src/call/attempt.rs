@@ -209,7 +209,7 @@ impl Call {
         self.live.insert(leg);
         let mut origin = Origin::default();
         dial.offer = origin.show(self.caller.sdp.clone());
-        self.attempt = Some(Attempt {
+        self.attempt = Some(Box::new(Attempt {
             leg,
             purpose,
             phase: Phase::Dialling,
@@ -220,7 +220,7 @@ impl Call {
             ringing: None,
             rung: Duration::ZERO,
             by_the_host: false,
-        });
+        }));
         out.push(Effect::SetTimer(Timer::Ring, ring));
         out.push(Effect::Dial(leg, Box::new(dial)));
     }
@@ -237,7 +237,9 @@ impl Call {
             LegEvent::Progress { code, body } => {
                 if code >= 180 && attempt.ringing.is_none() {
                     attempt.ringing = Some(context.now);
-                    if let Some(Attempt { purpose: Purpose::Transfer(transfer), .. }) = &self.attempt {
+                    if let Some(Attempt { purpose: Purpose::Transfer(transfer), .. }) =
+                        self.attempt.as_deref()
+                    {
                         self.transfer_rings(transfer, out);
                     }
                 }

@@ -37,7 +37,7 @@ impl Call {
     /// Whatever else was asked of the caller, or by it, is concluded: now it can be asked to move.
     pub(super) fn move_caller_who_is_free(&mut self, out: &mut Vec<Effect>) {
         let waiting = |attempt: &Attempt| matches!(attempt.phase, Phase::AwaitingCaller);
-        if self.exchange.is_none() && self.attempt.as_ref().is_some_and(waiting) {
+        if self.exchange.is_none() && self.attempt.as_deref().is_some_and(waiting) {
             self.move_caller(out);
         }
     }
@@ -200,7 +200,7 @@ impl Call {
         let (Some(joined), Some(attempt)) = (Joined::by(&proof), self.attempt.take()) else { return };
         out.push(Effect::ClearTimer(Timer::HandOver));
         let old = self.peer.take();
-        let Attempt { leg, purpose, answer, origin, rung, .. } = attempt;
+        let Attempt { leg, purpose, answer, origin, rung, .. } = *attempt;
         let kind = if matches!(purpose, Purpose::Agent(_)) { PeerKind::Agent } else { PeerKind::Human };
         let trunk = purpose.trunk().cloned();
         if matches!(purpose, Purpose::Replacement(_)) {

@@ -111,7 +111,7 @@ pub struct Call {
     pub(super) announcement: Option<Announcement>,
     /// The assistant says what is to be said before the end.
     pub(super) farewell: Option<Farewell>,
-    pub(super) attempt: Option<Attempt>,
+    pub(super) attempt: Option<Box<Attempt>>,
     /// The caller's trunk was sent a REFER.
     pub(super) referral: Option<Referral>,
     /// It has not said the last word about that REFER. Until then it isn't sent another one: what it says next could be

@@ -115,7 +115,7 @@ impl Call {
         }
         self.live.insert(attempt.leg);
         let moves = attempt.offer.is_none();
-        self.attempt = Some(attempt);
+        self.attempt = Some(Box::new(attempt));
         if moves {
             self.move_caller(out);
         }

@@ -75,7 +75,7 @@ impl Call {
         let Some(mut attempt) = self.attempt.take() else { return };
         attempt.stop_ringing(context.now);
         out.push(Effect::ClearTimer(Timer::Ring));
-        let Attempt { purpose: Purpose::Test(route, mut tries), rung, .. } = attempt else { return };
+        let Attempt { purpose: Purpose::Test(route, mut tries), rung, .. } = *attempt else { return };
         let answered =
             Failure { outcome: Outcome::Answered(proof), code: Some(200), reason: "answered".into() };
         tries.push(Try::dialled(&route, answered, rung, None));

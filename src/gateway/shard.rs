@@ -124,7 +124,7 @@ pub(super) struct Shard {
     shared: Arc<Shared>,
     number: u8,
     endpoint: Endpoint,
-    calls: HashMap<u64, Entry>,
+    calls: HashMap<u64, Box<Entry>>,
     legs: HashMap<LegId, (u64, LegKey)>,
     /// Requests that were relayed → where the response goes.
     relayed: BTreeMap<(LegId, RequestId), (LegId, RequestId)>,
@@ -344,7 +344,7 @@ impl Shard {
     fn begin(&mut self, entry: Entry, effects: Vec<Effect>) {
         self.shared.intake.begin();
         let key = entry.id.serial;
-        self.calls.insert(key, entry);
+        self.calls.insert(key, Box::new(entry));
         self.carry_out(key, effects, None);
     }
 
@@ -501,7 +501,7 @@ impl Shard {
 
     fn record(&mut self, key: u64, record: Record) {
         let Some(entry) = self.calls.get_mut(&key) else { return };
-        let Entry { call, view, .. } = entry;
+        let Entry { call, view, .. } = &mut **entry;
         // Calls that are over are counted beside those that came in.
         if !(call.is_test() && matches!(record, Record::Ended { .. })) {
             self.shared.metrics.record(&record);
