@@ -282,8 +282,7 @@ impl Question<'_> {
 
 /// Whether a trunk brings in calls to numbers of that object's namespace.
 fn brings(trunk: &TrunkEntry, object: &ObjectKey) -> bool {
-    let lets_in = trunk.authenticates || !trunk.allowed_sources.is_empty();
-    lets_in && trunk.allowed_namespaces.binary_search(&object.namespace).is_ok()
+    trunk.brings_calls_in() && trunk.allowed_namespaces.binary_search(&object.namespace).is_ok()
 }
 
 fn way((key, trunk): (&ObjectKey, &Arc<TrunkEntry>)) -> Way {

@@ -499,6 +499,11 @@ impl TrunkEntry {
             || self.failover.iter().flat_map(|failover| &failover.hosts).any(|backup| backup.host == host)
     }
 
+    /// Whether calls come in over it at all: from sources that it names, or from whoever knows its password.
+    pub fn brings_calls_in(&self) -> bool {
+        self.authenticates || !self.allowed_sources.is_empty()
+    }
+
     /// Whether a call from `source` may come in over this trunk.
     pub fn admits(&self, source: IpAddr) -> bool {
         self.allowed_sources.iter().any(|net| net.contains(&source.to_canonical()))

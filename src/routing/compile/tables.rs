@@ -232,7 +232,7 @@ pub(in crate::routing) fn trunk_entry(
     wanted: Option<&Counts<String>>,
 ) -> Option<TrunkEntry> {
     let allowed = allowed_namespaces(objects, gateway, key, namespaces, wanted);
-    let brings_calls_in = !trunk.entry.allowed_sources.is_empty() && !allowed.is_empty();
+    let brings_calls_in = trunk.entry.brings_calls_in() && !allowed.is_empty();
     (wanted.is_some() || brings_calls_in)
         .then(|| TrunkEntry { allowed_namespaces: allowed, ..trunk.entry.clone() })
 }

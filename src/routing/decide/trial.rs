@@ -61,8 +61,7 @@ impl Index {
         let own = number.transfer_trunk.as_ref().and_then(|key| trunks.get_key_value(key));
         let brings_calls = |trunk: &TrunkEntry| {
             let namespace = &number.object.namespace;
-            (trunk.authenticates || !trunk.allowed_sources.is_empty())
-                && trunk.allowed_namespaces.binary_search(namespace).is_ok()
+            trunk.brings_calls_in() && trunk.allowed_namespaces.binary_search(namespace).is_ok()
         };
         let found = own.or_else(|| trunks.iter().find(|(_, trunk)| brings_calls(trunk)));
         found.map(|(key, trunk)| (key, trunk.as_ref()))

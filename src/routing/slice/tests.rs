@@ -245,7 +245,7 @@ fn names_and_hashes_of_slices_are_part_of_the_format() {
         "assistants 5d9d46f7f607aeb64dbb7f56621f80f7",
         "destinations 2b4a7886347497bb5d1a5b38a1cad41e",
         "numbers 2a4720a5219409e1e70fb578d76f56ac",
-        "trunks 3c33287c7ba75e3f18333c8792cf52d8",
+        "trunks e8765968063b9495191476e1b8400858",
     ];
     assert_eq!(names, expected);
 }
