@@ -13,9 +13,14 @@ use serde_json::{Value, json};
 use crate::resources::crds;
 
 /// The kinds that people write, each with what its objects must be like.
-pub struct Schemas(BTreeMap<String, Schema>);
+pub struct Schemas {
+    kinds: BTreeMap<String, Schema>,
+    evaluator: kube_cel::Validator,
+}
 
 struct Schema {
+    /// What the structure was made of.
+    written: Value,
     structure: Validator,
     rules: CompiledSchema,
 }
@@ -43,7 +48,7 @@ impl Schemas {
     /// # Errors
     /// Never, unless a schema is broken.
     pub fn new() -> Result<Self, SchemaError> {
-        let mut schemas = BTreeMap::new();
+        let mut kinds = BTreeMap::new();
         for crd in crds::all() {
             let kind = crd.spec.names.kind.clone();
             let failed = |reason: String| SchemaError { kind: kind.clone(), reason };
@@ -53,6 +58,7 @@ impl Schemas {
             if let Some(properties) = schema["properties"].as_object_mut() {
                 properties.remove("status");
             }
+            patterns(&mut schema);
             let rules = compile_schema(&schema);
             if let Some(error) = rules.compilation_errors().first() {
                 return Err(failed(error.to_string()));
@@ -66,36 +72,37 @@ impl Schemas {
                 .with_draft(Draft::Draft4)
                 .build(&schema)
                 .map_err(|error| failed(error.to_string()))?;
-            schemas.insert(kind, Schema { structure, rules });
+            kinds.insert(kind, Schema { written: schema, structure, rules });
         }
-        Ok(Self(schemas))
+        Ok(Self { kinds, evaluator: kube_cel::Validator::new() })
     }
 
     /// Whether there is such a kind.
     pub fn has(&self, kind: &str) -> bool {
-        self.0.contains_key(kind)
+        self.kinds.contains_key(kind)
     }
 
     /// The kinds, those too that the operator writes.
     pub fn kinds(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.kinds.keys().map(String::as_str)
     }
 
     /// Why an object of that kind would be refused; its status is not looked at.
     pub fn refusals(&self, kind: &str, object: &Value) -> Vec<Refusal> {
-        let Some(schema) = self.0.get(kind) else { return Vec::new() };
+        let Some(schema) = self.kinds.get(kind) else { return Vec::new() };
         let mut object = object.clone();
         if let Some(object) = object.as_object_mut() {
             object.remove("status");
         }
         // A field that is null is the same as one that is left out.
         without_nulls(&mut object);
-        let refusals: Vec<_> = schema.structure.iter_errors(&object).flat_map(refusal).collect();
+        let refusals: Vec<_> =
+            schema.structure.iter_errors(&object).flat_map(|error| refusal(&schema.written, error)).collect();
         if !refusals.is_empty() {
             // The API server as well evaluates rules only on what has the right shape.
             return refusals;
         }
-        let broken = kube_cel::Validator::new().validate_compiled(&schema.rules, &object, None);
+        let broken = self.evaluator.validate_compiled(&schema.rules, &object, None);
         let broken = broken.err().into_iter().flatten();
         broken.map(|error| Refusal { path: steps(&error.field_path), message: error.message }).collect()
     }
@@ -118,6 +125,41 @@ fn closed(schema: &mut Value) {
     }
 }
 
+/// Takes rules that are nothing but a regular expression for patterns, which are compiled once and not at each evaluation. The
+/// rule's message stays beside it, see [`MESSAGE`].
+fn patterns(schema: &mut Value) {
+    let Value::Object(fields) = schema else { return };
+    if let (false, Some(Value::Array(rules))) =
+        (fields.contains_key("pattern"), fields.get_mut("x-kubernetes-validations"))
+    {
+        let found =
+            rules.iter().enumerate().find_map(|(at, rule)| Some((at, pattern(rule["rule"].as_str()?)?)));
+        if let Some((at, pattern)) = found {
+            let message = rules.remove(at)["message"].take();
+            fields.insert("pattern".to_owned(), pattern.into());
+            fields.insert(MESSAGE.to_owned(), message);
+        }
+    }
+    for (keyword, inner) in fields.iter_mut() {
+        match (keyword.as_str(), inner) {
+            ("properties", Value::Object(properties)) => properties.values_mut().for_each(patterns),
+            ("items" | "additionalProperties", inner) => patterns(inner),
+            _ => {}
+        }
+    }
+}
+
+/// Beside a pattern that a rule was: what the rule says.
+const MESSAGE: &str = "x-voicedock-message";
+
+/// The regular expression of `self.matches('…')`, unless it is written with escapes other than of a backslash.
+fn pattern(rule: &str) -> Option<String> {
+    let literal = rule.strip_prefix("self.matches('")?.strip_suffix("')")?;
+    let plain = literal.replace("\\\\", "");
+    let is_simple = !plain.contains(['\\', '\'']);
+    is_simple.then(|| literal.replace("\\\\", "\\"))
+}
+
 fn without_nulls(value: &mut Value) {
     match value {
         Value::Object(fields) => {
@@ -135,7 +177,7 @@ fn steps(path: &str) -> Vec<String> {
 }
 
 /// The API server's words, where they are better than the library's.
-fn refusal(error: ValidationError<'_>) -> Vec<Refusal> {
+fn refusal(schema: &Value, error: ValidationError<'_>) -> Vec<Refusal> {
     let path: Vec<String> = error
         .instance_path()
         .as_str()
@@ -174,6 +216,12 @@ fn refusal(error: ValidationError<'_>) -> Vec<Refusal> {
             let options: Vec<_> = options.iter().map(|option| shown(option)).collect();
             let message = format!("{} is none of {}", shown(error.instance()), options.join(", "));
             vec![Refusal { path, message }]
+        }
+        ValidationErrorKind::Pattern { .. } => {
+            let node =
+                error.schema_path().as_str().rsplit_once('/').and_then(|(node, _)| schema.pointer(node));
+            let message = node.and_then(|node| node[MESSAGE].as_str()).map(str::to_owned);
+            vec![Refusal { message: message.unwrap_or_else(|| error.to_string()), path }]
         }
         _ => vec![Refusal { message: error.to_string(), path }],
     }
