@@ -109,10 +109,15 @@ fn admit_request(mut request: Request, findings: &[Finding], flow: Flow) -> Verd
     if request.headers.get(&HeaderName::Via).is_none() {
         return Verdict::Drop("no Via");
     }
-    // Nowhere to answer to: what we write has none of these, so the answer would carry another hop than the one that asks.
+    // Nowhere to answer to: what we write has none of these, so the answer would carry another hop than the one that asks, or be
+    // about another call.
     let unwritable = |b: &u8| b.is_ascii_control() && *b != b'\t';
-    if request.headers.get_all(&HeaderName::Via).any(|row| row.value().iter().any(unwritable)) {
+    let has_any = |name| request.headers.get_all(name).any(|row| row.value().iter().any(unwritable));
+    if has_any(&HeaderName::Via) {
         return Verdict::Drop("unreadable Via");
+    }
+    if has_any(&HeaderName::CallId) {
+        return Verdict::Drop("unreadable Call-ID");
     }
     let stamped = via::stamp(&mut request, flow);
     match objection {

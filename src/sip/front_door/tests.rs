@@ -38,6 +38,17 @@ fn changed(from: &str, to: &str) -> String {
 }
 
 #[test]
+fn a_call_id_with_control_characters_can_not_be_answered() {
+    for control in ["\0\0", "\u{1}", "a\u{7f}b"] {
+        assert_eq!(
+            outcome(&changed("Call-ID: c1", &format!("Call-ID: {control}"))),
+            "dropped",
+            "{control:?}"
+        );
+    }
+}
+
+#[test]
 fn a_hop_with_control_characters_can_not_be_answered() {
     for control in ["\u{1}", "\u{b}", "\u{7f}"] {
         assert_eq!(outcome(&changed("branch=z9hG4bK1", &format!("branch=z9hG4bK\"{control}\""))), "dropped");
