@@ -42,7 +42,7 @@ pub struct State {
 pub struct Touched {
     /// The objects mean something else now, or what is made for a gateway may be another.
     pub compile: bool,
-    /// Trunks or gateways changed, which name Secrets.
+    /// Assistants, trunks or gateways changed, which name Secrets.
     pub names_secrets: bool,
     /// Secrets whose version changed, or that are gone.
     pub secrets: BTreeSet<ObjectKey>,
@@ -112,7 +112,8 @@ impl State {
         }
         match change {
             Change::Assistants(delta) => {
-                self.custom(delta, touched);
+                let changed = self.custom(delta, touched);
+                touched.names_secrets |= changed;
             }
             Change::Numbers(delta) => {
                 self.custom(delta, touched);
