@@ -3,7 +3,6 @@
 //! A gateway pod's own port serves as well: it has the same paths.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,11 +13,11 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use rustls::{ClientConfig, RootCertStore};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::agent::innermost;
+use crate::gateway::tls::towards_the_public;
 use crate::http::trial;
 
 /// Between two looks at the call.
@@ -184,13 +183,7 @@ struct Desk {
 
 impl Desk {
     fn new(url: String, key: &str) -> Result<Self, CallCommandError> {
-        let mut roots = RootCertStore::empty();
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        let tls = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| CallCommandError::Unusable(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let tls = towards_the_public().map_err(|error| CallCommandError::Unusable(error.to_string()))?;
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
         let url = url.trim_end_matches('/').to_owned();

@@ -26,12 +26,8 @@ pub struct Args {
     /// Manifests: files, directories with all that is below them, or - for standard input
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// The namespace of objects that name none
-    #[arg(long, short, default_value = "default")]
-    namespace: String,
-    /// The gateway of PhoneNumbers that name none [default: the one with the name default]
-    #[arg(long, value_name = "NAMESPACE/NAME")]
-    default_gateway: Option<ObjectKey>,
+    #[command(flatten)]
+    around: Surroundings,
     /// How the result is written
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
@@ -76,9 +72,7 @@ pub fn run(args: &Args) -> ExitCode {
         Ok(schemas) => schemas,
         Err(error) => return unanswered(&error),
     };
-    let around =
-        Surroundings { namespace: args.namespace.clone(), default_gateway: args.default_gateway.clone() };
-    let report = report(&manifests, &schemas, &around);
+    let report = report(&manifests, &schemas, &args.around);
     let code = if report.errors > 0 { UNWELL } else { WELL };
     args.output.write(&report, code)
 }

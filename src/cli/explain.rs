@@ -45,12 +45,8 @@ pub struct Args {
     /// Manifests instead of the cluster: files, directories, or - for standard input
     #[arg(long = "file", short, value_name = "PATH")]
     files: Vec<PathBuf>,
-    /// The namespace of objects that name none
-    #[arg(long, short, default_value = "default")]
-    namespace: String,
-    /// The gateway of PhoneNumbers that name none [default: the one with the name default]
-    #[arg(long, value_name = "NAMESPACE/NAME")]
-    default_gateway: Option<ObjectKey>,
+    #[command(flatten)]
+    around: Surroundings,
     /// How the result is written
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
@@ -171,12 +167,10 @@ pub async fn run(args: &Args) -> ExitCode {
 /// The objects, and how many errors the manifests have.
 async fn objects(args: &Args) -> Result<(Objects, usize), Box<dyn std::error::Error>> {
     if args.files.is_empty() {
-        return Ok((cluster::objects(args.default_gateway.clone()).await?, 0));
+        return Ok((cluster::objects(args.around.default_gateway.clone()).await?, 0));
     }
     let manifests = read(&args.files)?;
-    let around =
-        Surroundings { namespace: args.namespace.clone(), default_gateway: args.default_gateway.clone() };
-    let gathered = gather(&manifests, &Schemas::new()?, &around);
+    let gathered = gather(&manifests, &Schemas::new()?, &args.around);
     let errors = gathered.remarks.iter().filter(|remark| remark.is_error).count();
     Ok((gathered.objects, errors))
 }

@@ -44,10 +44,13 @@ pub struct Gathered<'a> {
 }
 
 /// What isn't in the manifests.
+#[derive(Debug, clap::Args)]
 pub struct Surroundings {
-    /// The namespace of objects that name none.
+    /// The namespace of objects that name none
+    #[arg(long, short, default_value = "default")]
     pub namespace: String,
-    /// The gateway of PhoneNumbers that name none; see [`default_gateway`] when absent.
+    /// The gateway of PhoneNumbers that name none [default: the one with the name default]
+    #[arg(long, value_name = "NAMESPACE/NAME")]
     pub default_gateway: Option<ObjectKey>,
 }
 

@@ -14,7 +14,6 @@
 //! Redirects aren't followed, the body of the answer isn't read, the whole is bounded in time. Over https the certificate must
 //! be one of a public authority.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,12 +24,11 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use jiff::Timestamp;
-use rustls::{ClientConfig, RootCertStore};
 use serde::Serialize;
 
 use super::plane::USER_AGENT;
 use super::signing::signature;
-use super::tls::provider;
+use super::tls::towards_the_public;
 use crate::agent::innermost;
 use crate::call::Telling;
 
@@ -119,12 +117,7 @@ pub(super) struct Hooks {
 impl Hooks {
     /// Fails when there is no TLS to be had.
     pub(super) fn new() -> Result<Self, rustls::Error> {
-        let mut roots = RootCertStore::empty();
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        let tls = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(Arc::new(roots))
-            .with_no_client_auth();
+        let tls = towards_the_public()?;
         let mut http = HttpConnector::new();
         http.enforce_http(false);
         http.set_connect_timeout(Some(CONNECT_TIMEOUT));

@@ -27,7 +27,7 @@ mod signing;
 pub mod snapshot;
 mod sockets;
 pub mod table;
-mod tls;
+pub(crate) mod tls;
 mod trunks;
 mod view;
 

@@ -5,6 +5,7 @@
 
 mod admission;
 mod dialling;
+mod entry;
 mod replacing;
 mod sessions;
 mod telling;
@@ -19,24 +20,21 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use rand::Rng as _;
 use sipx_sip::Method;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 pub(super) use self::admission::Callers;
 use self::admission::NotAdmitted;
-use self::dialling::Ways;
-use self::telling::Line;
+use self::entry::{Entry, Leg};
 use super::assistant_metrics::OTHER;
 use super::call_id::CallId;
 use super::control::{ControlError, ControlRequest};
-use super::lines::{Lines, Taken};
+use super::lines::Lines;
 use super::plane::Shared;
 use super::resolve::ResolveError;
-use super::session::Session;
 use super::snapshot::{Credential, Snapshot};
-use super::view;
 use crate::call::{
-    AskId, Call, CallStart, CommandRefusal, Context, Dial, Effect, Input, LegKey, Record, Refer, TellId,
-    Timer, Wish, passed_on,
+    AskId, Call, CallStart, CommandRefusal, Context, Effect, Input, LegKey, Record, Refer, TellId, Timer,
+    Wish, passed_on,
 };
 use crate::memory::give_back;
 use crate::routing::table::{AssistantEntry, CredentialId, ObjectKey};
@@ -72,52 +70,6 @@ pub(super) enum ShardInput {
     AgentFailed { call: u64, leg: LegKey, why: String },
     /// The time for draining is over: every call is told goodbye.
     Cut,
-}
-
-/// One call and what the driver keeps about it.
-struct Entry {
-    call: Call,
-    id: CallId,
-    view: view::View,
-    legs: BTreeMap<LegKey, Leg>,
-    /// Of legs that are being dialled and could go another way.
-    ways: BTreeMap<LegKey, Ways>,
-    timers: BTreeMap<Timer, Millis>,
-    /// The way to the agent, beside SIP.
-    line: Option<Line>,
-    /// Of agents whose sessions this gateway runs, and the name under which the call waits there.
-    sessions: BTreeMap<LegKey, (Session, Option<String>)>,
-    /// The right to test a destination, if that is what it is; held until the call is forgotten.
-    #[allow(dead_code, reason = "dropping it gives it back")]
-    permit: Option<OwnedSemaphorePermit>,
-    /// Its place among the calls that came in over its trunk, where they are counted.
-    #[allow(dead_code, reason = "dropping it gives it back")]
-    place: Option<Taken>,
-}
-
-impl Entry {
-    fn new(id: CallId, call: Call, legs: BTreeMap<LegKey, Leg>) -> Self {
-        Self {
-            view: view::View::new(id, &call),
-            call,
-            id,
-            legs,
-            ways: BTreeMap::new(),
-            timers: BTreeMap::new(),
-            line: None,
-            sessions: BTreeMap::new(),
-            permit: None,
-            place: None,
-        }
-    }
-}
-
-/// A leg as the driver knows it, and its place among the calls of its trunk.
-enum Leg {
-    /// Its host is being looked up.
-    Resolving(Box<Dial>, Option<Taken>),
-    /// It is a leg of the endpoint.
-    Live(LegId, Option<Taken>),
 }
 
 pub(super) struct Shard {

@@ -161,6 +161,17 @@ pub(super) fn config(
     }
 }
 
+/// How connections are made, as nobody in particular, to those for whom the public authorities vouch.
+///
+/// # Errors
+/// When there is no TLS to be had: never, with the provider that is built in.
+pub(crate) fn towards_the_public() -> Result<ClientConfig, rustls::Error> {
+    let mut roots = RootCertStore::empty();
+    roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    let builder = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
 pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }

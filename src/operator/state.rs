@@ -353,6 +353,8 @@ fn listed(change: &Change) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use serde::de::DeserializeOwned;
+
     use super::*;
     use crate::resources::phone_number::{PhoneNumberSpec, PhoneNumberStatus};
 
@@ -384,6 +386,24 @@ mod tests {
         assert!(!touched.compile);
         assert_eq!(touched.objects.len(), 1, "the status is looked at again");
         assert!(after(&mut state, Change::Numbers(Delta::Put(key(), number(2)))).compile);
+    }
+
+    #[test]
+    fn whoever_names_secrets_has_them_looked_for_when_it_comes() {
+        fn comes<T: DeserializeOwned>(kind: &str, spec: &str) -> Arc<T> {
+            let head = format!(
+                r#""apiVersion": "voicedock.dev/v1alpha1", "kind": "{kind}", "metadata": {{"name": "main"}}"#
+            );
+            Arc::new(serde_json::from_str(&format!("{{{head}, \"spec\": {spec}}}")).unwrap())
+        }
+        for (change, looked_for) in [
+            (Change::Assistants(Delta::Put(key(), comes("Assistant", "{}"))), true),
+            (Change::Gateways(Delta::Put(key(), comes("SipGateway", "{}"))), true),
+            (Change::Trunks(Delta::Put(key(), comes("SipTrunk", r#"{"host": "pbx.example.com"}"#))), true),
+            (Change::Numbers(Delta::Put(key(), number(1))), false),
+        ] {
+            assert_eq!(after(&mut State::default(), change).names_secrets, looked_for);
+        }
     }
 
     #[test]

@@ -34,6 +34,19 @@ async fn gateways_use(stage: &Stage, passwords: &[&str]) {
 }
 
 #[tokio::test]
+async fn the_secret_of_an_assistant_that_comes_after_everything_else_is_read() {
+    let (stage, _operator, _pod) = Stage::set("assistant-secret").await;
+    stage.secret("openai", &[("apiKey", "a-key"), ("webhookSecret", "whsec_YS1zZWNyZXQ=")]).await;
+    stage.office().await;
+    stage.is_ready("PhoneNumber", "main-line").await;
+    let openai = json!({
+        "projectId": "proj_test", "apiKeySecretRef": { "name": "openai" }, "webhookSecretRef": { "name": "openai" },
+    });
+    stage.apply("Assistant", "receptionist", json!({ "agent": { "openai": openai } })).await;
+    stage.says("Assistant", "receptionist", "ResolvedRefs", "True", "Resolved").await;
+}
+
+#[tokio::test]
 async fn a_secret_may_come_later_lack_a_key_be_rotated_and_vanish() {
     let (stage, _operator, _pod) = Stage::set("secret").await;
     stage.office().await;

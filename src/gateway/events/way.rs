@@ -17,7 +17,6 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioExecutor;
 use jiff::Timestamp;
-use rustls::{ClientConfig, RootCertStore};
 use tower_service::Service;
 
 use super::reach::Reach;
@@ -25,7 +24,7 @@ use super::retry;
 use crate::agent::innermost;
 use crate::gateway::plane::USER_AGENT;
 use crate::gateway::signing::signature;
-use crate::gateway::tls::provider;
+use crate::gateway::tls::towards_the_public;
 
 /// How long a receiver may take to be reached.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -105,12 +104,7 @@ pub(in crate::gateway) struct Way {
 impl Way {
     /// Fails when there is no TLS to be had.
     pub(in crate::gateway) fn new(reach: Reach) -> Result<Self, rustls::Error> {
-        let mut roots = RootCertStore::empty();
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
-        let tls = ClientConfig::builder_with_provider(provider())
-            .with_safe_default_protocol_versions()?
-            .with_root_certificates(Arc::new(roots))
-            .with_no_client_auth();
+        let tls = towards_the_public()?;
         let reach = Arc::new(reach);
         let connector = |encrypted| {
             let mut http =

@@ -73,6 +73,15 @@ async fn a_cancel_of_nothing_that_any_pod_has_is_answered_481_once() {
     assert!(answer.starts_with("SIP/2.0 200"), "{answer}");
 }
 
+/// A call that rings at a pod: the INVITE and the 180.
+async fn rings(caller: &Peer, agent: &Peer, pod: &Stage) -> (String, String) {
+    let invite = request(caller, pod.address, "INVITE", "", "i", 1);
+    caller.send(pod.address, &invite).await;
+    let (dialled, from) = agent.receive("INVITE").await;
+    agent.answer(&dialled, "180 Ringing", from).await;
+    (invite, caller.receive("SIP/2.0 180").await.0)
+}
+
 /// Waits until a pod knows that another one has taken this INVITE.
 async fn knows(pod: &Stage, invite: &str, from: &Peer) {
     let parsed = sipx_sip::parse_datagram(invite.to_owned().into(), &sipx_sip::Limits::datagram()).unwrap();
@@ -89,11 +98,7 @@ fn to_of(response: &str) -> String {
 async fn a_repetition_of_an_invite_that_reaches_another_pod_begins_no_second_call() {
     let (caller, agent) = (Peer::new().await, Peer::new().await);
     let [first, second] = pods(&agent).await;
-    let invite = request(&caller, first.address, "INVITE", "", "i", 1);
-    caller.send(first.address, &invite).await;
-    let (dialled, from) = agent.receive("INVITE").await;
-    agent.answer(&dialled, "180 Ringing", from).await;
-    let (ringing, _) = caller.receive("SIP/2.0 180").await;
+    let (invite, ringing) = rings(&caller, &agent, &first).await;
 
     knows(&second, &invite, &caller).await;
     caller.send(second.address, &invite).await;
@@ -107,11 +112,7 @@ async fn a_repetition_of_an_invite_that_reaches_another_pod_begins_no_second_cal
 async fn the_same_invite_by_another_path_is_refused_by_whichever_pod_it_reaches() {
     let (caller, agent) = (Peer::new().await, Peer::new().await);
     let [first, second] = pods(&agent).await;
-    let invite = request(&caller, first.address, "INVITE", "", "i", 1);
-    caller.send(first.address, &invite).await;
-    let (dialled, from) = agent.receive("INVITE").await;
-    agent.answer(&dialled, "180 Ringing", from).await;
-    caller.receive("SIP/2.0 180").await;
+    let (invite, _) = rings(&caller, &agent, &first).await;
 
     knows(&second, &invite, &caller).await;
     caller.send(second.address, &request(&caller, first.address, "INVITE", "", "other", 1)).await;
@@ -128,11 +129,7 @@ async fn the_same_invite_by_another_path_is_refused_by_whichever_pod_it_reaches(
 async fn a_copy_whose_pod_is_gone_begins_a_call_where_it_arrives() {
     let (caller, agent) = (Peer::new().await, Peer::new().await);
     let [first, second] = pods(&agent).await;
-    let invite = request(&caller, first.address, "INVITE", "", "i", 1);
-    caller.send(first.address, &invite).await;
-    let (dialled, from) = agent.receive("INVITE").await;
-    agent.answer(&dialled, "180 Ringing", from).await;
-    caller.receive("SIP/2.0 180").await;
+    let (invite, _) = rings(&caller, &agent, &first).await;
     knows(&second, &invite, &caller).await;
     drop(first);
     second.peers.store(Arc::default());
