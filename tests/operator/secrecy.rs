@@ -38,7 +38,7 @@ async fn the_secret_of_an_assistant_that_comes_after_everything_else_is_read() {
     let (stage, _operator, _pod) = Stage::set("assistant-secret").await;
     stage.secret("openai", &[("apiKey", "a-key"), ("webhookSecret", "whsec_YS1zZWNyZXQ=")]).await;
     stage.office().await;
-    stage.is_ready("PhoneNumber", "main-line").await;
+    stage.is_ready("SipTrunk", "office").await;
     let openai = json!({
         "projectId": "proj_test", "apiKeySecretRef": { "name": "openai" }, "webhookSecretRef": { "name": "openai" },
     });
