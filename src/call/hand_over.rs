@@ -17,8 +17,6 @@ use super::sdp::same_session;
 
 /// A hand-over that takes longer is undone: longer than one re-INVITE with a glare retry may take.
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(40);
-/// How long an agent that was told of its transfer's success may take to hang up by itself.
-const RELEASE_AGENT_AFTER: Duration = Duration::from_secs(2);
 
 impl Call {
     /// The party answered: the caller, who is already talking or waiting, is asked to move over.
@@ -216,8 +214,7 @@ impl Call {
         if let Some(old) = old {
             self.exchange_lost(old.leg, old.sdp, out);
             if refer_leg == Some(old.leg) {
-                self.releasing = Some(old.leg);
-                out.push(Effect::SetTimer(Timer::ReleaseAgent, RELEASE_AGENT_AFTER));
+                self.release(old.leg, out);
             } else {
                 self.hang_up(old.leg, "SIP;cause=200;text=\"Transferred\"", out);
             }

@@ -1,6 +1,7 @@
 //! The call and its dispatch: which part of the machine an input belongs to.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use crate::routing::decide::{Answer, CallFacts};
 use crate::routing::table::{E164, ObjectKey};
@@ -25,6 +26,8 @@ pub(super) const NORMAL: &str = "SIP;cause=200;text=\"Call ended\"";
 const LOST: &str = "SIP;cause=408;text=\"The other side was lost\"";
 /// Text of the Reason header on legs that end because the caller left: right for a BYE and for a CANCEL.
 pub(super) const CALLER_GONE: &str = "Q.850;cause=16;text=\"Caller hung up\"";
+/// How long an agent that was told of its transfer's success may take to hang up by itself.
+const RELEASE_AGENT_AFTER: Duration = Duration::from_secs(2);
 
 /// What a call starts with.
 #[derive(Clone, Debug)]
@@ -271,6 +274,11 @@ impl Call {
             self.leaving.remove(&leg);
             self.live.remove(&leg);
         }
+        if matches!(event, LegEvent::Ended(_)) && self.releasing == Some(leg) {
+            self.releasing = None;
+            out.push(Effect::ClearTimer(Timer::ReleaseAgent));
+            return;
+        }
         if self.end_reason.is_some() {
             // Only the legs' own goodbyes are awaited; a peer that still asks for something is told that it is late.
             if let LegEvent::Reoffer { request, .. }
@@ -292,10 +300,6 @@ impl Call {
             }
             LegEvent::Withdrawn { request } => self.withdrawn(request),
             LegEvent::Refreshed { body } => self.refreshed(leg, body, out),
-            LegEvent::Ended(_) if self.releasing == Some(leg) => {
-                self.releasing = None;
-                out.push(Effect::ClearTimer(Timer::ReleaseAgent));
-            }
             LegEvent::Ended(_) if self.is_newcomer(leg) => self.newcomer_left(out),
             event if leg == LegKey::Caller => self.caller_event(event, context, out),
             event if self.attempt.as_ref().is_some_and(|attempt| attempt.leg == leg) => {
@@ -381,7 +385,7 @@ impl Call {
     }
 
     fn timer(&mut self, timer: Timer, context: Context<'_>, out: &mut Vec<Effect>) {
-        if self.end_reason.is_some() {
+        if self.end_reason.is_some() && timer != Timer::ReleaseAgent {
             return;
         }
         match timer {
@@ -430,6 +434,13 @@ impl Call {
         }
     }
 
+    /// Lets an agent go that was told of its transfer's success: it may hang up by itself, and what it was told may have to
+    /// be repeated, which no agent would hear after a BYE.
+    pub(super) fn release(&mut self, leg: LegKey, out: &mut Vec<Effect>) {
+        self.releasing = Some(leg);
+        out.push(Effect::SetTimer(Timer::ReleaseAgent, RELEASE_AGENT_AFTER));
+    }
+
     /// Whoever is being dialled is no longer wanted, nor what is said before that; a transfer has its outcome.
     pub(super) fn give_up_transfer(&mut self, failure: Failure, header: &'static str, out: &mut Vec<Effect>) {
         if self.announcement.is_some() {
@@ -452,6 +463,21 @@ impl Call {
 
     /// Ends the call: every leg that is still there is told, a transfer in flight gets its outcome.
     pub(super) fn end(&mut self, reason: &'static str, header: &'static str, out: &mut Vec<Effect>) {
+        self.end_for_all_but(None, reason, header, out);
+    }
+
+    /// Ends the call; an agent that has just been told of its transfer's success is released last.
+    pub(super) fn end_for_all_but(
+        &mut self,
+        told: Option<LegKey>,
+        reason: &'static str,
+        header: &'static str,
+        out: &mut Vec<Effect>,
+    ) {
+        if let Some(leg) = self.releasing.take() {
+            out.push(Effect::ClearTimer(Timer::ReleaseAgent));
+            self.hang_up(leg, header, out);
+        }
         if self.end_reason.is_some() {
             return;
         }
@@ -466,9 +492,6 @@ impl Call {
             let reason = "the call ended before the caller's trunk said what became of it".to_owned();
             self.referral_ended(Failure { outcome: Outcome::Unknown, code: None, reason }, out);
         }
-        if self.releasing.take().is_some() {
-            out.push(Effect::ClearTimer(Timer::ReleaseAgent));
-        }
         if self.farewell.take().is_some() {
             out.push(Effect::ClearTimer(Timer::Farewell));
         }
@@ -480,7 +503,11 @@ impl Call {
             out.push(Effect::Refuse(LegKey::Caller, 480, header));
         }
         for leg in self.live.clone() {
-            self.hang_up(leg, header, out);
+            if told == Some(leg) {
+                self.release(leg, out);
+            } else {
+                self.hang_up(leg, header, out);
+            }
         }
         if !self.is_test() {
             self.caller.phase = CallerPhase::Gone;

@@ -2,7 +2,7 @@
 //! RFC 5589 §6).
 //!
 //! Until a final 2xx is told nothing has changed: the caller is with whom it was with. Then the call is over for us, and
-//! caller and agent get BYE. A subscription that ends without a final status, a caller who leaves first, and a trunk that
+//! caller and agent get BYE; an agent that asked for it is told first. A subscription that ends without a final status, a caller who leaves first, and a trunk that
 //! never says anything prove nothing: the outcome is unknown.
 
 use std::time::Duration;
@@ -99,8 +99,9 @@ impl Call {
                 Some(joined) => {
                     let reason = "the caller's trunk says that it was answered".into();
                     let answered = Failure { outcome: Outcome::Answered(joined), code: Some(200), reason };
+                    let asker = referral.transfer.asker.refer().map(|(leg, _)| leg);
                     self.referral_ended(answered, out);
-                    self.end("transferred", "SIP;cause=200;text=\"Transferred\"", out);
+                    self.end_for_all_but(asker, "transferred", "SIP;cause=200;text=\"Transferred\"", out);
                 }
                 None if matches!(event, LegEvent::Referred { ended: true, .. }) => {
                     let reason = "the caller's trunk did not say what became of it".to_owned();

@@ -530,8 +530,7 @@ fn a_call_that_is_not_answered_yet_can_not_be_transferred() {
 #[test]
 fn the_end_of_a_drain_tells_every_leg() {
     let mut world = World::ringing();
-    let effects = world.call.shut_down("gateway-shut-down", "SIP;cause=503");
-    world.carry_out(effects);
+    world.shut_down();
     for leg in [CALLER, AGENT, HUMAN] {
         assert_eq!(world.state(leg), State::HungUp);
     }

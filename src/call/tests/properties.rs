@@ -207,6 +207,9 @@ proptest! {
         if !matches!(world.state(LegKey::Caller), State::Over | State::HungUp) {
             world.on(LegKey::Caller, LegEvent::Ended(EndedBy::Bye(None)));
         }
+        if world.timers.contains_key(&Timer::ReleaseAgent) {
+            world.fire(Timer::ReleaseAgent);
+        }
         world.settle();
         for (key, leg) in &world.legs {
             prop_assert_eq!(leg.state, State::Over, "{:?} was left behind", key);

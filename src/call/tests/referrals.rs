@@ -35,8 +35,32 @@ fn a_caller_is_referred_by_its_trunk_and_the_call_is_over_once_that_has_been_pro
     told_by_trunk(&mut world, Some(200), true);
     assert_eq!(world.outcomes(), ["answered"]);
     assert_eq!(world.notified(AGENT), [(100, false), (180, false), (200, true)]);
-    assert_eq!((world.state(CALLER), world.state(AGENT)), (State::HungUp, State::HungUp));
     assert_eq!((world.call.end_reason(), world.call.status()), (Some("transferred"), Status::Ended));
+    let before_it_is_told_again = (State::HungUp, State::Answered);
+    assert_eq!((world.state(CALLER), world.state(AGENT)), before_it_is_told_again);
+    world.fire(Timer::ReleaseAgent);
+    assert_eq!(world.state(AGENT), State::HungUp);
+    world.settle();
+    assert!(world.call.is_gone() && world.timers.is_empty());
+}
+
+#[test]
+fn an_agent_that_was_told_that_its_caller_was_sent_on_may_hang_up_by_itself() {
+    let mut world = referred();
+    told_by_trunk(&mut world, Some(200), true);
+    world.on(AGENT, LegEvent::Ended(EndedBy::Bye(None)));
+    assert!(world.timers.is_empty(), "{:?}", world.timers);
+    world.settle();
+    assert!(world.call.is_gone());
+}
+
+#[test]
+fn an_agent_that_is_still_being_told_goes_with_the_gateway() {
+    let mut world = referred();
+    told_by_trunk(&mut world, Some(200), true);
+    world.shut_down();
+    assert_eq!(world.state(AGENT), State::HungUp);
+    assert_eq!(world.call.end_reason(), Some("transferred"), "that is how it ended");
     world.settle();
     assert!(world.call.is_gone() && world.timers.is_empty());
 }

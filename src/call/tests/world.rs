@@ -419,6 +419,12 @@ impl World {
         self.input(Input::Timer(timer));
     }
 
+    /// The gateway is at the end of its drain.
+    pub(super) fn shut_down(&mut self) {
+        let effects = self.call.shut_down("gateway-shut-down", "SIP;cause=503");
+        self.carry_out(effects);
+    }
+
     /// Carries effects out, and complains about those that no endpoint could.
     pub(super) fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
