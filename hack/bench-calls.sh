@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$root"
 
 (($#)) || set -- all
-for tool in sipp kamailio setpriv unshare; do
+for tool in sipp kamailio setpriv unshare chrt; do
   command -v "$tool" >/dev/null || fail "$tool is not installed: run \`make tools\`"
 done
 

@@ -177,11 +177,6 @@ impl Callers {
         });
     }
 
-    /// Their process.
-    pub fn process(&self) -> u32 {
-        self.process.id()
-    }
-
     /// Waits for the end of all calls; those that take too long have failed.
     pub fn end(mut self) -> Outcome {
         let Load { rate, calls, hold, .. } = self.load;

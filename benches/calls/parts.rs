@@ -8,7 +8,8 @@ use std::{process, thread};
 use crate::load::{Load, Role};
 use crate::report::{Figures, say};
 use crate::stage::{Stage, Subject};
-use crate::{control, rate, single, usage};
+use crate::usage::Turn;
+use crate::{control, rate, single};
 
 /// The rate at which processor time is measured, calls a second, and for how long.
 const MODERATE: (u32, u32) = (500, 8);
@@ -152,8 +153,9 @@ impl Run {
         self.figures.set("plain", "rss_after_mib", after);
     }
 
-    /// Added set-up time, at half the highest rate, of calls that a prompt agent of their own answers. The SIPps that make the
-    /// load have processors of their own: else it is their turns that are measured. Kamailio's at half of its own, for a look.
+    /// Added set-up time, at half the highest rate, of calls that a prompt agent of their own answers. What is measured has a
+    /// processor when it wants one, and the SIPps that make the load have what is left: else it is the turns of SIPps that are
+    /// measured, which hold a processor for milliseconds. Kamailio's at half of its own, under the same conditions, for a look.
     pub fn setup(&mut self) {
         let half = |run: &Self, name| Some(run.figures.get(name, "max_rate")? as u32 / 2);
         let rate = half(self, "plain").unwrap_or(USUAL);
@@ -170,13 +172,11 @@ impl Run {
     fn time_setup(&mut self, subject: Subject, rate: u32) -> [f64; 2] {
         let stage = self.stage(subject);
         let callers = stage.load(rate, SETUP + 2).start(&stage.directory, stage.entrance);
-        let [measured, load] = usage::halves();
-        let [parties, subjects] = stage.processes();
-        usage::keep_to(&load, parties.into_iter().chain([callers.process()]));
-        usage::keep_to(&measured, subjects.into_iter().chain([process::id()]));
+        let timed = || stage.subject().into_iter().chain([process::id()]);
+        Turn::First.give_to(timed());
         thread::sleep(Duration::from_secs(1));
         let found = single::measure(stage.timed_entrance, Duration::from_secs(SETUP.into()));
-        usage::keep_to(&(measured.start.min(load.start)..load.end), [process::id()]);
+        Turn::Usual.give_to(timed());
         let (p50, p99, lost) = (found.setup.p50(), found.setup.p99(), found.lost);
         let outcome = callers.end();
         self.figures.note(format!(

@@ -38,7 +38,7 @@ pub struct Stage {
     pub directory: PathBuf,
     server: Server,
     caller: Role,
-    parties: Vec<Process>,
+    _parties: Vec<Process>,
 }
 
 enum Server {
@@ -90,7 +90,7 @@ impl Stage {
                 (Server::Gateway(gateway), entrance, entrance)
             }
         };
-        let stage = Self { entrance, timed_entrance, directory, server, caller, parties };
+        let stage = Self { entrance, timed_entrance, directory, server, caller, _parties: parties };
         let (rate, seconds) = WARM_UP;
         let warm_up = stage.load(rate, seconds).run(&stage.directory, entrance);
         assert!(
@@ -108,14 +108,11 @@ impl Stage {
         Load { role: self.caller, ..Load::plain(rate, seconds) }
     }
 
-    /// The parties, which are no part of what is measured, and the processes that are.
-    pub fn processes(&self) -> [Vec<u32>; 2] {
-        let parties = self.parties.iter().map(Process::id);
+    /// The processes of the subject.
+    pub fn subject(&self) -> Vec<u32> {
         match &self.server {
-            Server::None(agent) => [parties.chain([agent.id()]).collect(), Vec::new()],
-            Server::Kamailio(_) | Server::Gateway(_) => {
-                [parties.collect(), usage::of_group(self.process().id())]
-            }
+            Server::None(_) => Vec::new(),
+            Server::Kamailio(_) | Server::Gateway(_) => usage::of_group(self.process().id()),
         }
     }
 

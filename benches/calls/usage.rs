@@ -1,8 +1,7 @@
 //! What a process uses, as the kernel counts it.
 
-use std::ops::Range;
+use std::fs;
 use std::process::Command;
-use std::{fs, thread};
 
 /// Processor time that the processes of a group have used, user and system, seconds; to a hundredth. Those that have ended
 /// don't count.
@@ -30,20 +29,28 @@ fn stats() -> impl Iterator<Item = Stat> {
     })
 }
 
-/// Half of this machine's processors for what is measured, and half for what makes the load, so that neither waits for the
-/// other; all for both where there is only one.
-pub fn halves() -> [Range<usize>; 2] {
-    let count = thread::available_parallelism().map_or(1, usize::from);
-    if count < 2 { [0..1, 0..1] } else { [0..count / 2, count / 2..count] }
+/// When processes have a processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Whenever they want one, before all who don't go first.
+    First,
+    /// When it is their turn among all others.
+    Usual,
 }
 
-/// From now on these processes run on these processors only, all of their threads.
-pub fn keep_to(processors: &Range<usize>, processes: impl IntoIterator<Item = u32>) {
-    let list = format!("{}-{}", processors.start, processors.end - 1);
-    for process in processes {
-        let id = process.to_string();
-        let done = Command::new("taskset").args(["--all-tasks", "--cpu-list", "--pid", &list, &id]).output();
-        assert!(done.as_ref().is_ok_and(|done| done.status.success()), "taskset: {done:?}");
+impl Turn {
+    /// Gives it to these processes from now on, to all of their threads.
+    pub fn give_to(self, processes: impl IntoIterator<Item = u32>) {
+        let policy = match self {
+            Self::First => ["--rr", "1"],
+            Self::Usual => ["--other", "0"],
+        };
+        for process in processes {
+            let [kind, priority] = policy;
+            let id = process.to_string();
+            let done = Command::new("chrt").args(["--all-tasks", kind, "--pid", priority, &id]).output();
+            assert!(done.as_ref().is_ok_and(|done| done.status.success()), "chrt: {done:?}");
+        }
     }
 }
 
