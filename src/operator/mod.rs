@@ -71,6 +71,15 @@ pub struct Args {
     /// When nodes pull that image: Always, IfNotPresent or Never; Kubernetes decides when left out
     #[arg(long, env = "VOICEDOCK_IMAGE_PULL_POLICY")]
     pub image_pull_policy: Option<String>,
+    /// Secrets with the credentials of that image's registry: each has to be in the namespace of every gateway; separated by
+    /// commas, or given more than once
+    #[arg(
+        long = "image-pull-secret",
+        env = "VOICEDOCK_IMAGE_PULL_SECRETS",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub image_pull_secrets: Vec<String>,
     /// Name of this replica in the lease, unique among replicas
     #[arg(long, env = "POD_NAME")]
     pub identity: String,
@@ -174,7 +183,11 @@ pub async fn run_until(args: Args, client: Client, stop: CancellationToken) -> R
     let election = tasks.spawn(elector.run(terms, lost.clone()));
 
     let events = Events::start(client.clone(), &args.identity, metrics.clone(), stop.clone());
-    let image = provision::Image { name: args.image, pull_policy: args.image_pull_policy };
+    let image = provision::Image {
+        name: args.image,
+        pull_policy: args.image_pull_policy,
+        pull_secrets: args.image_pull_secrets,
+    };
     let settings = Settings {
         image,
         grace: args.collect_after_seconds,

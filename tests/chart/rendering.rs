@@ -34,6 +34,21 @@ fn operator_and_gateways_run_the_same_image() {
 }
 
 #[test]
+fn every_pod_pulls_the_image_with_the_credentials_that_the_values_name() {
+    let values = r#"image.pullSecrets=["registry", "mirror"]"#;
+    let named = json!([{ "name": "registry" }, { "name": "mirror" }]);
+    let objects = rendered(&[values]);
+    for role in ["operator", "api"] {
+        assert_eq!(pods(&objects, role)["spec"]["imagePullSecrets"], named, "{role}");
+        assert_eq!(pods(&rendered(&[]), role)["spec"]["imagePullSecrets"], Value::Null, "{role}");
+    }
+    let env = pods(&objects, "operator")["spec"]["containers"][0]["env"].as_array().unwrap();
+    let told = json!({ "name": "VOICEDOCK_IMAGE_PULL_SECRETS", "value": "registry,mirror" });
+    assert!(env.contains(&told), "the operator starts the gateways: {env:?}");
+    assert_eq!(one(&tested(&[values]), "Pod")["spec"]["imagePullSecrets"], named);
+}
+
+#[test]
 fn the_operator_is_told_which_gateway_is_the_default() {
     let told = |values: &[&str]| {
         let objects = rendered(values);

@@ -49,6 +49,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 {{- end }}
 
+{{/* With what credentials it is pulled: of a pod's spec. */}}
+{{- define "voicedock.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+- name: {{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* namespace/name of the SipGateway for numbers that name none; empty when there is none. */}}
 {{- define "voicedock.defaultGateway" -}}
 {{- if .Values.operator.defaultGateway }}{{ .Values.operator.defaultGateway }}

@@ -99,6 +99,8 @@ pub struct Image {
     pub name: String,
     /// As in a pod's `imagePullPolicy`; Kubernetes decides when `None`.
     pub pull_policy: Option<String>,
+    /// Secrets of the pod's own namespace with the registry's credentials, as in a pod's `imagePullSecrets`.
+    pub pull_secrets: Vec<String>,
 }
 
 /// What provisioning needs to know.
@@ -301,7 +303,7 @@ mod tests {
     }
 
     fn image() -> Image {
-        Image { name: "voicedock:1".to_owned(), pull_policy: None }
+        Image { name: "voicedock:1".to_owned(), pull_policy: None, pull_secrets: Vec::new() }
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
 use k8s_openapi::api::core::v1::{
     Capabilities, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, EnvVarSource, HTTPGetAction,
-    ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe, SeccompProfile,
-    SecretVolumeSource, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
+    LocalObjectReference, ObjectFieldSelector, PodSecurityContext, PodSpec, PodTemplateSpec, Probe,
+    SeccompProfile, SecretVolumeSource, SecurityContext, TopologySpreadConstraint, Volume, VolumeMount,
 };
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -116,7 +116,9 @@ fn pod(gateway: &SipGateway, image: &Image, advertise: String) -> PodSpec {
     } else {
         spec.topology_spread_constraints.clone()
     };
+    let pull_secrets = image.pull_secrets.iter().map(|name| LocalObjectReference { name: name.clone() });
     PodSpec {
+        image_pull_secrets: Some(pull_secrets.collect()).filter(|secrets: &Vec<_>| !secrets.is_empty()),
         service_account_name: Some(names::base(&name)),
         automount_service_account_token: Some(true),
         enable_service_links: Some(false),
@@ -311,8 +313,20 @@ mod tests {
 
     fn deployment_of(spec: serde_json::Value) -> DeploymentSpec {
         let gateway = SipGateway::new("default", serde_json::from_value(spec).unwrap());
-        let image = Image { name: String::new(), pull_policy: None };
-        deployment(&gateway, &image, String::new(), 2).spec.unwrap()
+        deployment(&gateway, &image(&[]), String::new(), 2).spec.unwrap()
+    }
+
+    fn image(pull_secrets: &[&str]) -> Image {
+        let pull_secrets = pull_secrets.iter().map(|name| (*name).to_owned()).collect();
+        Image { name: String::new(), pull_policy: None, pull_secrets }
+    }
+
+    #[test]
+    fn pods_pull_their_image_with_the_credentials_that_the_operator_was_told_of() {
+        let gateway = SipGateway::new("default", serde_json::from_value(json!({})).unwrap());
+        let pod = pod(&gateway, &image(&["registry", "mirror"]), String::new());
+        assert_eq!(json!(pod.image_pull_secrets), json!([{ "name": "registry" }, { "name": "mirror" }]));
+        assert_eq!(deployment_of(json!({})).template.spec.unwrap().image_pull_secrets, None);
     }
 
     #[test]
@@ -358,7 +372,7 @@ mod tests {
             json!([{ "transport": "TLS", "port": 5061, "certificateRef": { "name": "sip-tls" } }]);
         let spec = serde_json::from_value(json!({ "listeners": listeners })).unwrap();
         let gateway = SipGateway::new("default", spec);
-        let mounts = container(&gateway, &Image { name: String::new(), pull_policy: None }, String::new());
+        let mounts = container(&gateway, &image(&[]), String::new());
         let mounts = mounts.volume_mounts.unwrap();
         let mount =
             mounts.iter().find(|mount| mount.mount_path == "/etc/voicedock/certificates/5061").unwrap();
