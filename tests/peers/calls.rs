@@ -52,8 +52,9 @@ fn a_caller_who_gives_up_takes_the_ringing_agent_along(mut stage: Stage) {
     let mut agent = stage.agent("human");
     stage.open(Office { agent: agent.port, ..Office::default() });
     let mut caller = stage.caller("caller");
-    // Not the caller's: 180 is not repeated when it gets lost.
     agent.sees(&["ringing"]);
+    // Without any provisional answer there is nothing yet that could be cancelled (RFC 3261 §9.1).
+    caller.sees(&["under way"]);
     caller.go_on(&caller.placed(1));
     caller.sees(&["cancelled"]);
     caller.ends_well();
