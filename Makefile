@@ -1,7 +1,7 @@
 # Set VOICEDOCK_CACHE to keep tools elsewhere than in ~/.cache/voicedock; set KUBECONFIG to test on a cluster of your own.
 
 .DEFAULT_GOAL := help
-.PHONY: help check test fuzz bench-api bench-calls bench-control demo demo-down tools image crds chart-docs clean
+.PHONY: help check test fuzz bench-api bench-calls bench-control explore demo demo-down tools image reproducible crds chart-docs clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ tools: ## Install what the targets above need
 
 image: ## Build the image: target/image/voicedock.tar
 	@hack/image.sh
+
+reproducible: ## Build the image twice, in two directories, and compare; ARGS="ARCHIVE": once, and compare with that one
+	@hack/reproducible.sh $(ARGS)
 
 crds: ## Write crds/ and the charts' copies of it from the types
 	@for directory in crds charts/voicedock/files/crds charts/voicedock-crds/files/crds; do cargo run --quiet --locked --bin voicedock -- crds --out $$directory || exit 1; done

@@ -20,13 +20,14 @@ if (($#)); then
 else
   command -v cargo >/dev/null || fail "cargo is missing: install Rust (rust-toolchain.toml says which)"
   triple=$(rustc -vV | sed -n 's/^host: //p')
-  RUSTFLAGS='-C target-feature=+crt-static' patiently "building the release binary" \
-    cargo build --release --locked --bin voicedock --target "$triple" ||
+  # shellcheck source=hack/rustflags.sh
+  . hack/rustflags.sh
+  patiently "building the release binary" cargo build --release --locked --bin voicedock --target "$triple" ||
     fail "cargo build failed: look at its output above"
   binary=${CARGO_TARGET_DIR:-target}/$triple/release/voicedock
 fi
 if readelf --program-headers "$binary" 2>/dev/null | grep -q INTERP; then
-  fail "$binary is linked dynamically and cannot run in an empty image: build it with RUSTFLAGS='-C target-feature=+crt-static'"
+  fail "$binary is linked dynamically and cannot run in an empty image: build it with the flags of hack/rustflags.sh"
 fi
 
 from=$(
@@ -41,9 +42,11 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/voicedock-image.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$out" "$work/build/out" "$work/context"
 install -m 755 "$binary" "$work/build/out/voicedock"
+# Nothing in the image says when it was made, so that the same binary gives the same image.
+touch --date=@0 "$work/build/out/voicedock"
 
 with_docker() {
-  DOCKER_BUILDKIT=1 docker build --quiet --file Dockerfile --tag "$image" --build-context "build=$work/build" "$work/context" >/dev/null &&
+  DOCKER_BUILDKIT=1 docker build --quiet --build-arg SOURCE_DATE_EPOCH=0 --file Dockerfile --tag "$image" --build-context "build=$work/build" "$work/context" >/dev/null &&
     docker save --output "$archive.new" "$image"
 }
 
