@@ -28,6 +28,7 @@ for file in tests/*.rs tests/*/main.rs; do
   target=${target%/main.rs}
   target=${target%.rs}
   case $target in
+    flux) ;; # the last, because it takes longest to build
     cluster_*) clustered+=(--test "$target") ;;
     *) alone+=(--test "$target") ;;
   esac
@@ -36,33 +37,47 @@ done
 say "building the tests"
 # cargo's own runner and not nextest: the tests of one binary share an API server, nextest would start one for each.
 cargo test --locked --workspace --no-run --quiet
-image=''
+# The tests wait more than they compute: what they leave of the processors makes the image meanwhile, and Flux's controller
+# where it isn't cached.
+mkdir -p target
+image='' up=''
 if ((${#clustered[@]})) && [[ -z ${KUBECONFIG:-} ]]; then
-  # The tests wait more than they compute: what they leave of the processors makes the image meanwhile.
-  mkdir -p target
   nice -n 19 "$root/hack/image.sh" >target/image.log 2>&1 &
   image=$!
-  trap 'kill "$image" 2>/dev/null || true' EXIT
 fi
+setsid nice -n 19 "$root/hack/tools.sh" flux >target/flux.log 2>&1 &
+flux=$!
+# shellcheck disable=SC2317 # called by the trap
+end() {
+  kill ${image:+"$image"} 2>/dev/null || true
+  kill -- "-$flux" 2>/dev/null || true
+  [[ -z $up || -n ${VOICEDOCK_KEEP_CLUSTER:-} ]] || "$VOICEDOCK_CLUSTER_BIN" down --name "$name" >&2
+}
+trap end EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
 say "tests without a cluster"
 cargo test --locked --workspace --lib --bins "${alone[@]}" -- "$@"
-((${#clustered[@]})) || exit 0
 
-if [[ -n ${KUBECONFIG:-} ]]; then
-  say "the cluster of KUBECONFIG=$KUBECONFIG is used: it must have the image ${VOICEDOCK_IMAGE:-voicedock.local/voicedock:dev}"
-else
+if [[ -n $image ]]; then
   say "waiting for the image"
   wait "$image" || { cat target/image.log >&2; fail "there is no image to test: see above"; }
-  # shellcheck disable=SC2317 # called by the trap
-  down() { [[ -n ${VOICEDOCK_KEEP_CLUSTER:-} ]] || "$VOICEDOCK_CLUSTER_BIN" down --name "$name" >&2; }
-  trap down EXIT
-  trap 'exit 130' INT
-  trap 'exit 143' TERM
+  up=yes
   "$VOICEDOCK_CLUSTER_BIN" up --name "$name" --nodes 2 --image "$VOICEDOCK_IMAGE_TAR" >&2
   export VOICEDOCK_TEST_CLUSTER=$name
   state=${VOICEDOCK_STATE:-$root/target/cluster}
   export KUBECONFIG=$state/$name/kubeconfig
+elif ((${#clustered[@]})); then
+  say "the cluster of KUBECONFIG=$KUBECONFIG is used: it must have the image ${VOICEDOCK_IMAGE:-voicedock.local/voicedock:dev}"
 fi
-say "tests in the cluster"
-# One at a time: they restart gateways and stop the API server under each other's feet.
-cargo test --locked --workspace "${clustered[@]}" -- --test-threads=1 "$@"
+if ((${#clustered[@]})); then
+  say "tests in the cluster"
+  # One at a time: they restart gateways and stop the API server under each other's feet.
+  cargo test --locked --workspace "${clustered[@]}" -- --test-threads=1 "$@"
+fi
+
+say "waiting for Flux"
+wait "$flux" || { cat target/flux.log >&2; fail "there is no Flux to test with: see above"; }
+say "tests with Flux"
+cargo test --locked --workspace --test flux -- "$@"

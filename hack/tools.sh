@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Find or install what tests and demo need: tools.sh [all|check|chart|cluster]...
+# Find or install what tests and demo need: tools.sh [all|check|chart|cluster|flux]...
 #
 #   check    what `make check` needs: a C linker, shellcheck, helm, cargo-deny
 #   chart    helm and what judges its charts: helm-docs, kubeconform, kube-score, checkov, promtool, tests/verdicts
 #   cluster  what tests need: kubectl, helm, containerd and friends, SIP programs, and the cluster binary,
 #            which is Kubernetes itself, built from Go modules (some minutes the first time); and `chart`
+#   flux     Flux's kustomize-controller, built from Go modules (a quarter of an hour the first time): tests/flux
 #   all      all of them (the default)
 #
 # Everything but Debian packages goes to $VOICEDOCK_CACHE (default: ~/.cache/voicedock), under names that say the
@@ -153,12 +154,12 @@ sources() {
     LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c1-12)
 }
 
-# go_program DIRECTORY OUTPUT LABEL [LDFLAGS]
+# go_program DIRECTORY OUTPUT LABEL [LDFLAGS [PACKAGE]]: a program of this repository, or of a module that its go.mod names.
 go_program() {
   mkdir -p "$(dirname "$2")"
   # Always these flags: others (cgo, no trimpath) would compile all of Kubernetes again.
   (cd "$root/$1" && CGO_ENABLED=0 patiently "$3" \
-    go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w ${4:-}" -o "$2.new" .) ||
+    go build -mod=readonly -trimpath -buildvcs=false -ldflags "-s -w ${4:-}" -o "$2.new" "${5:-.}") ||
     fail "go build in $1 failed: look at its output above"
   mv "$2.new" "$2"
 }
@@ -187,6 +188,23 @@ verdicts_binary() {
   link "$store/verdicts"
 }
 
+# Flux's controller for Kustomizations, and beside it the definitions of all that it watches.
+flux_controller() {
+  local store flux=github.com/fluxcd module
+  command -v go >/dev/null || fail "go is missing: install Go 1.26 or newer"
+  store="$cache/flux-$(cat "$root"/tests/flux/go.{mod,sum} | sha256sum | cut -c1-12)"
+  if [[ ! -x $store/kustomize-controller ]]; then
+    mkdir -p "$store/definitions"
+    for module in kustomize-controller source-controller; do
+      (cd "$root/tests/flux" && patiently "downloading $module" go mod download "$flux/$module") ||
+        fail "go mod download $flux/$module failed: look at its output above"
+      install -m 644 "$(cd "$root/tests/flux" && go list -m -f '{{.Dir}}' "$flux/$module")"/config/crd/bases/*.yaml "$store/definitions/"
+    done
+    go_program tests/flux "$store/kustomize-controller" "building Flux (a quarter of an hour the first time)" "" "$flux/kustomize-controller"
+  fi
+  link "$store/kustomize-controller"
+}
+
 cluster_programs() {
   local builder=(buildah=buildah)
   # A Docker engine that answers builds images as well.
@@ -200,15 +218,18 @@ cluster_programs() {
 (($#)) || set -- all
 for what in "$@"; do
   case $what in
-    check | chart | cluster | all) ;;
-    *) fail "there is no set of tools called '$what': use all, check, chart or cluster" ;;
+    check | chart | cluster | flux | all) ;;
+    *) fail "there is no set of tools called '$what': use all, check, chart, cluster or flux" ;;
   esac
   exclusively kubectl-helm kubectl_and_helm
   if [[ $what = check || $what = all ]]; then
     exclusively apt packages cc=build-essential shellcheck=shellcheck
     exclusively cargo-deny cargo_tool cargo-deny "$cargo_deny"
   fi
-  if [[ $what != check ]]; then
+  if [[ $what = flux || $what = all ]]; then
+    exclusively flux flux_controller
+  fi
+  if [[ $what != check && $what != flux ]]; then
     exclusively helm-docs go_tool helm-docs "v$helm_docs" github.com/norwoodj/helm-docs/cmd/helm-docs
     exclusively kubeconform go_tool kubeconform "v$kubeconform" github.com/yannh/kubeconform/cmd/kubeconform
     exclusively kube-score go_tool kube-score "v$kube_score" github.com/zegl/kube-score/cmd/kube-score

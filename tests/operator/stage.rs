@@ -77,7 +77,7 @@ static OPERATORS: AtomicU32 = AtomicU32::new(0);
 pub struct Stage {
     pub client: Client,
     pub namespace: String,
-    server: ApiServer,
+    pub server: ApiServer,
 }
 
 impl Stage {
@@ -87,6 +87,13 @@ impl Stage {
         let server = api_server().await;
         let namespace = server.namespace(hint).await;
         Self { client: server.client.clone(), namespace, server }
+    }
+
+    /// A namespace that is there.
+    #[allow(dead_code, reason = "most tests have one of their own")]
+    pub async fn at(namespace: &str) -> Self {
+        let server = api_server().await;
+        Self { client: server.client.clone(), namespace: namespace.to_owned(), server }
     }
 
     /// A namespace with a SipGateway, one ready pod and an operator.
@@ -123,6 +130,19 @@ impl Stage {
     /// Deletes an object of ours.
     pub async fn delete(&self, kind: &str, name: &str) {
         self.of_kind(kind).delete(name, &DeleteParams::default()).await.unwrap();
+    }
+
+    /// Has an object of ours wait for somebody when it is deleted; for nobody with no finalizers.
+    #[allow(dead_code, reason = "not all binaries delete")]
+    pub async fn hold(&self, kind: &str, name: &str, finalizers: &[&str]) {
+        let patch = json!({ "metadata": { "finalizers": finalizers } });
+        self.of_kind(kind).patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    /// An object of ours as it lies at the API server.
+    #[allow(dead_code, reason = "not all binaries look so closely")]
+    pub async fn live(&self, kind: &str, name: &str) -> Value {
+        serde_json::to_value(self.of_kind(kind).get(name).await.unwrap()).unwrap()
     }
 
     /// Writes a Secret with these keys, in place of all that it had.
