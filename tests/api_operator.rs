@@ -27,3 +27,5 @@ mod secrecy;
 #[path = "operator/stage.rs"]
 mod stage;
 mod support;
+#[path = "operator/verdicts.rs"]
+mod verdicts;

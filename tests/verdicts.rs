@@ -1,17 +1,14 @@
 //! What GitOps clients think of each status that the operator writes: kstatus (Flux, Helm), and Argo CD with the script of
-//! contrib/argocd. Their own code says it: the program of tests/verdicts.
+//! contrib/argocd. Of statuses from an API server `tests/operator/verdicts.rs` says the same.
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that can't go on panics")]
 
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use serde_json::{Value, json};
-use support::tools::tool;
+use support::verdicts::{both, contrib};
 use voicedock::operator::acknowledge::Roll;
 use voicedock::operator::state::Reported;
 use voicedock::operator::status::{GatewayReport, of_object, of_table};
@@ -134,34 +131,6 @@ fn status(kind: &str, why: &'static str, at: At) -> Value {
     let mut status = fresh;
     status.as_object_mut().unwrap().extend(patch["status"].as_object().unwrap().clone());
     status
-}
-
-/// What the program of tests/verdicts says of objects, in their order: status and message.
-fn judged(arguments: &[&str], objects: &[Value]) -> Vec<(String, String)> {
-    let mut command = Command::new(tool("verdicts"));
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("run hack/tools.sh chart, which builds tests/verdicts");
-    let mut input = child.stdin.take().unwrap();
-    let text = json!(objects).to_string();
-    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let said: Vec<BTreeMap<String, String>> = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(said.len(), objects.len());
-    said.into_iter().map(|one| (one["status"].clone(), one["message"].clone())).collect()
-}
-
-fn contrib() -> std::path::PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/argocd")
-}
-
-/// What kstatus says, and what Argo CD does.
-fn both(objects: &[Value]) -> Vec<[(String, String); 2]> {
-    let script = contrib().join("health.lua");
-    let flux = judged(&["kstatus"], objects);
-    let argo = judged(&["argo", script.to_str().unwrap()], objects);
-    flux.into_iter().zip(argo).map(|(flux, argo)| [flux, argo]).collect()
 }
 
 #[test]

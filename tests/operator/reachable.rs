@@ -14,7 +14,7 @@ fn probed() -> Value {
 }
 
 /// The pod finds something out about the trunk.
-fn finds(stage: &Stage, pod: &GatewayPod, reachable: bool, said: &str) {
+pub fn finds(stage: &Stage, pod: &GatewayPod, reachable: bool, said: &str) {
     let report = TrunkReport { reachable, said: said.to_owned(), address: ADDRESS.to_owned() };
     pod.trunks.send_modify(|trunks| drop(trunks.insert(stage.key("office"), report)));
 }

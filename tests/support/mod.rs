@@ -5,3 +5,4 @@ pub mod api_server;
 pub mod net;
 pub mod rules;
 pub mod tools;
+pub mod verdicts;
