@@ -22,5 +22,6 @@ mod models;
 mod product_api;
 mod refusals;
 mod registration;
+mod release;
 mod scaling;
 mod transfers;

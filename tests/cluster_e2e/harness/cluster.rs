@@ -146,6 +146,26 @@ impl Cluster {
         succeed(own.command("kill-container").args(["--namespace", namespace, "--pod", pod]));
     }
 
+    /// Gives an image that the nodes have another tag beside its own.
+    pub fn name_image(&self, (name, tag): &(String, String), other: &str) {
+        let own = self.own("naming an image");
+        for node in 0..self.nodes.len() {
+            let mut command = own.command("exec");
+            command.args([
+                "--node",
+                &node.to_string(),
+                "--",
+                "ctr",
+                "-n",
+                "k8s.io",
+                "images",
+                "tag",
+                "--force",
+            ]);
+            succeed(command.args([format!("{name}:{tag}"), format!("{name}:{other}")]));
+        }
+    }
+
     /// Makes one UDP packet in twenty from or to a pod get lost on its node, at random, until the guard is dropped.
     pub fn lose_packets(&self, node: Ipv4Addr, pod: Ipv4Addr) -> LostPackets<'_> {
         let number =
