@@ -393,6 +393,7 @@ impl Operator {
             default_gateway: Some(default_gateway),
             image: "voicedock:test".to_owned(),
             image_pull_policy: None,
+            image_pull_secrets: Vec::new(),
             identity: identity.clone(),
             lease_name: "voicedock-operator".to_owned(),
             lease_duration_seconds: pace.lease.duration,
