@@ -1,4 +1,4 @@
-//! `voicedock call test-destination`: asks the API to dial a destination once, waits for the outcome and reports it.
+//! `voicedock call`: asks the API to dial a destination once, waits for the outcome and reports it; [`trace_command`] follows a call.
 //!
 //! A gateway pod's own port serves as well: it has the same paths.
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE};
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -16,6 +16,7 @@ use hyper_util::rt::TokioExecutor;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::trace_command;
 use crate::agent::innermost;
 use crate::gateway::tls::towards_the_public;
 use crate::http::trial;
@@ -46,19 +47,31 @@ enum Command {
         /// The number whose calls are transferred there, such as +31201234567; the first that leads there when left out
         #[arg(long, value_name = "NUMBER")]
         number: Option<String>,
-        /// Where the API is
-        #[arg(long, value_name = "URL", env = "VOICEDOCK_URL", default_value = "http://localhost:8080")]
-        url: String,
-        /// A key with the scope calls:write, see `voicedock api-key create`
-        #[arg(long, value_name = "KEY", env = "VOICEDOCK_API_KEY", hide_env_values = true)]
-        key: String,
+        #[command(flatten)]
+        way: Way,
         /// Print the outcome as JSON
         #[arg(long)]
         json: bool,
     },
+    /// Show what a call says on the wire while it happens, without numbers and secrets
+    ///
+    /// Of each message a line, the ladder of the call; with --full the messages themselves. Of numbers the last two digits are
+    /// shown, of names, passwords and keys nothing (docs/tracing.md). It ends with the call, with its time, or with Ctrl-C.
+    Trace(trace_command::Args),
 }
 
-/// Why a destination was not tested, or not reached. Each message says what to do.
+/// The way to the API.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Way {
+    /// Where the API is
+    #[arg(long, value_name = "URL", env = "VOICEDOCK_URL", default_value = "http://localhost:8080")]
+    url: String,
+    /// A key that may do this, see `voicedock api-key create`: calls:write for a test, traces:write for a trace
+    #[arg(long, value_name = "KEY", env = "VOICEDOCK_API_KEY", hide_env_values = true)]
+    key: String,
+}
+
+/// Why a command was not carried out. Each message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum CallCommandError {
     /// The URL or the key.
@@ -85,8 +98,11 @@ pub enum CallCommandError {
 
 /// Runs the command.
 pub async fn run(args: Args) -> Result<(), CallCommandError> {
-    let Command::TestDestination { name, number, url, key, json } = args.command;
-    let desk = Desk::new(url, &key)?;
+    let (name, number, way, json) = match args.command {
+        Command::TestDestination { name, number, way, json } => (name, number, way, json),
+        Command::Trace(args) => return trace_command::run(args).await,
+    };
+    let desk = Desk::new(&way)?;
     let begun =
         desk.ask(Method::POST, trial::PATH, Some(json!({ "destination": name, "number": number }))).await?;
     let mut call = Tested::read(begun)?;
@@ -174,28 +190,33 @@ impl fmt::Display for Tested {
     }
 }
 
-/// The way to the API.
-struct Desk {
+/// Asks the API.
+pub(super) struct Desk {
     http: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     url: String,
     authorization: String,
 }
 
 impl Desk {
-    fn new(url: String, key: &str) -> Result<Self, CallCommandError> {
+    pub(super) fn new(way: &Way) -> Result<Self, CallCommandError> {
         let tls = towards_the_public().map_err(|error| CallCommandError::Unusable(error.to_string()))?;
         let connector =
             HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        let url = url.trim_end_matches('/').to_owned();
+        let url = way.url.trim_end_matches('/').to_owned();
         Ok(Self {
             http: Client::builder(TokioExecutor::new()).build(connector),
             url,
-            authorization: format!("Bearer {key}"),
+            authorization: format!("Bearer {}", way.key),
         })
     }
 
-    /// The JSON of an answer that is a success.
-    async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, CallCommandError> {
+    /// The JSON of an answer that is a success; null for one without a body.
+    pub(super) async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Result<Value, CallCommandError> {
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.url))
@@ -214,6 +235,9 @@ impl Desk {
         let answer = tokio::time::timeout(TIMEOUT, answer).await;
         let (status, body) = answer
             .unwrap_or_else(|_| Err(unreachable(format!("no answer within {} s", TIMEOUT.as_secs()))))?;
+        if status == StatusCode::NO_CONTENT {
+            return Ok(Value::Null);
+        }
         let body: Value = serde_json::from_slice(&body)
             .map_err(|error| CallCommandError::Unreadable(format!("{status}: {error}")))?;
         if status.is_success() {

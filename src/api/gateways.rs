@@ -24,7 +24,7 @@ use crate::http::error::ApiError;
 use crate::http::forward::{Ask, Forwarder, Passed};
 use crate::operator::watch::Delta;
 use crate::routing::ack;
-use crate::routing::table::ObjectKey;
+use crate::routing::table::{E164, ObjectKey};
 
 /// What this process says where a pod says its instance.
 const NO_POD: Instance = Instance(0);
@@ -141,11 +141,46 @@ impl<'a> Desk<'a> {
         sent: &HeaderMap,
         body: Bytes,
     ) -> Result<Passed, ApiError> {
+        let asked = self.ask_process(call.instance, method, path, sent, body).await;
+        asked.unwrap_or_else(|| Err(ApiError::no_call(&call.to_string())))
+    }
+
+    /// Asks the pod with this instance; `None` if the namespace's calls are at none that has it.
+    pub async fn ask_process(
+        &self,
+        instance: Instance,
+        method: Method,
+        path: &str,
+        sent: &HeaderMap,
+        body: Bytes,
+    ) -> Option<Result<Passed, ApiError>> {
         let pods = self.service.gateways.pods.load_full();
-        let found = pods.iter().find_map(|(gateway, peers)| Some((gateway, peers.get(call.instance)?)));
-        let found = found.filter(|(gateway, _)| self.concerns(gateway));
-        let (gateway, peer) = found.ok_or_else(|| ApiError::no_call(&call.to_string()))?;
-        self.ask_pod(gateway, peer, method, path, sent, body).await
+        let found = pods.iter().find_map(|(gateway, peers)| Some((gateway, peers.get(instance)?)));
+        let (gateway, peer) = found.filter(|(gateway, _)| self.concerns(gateway))?;
+        Some(self.ask_pod(gateway, peer, method, path, sent, body).await)
+    }
+
+    /// Asks a pod that takes calls of the gateway that answers a number of the namespace.
+    pub async fn ask_gateway_of(
+        &self,
+        number: &E164,
+        method: Method,
+        path: &str,
+        sent: &HeaderMap,
+        body: Bytes,
+    ) -> Result<Passed, ApiError> {
+        let found = self.service.numbers.find(self.namespace, |object| object.spec.number == number.as_str());
+        let unknown =
+            || ApiError::not_found("the namespace has no such number; GET /api/v1/numbers lists them");
+        let number = found.ok_or_else(|| unknown().about("number"))?;
+        let gateway: Option<ObjectKey> = effective(&number.object).and_then(|gateway| gateway.parse().ok());
+        let gateway = gateway.ok_or_else(|| {
+            ApiError::unavailable("no gateway answers the number yet; look at the status of its PhoneNumber")
+        })?;
+        let pods = self.service.gateways.pods.load_full();
+        let peer = pods.get(&gateway).and_then(|peers| peers.0.values().find(|peer| !peer.draining));
+        let peer = peer.ok_or_else(|| no_pod(&gateway))?;
+        self.ask_pod(&gateway, peer, method, path, sent, body).await
     }
 
     /// Asks a pod that takes calls of each gateway that the namespace's calls may be at, until one knows what is meant: the answer
@@ -164,9 +199,7 @@ impl<'a> Desk<'a> {
         for (gateway, peers) in pods.iter().filter(|(gateway, _)| self.concerns(gateway)) {
             answer = match peers.0.values().find(|peer| !peer.draining) {
                 Some(peer) => self.ask_pod(gateway, peer, method.clone(), path, sent, body.clone()).await,
-                None => Err(ApiError::unavailable(format!(
-                    "no pod of gateway {gateway} takes calls now; look at the status of the SipGateway"
-                ))),
+                None => Err(no_pod(gateway)),
             };
             if matches!(&answer, Ok(passed) if passed.status != StatusCode::NOT_FOUND) {
                 break;
@@ -217,6 +250,12 @@ impl<'a> Desk<'a> {
 /// The gateway that answers a number, as the operator says.
 fn effective(number: &crate::resources::PhoneNumber) -> Option<&String> {
     number.status.as_ref()?.effective.as_ref()?.gateway.as_ref()
+}
+
+fn no_pod(gateway: &ObjectKey) -> ApiError {
+    ApiError::unavailable(format!(
+        "no pod of gateway {gateway} takes calls now; look at the status of the SipGateway"
+    ))
 }
 
 fn no_key(gateway: &ObjectKey) -> String {

@@ -29,8 +29,8 @@ enum Command {
         /// The namespace that it opens
         #[arg(long, short, value_name = "NAMESPACE")]
         namespace: String,
-        /// What it may do, separated by commas: assistants, numbers, sip-trunks or calls, then :read or :write; everything when
-        /// left out
+        /// What it may do, separated by commas: assistants, numbers, sip-trunks, calls or traces, then :read or :write; everything
+        /// when left out
         #[arg(long, value_name = "SCOPES")]
         scopes: Option<Scopes>,
         /// How long it is good, such as 90d or 12h; for ever when left out

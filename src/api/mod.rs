@@ -6,6 +6,7 @@
 //! | `GET POST /api/v1/numbers`, `GET PATCH DELETE …/{id}` | PhoneNumbers |
 //! | `GET POST /api/v1/sip-trunks`, `GET DELETE …/{id}` | SipTrunks; a password becomes a Secret and is in no answer |
 //! | `GET /api/v1/calls`, `GET …/{id}`, `POST …/{id}/control` | calls, wherever they are: asked for at gateway pods |
+//! | `POST /api/v1/traces`, `GET DELETE …/{id}` | what a call says on the wire, redacted, for a while |
 //! | `POST /api/v1/calls/test-destination` | dials a destination once, from a gateway pod |
 //! | `POST /webhooks/openai` | passed on to the gateway pod that it is about, which checks the signature |
 //! | `GET /api/v1/openapi.json` | all of this as OpenAPI 3.1, without a key |
@@ -35,6 +36,8 @@ pub mod scopes;
 pub mod secrets;
 pub mod shapes;
 pub mod store;
+pub mod trace_command;
+pub mod traces;
 pub mod trunks;
 pub mod watch;
 pub mod webhooks;

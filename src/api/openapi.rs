@@ -12,9 +12,11 @@ use super::shapes::assistant::{Assistant, AssistantFields};
 use super::shapes::number::{Number, NumberChange, NumberFields};
 use super::shapes::trunk::{NewTrunk, Trunk};
 use crate::gateway::calls::CallView;
+use crate::gateway::trace::TraceView;
 use crate::http::command::Shape as Command;
 use crate::http::error::ErrorBody;
 use crate::http::page::{LARGEST_LIMIT, LARGEST_OFFSET, Pagination, USUAL_LIMIT};
+use crate::http::traces::{TraceBegun, TraceRequest};
 use crate::http::trial::TestRequest;
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| document().to_string());
@@ -108,7 +110,7 @@ fn health(_: &mut SchemaGenerator) -> Value {
 #[rustfmt::skip]
 fn operations() -> Vec<Operation> {
     use Access::{Read, Write};
-    use Subject::{Assistants, Calls, Numbers, SipTrunks};
+    use Subject::{Assistants, Calls, Numbers, SipTrunks, Traces};
     let operation = |path, method, id, summary, scope: Option<Scope>, body, success, refusals| Operation {
         path, method, id, summary, scope, body, success, refusals,
     };
@@ -132,6 +134,9 @@ fn operations() -> Vec<Operation> {
         operation("/calls/test-destination", "post", "testDestination", "Dial a destination once, as a transfer would, and hang up when it answers; the outcome is in the call's transfers", Some(Scope(Calls, Write)), Some(schema::<TestRequest> as Shape), (202, Some(schema::<CallView> as Shape)), &[400, 404, 413]),
         operation("/calls/{id}", "get", "getCall", "Show a call", Some(Scope(Calls, Read)), None, (200, Some(schema::<CallView> as Shape)), &[404]),
         operation("/calls/{id}/control", "post", "controlCall", "Command a call that is in progress", Some(Scope(Calls, Write)), Some(schema::<Command> as Shape), (200, Some(done as Shape)), &[400, 404, 409, 413, 422]),
+        operation("/traces", "post", "beginTrace", "Follow what a call, or the next one to a number, says on the wire, redacted", Some(Scope(Traces, Write)), Some(schema::<TraceRequest> as Shape), (201, Some(schema::<TraceBegun> as Shape)), &[400, 404, 413]),
+        operation("/traces/{id}", "get", "getTrace", "Show the messages of a trace; one that is over is kept for two minutes", Some(Scope(Traces, Read)), None, (200, Some(schema::<TraceView> as Shape)), &[400, 404]),
+        operation("/traces/{id}", "delete", "stopTrace", "End a trace", Some(Scope(Traces, Write)), None, (204, None), &[404]),
     ]
 }
 
@@ -208,6 +213,12 @@ fn parameters(operation: &Operation) -> Value {
         parameters.push(json!({
             "name": "offset", "in": "query", "description": "Entries before the page",
             "schema": { "type": "integer", "minimum": 0, "maximum": LARGEST_OFFSET, "default": 0 },
+        }));
+    }
+    if operation.id == "getTrace" {
+        parameters.push(json!({
+            "name": "after", "in": "query", "description": "The number of the last message that is known",
+            "schema": { "type": "integer", "minimum": 0, "default": 0 },
         }));
     }
     if operation.id == "controlCall" {

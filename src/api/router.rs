@@ -26,7 +26,7 @@ use super::rate::Rate;
 use super::scopes::{Access, Scope, Subject};
 use super::secrets::{self, Secrets};
 use super::store::{Kind, Store};
-use super::{calls, gateways, openapi, trunks, watch, webhooks};
+use super::{calls, gateways, openapi, traces, trunks, watch, webhooks};
 use crate::http::error::ApiError;
 use crate::http::keys::bearer;
 use crate::metrics::Metrics;
@@ -158,6 +158,8 @@ pub fn router(service: Service) -> Router {
         .route("/calls/test-destination", post(calls::test_destination))
         .route("/calls/{id}", get(calls::get))
         .route("/calls/{id}/control", post(calls::control))
+        .route("/traces", post(traces::begin))
+        .route("/traces/{id}", get(traces::read).delete(traces::stop))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(service.clone(), authorised));
@@ -242,7 +244,7 @@ async fn document() -> impl IntoResponse {
 
 async fn no_such_path() -> ApiError {
     ApiError::not_found(
-        "there is nothing at this path; under /api/v1 there are assistants, numbers, sip-trunks, calls and health",
+        "there is nothing at this path; under /api/v1 there are assistants, numbers, sip-trunks, calls, traces and health",
     )
 }
 

@@ -15,6 +15,8 @@ pub enum Subject {
     SipTrunks,
     /// `/calls`; to write is to control them.
     Calls,
+    /// `/traces`: what calls say on the wire.
+    Traces,
 }
 
 /// How.
@@ -42,12 +44,12 @@ pub enum Scopes {
 /// A text is not a list of scopes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{0}' is no scope; write assistants, numbers, sip-trunks or calls, then :read or :write, such as calls:write"
+    "'{0}' is no scope; write assistants, numbers, sip-trunks, calls or traces, then :read or :write, such as calls:write"
 )]
 pub struct NotAScope(String);
 
 impl Subject {
-    const ALL: [Self; 4] = [Self::Assistants, Self::Numbers, Self::SipTrunks, Self::Calls];
+    const ALL: [Self; 5] = [Self::Assistants, Self::Numbers, Self::SipTrunks, Self::Calls, Self::Traces];
 
     /// As in paths and scopes.
     pub fn as_str(self) -> &'static str {
@@ -56,6 +58,7 @@ impl Subject {
             Self::Numbers => "numbers",
             Self::SipTrunks => "sip-trunks",
             Self::Calls => "calls",
+            Self::Traces => "traces",
         }
     }
 

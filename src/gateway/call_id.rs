@@ -86,7 +86,7 @@ impl TryFrom<String> for CallId {
 }
 
 /// Exactly `digits` lower-case hexadecimal digits: an id has one spelling only.
-fn hexadecimal(text: &str, digits: usize) -> Option<u64> {
+pub(super) fn hexadecimal(text: &str, digits: usize) -> Option<u64> {
     let spelled = text.len() == digits && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     if spelled { u64::from_str_radix(text, 16).ok() } else { None }
 }

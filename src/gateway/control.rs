@@ -4,7 +4,7 @@
 //! or a late reply is an error that says so: nobody who asks for something waits for more than [`REPLY_TIMEOUT`].
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rand::seq::IndexedRandom;
@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::call_id::{CallId, Instance};
 use super::calls::{CallView, Calls};
+use super::trace::{MOST_TRACES, Subject, Trace, TraceId, Traces, Wanted};
 use crate::call::{Command, Untold};
 use crate::routing::decide::{TestRefusal, TransferRefusal};
 use crate::routing::table::E164;
@@ -42,6 +43,13 @@ pub enum ControlRequest {
         /// The call that it is, or why nothing is dialled. The outcome is then recorded in the call's `transfers`.
         reply: oneshot::Sender<Result<CallId, ControlError>>,
     },
+    /// A call, or the next one to a number, is to be traced.
+    Trace {
+        /// Where its messages go.
+        trace: Arc<Trace>,
+        /// Whether it has begun; the next call to a number is traced by whichever shard it comes to.
+        reply: oneshot::Sender<Result<(), ControlError>>,
+    },
 }
 
 /// Which destination is tested.
@@ -64,6 +72,9 @@ pub enum ControlError {
     /// The call is over, or nobody has answered it yet.
     #[error("the call is {0}; only a call that is in progress can be controlled")]
     NotActive(&'static str),
+    /// The call that is to be traced is over.
+    #[error("the call is over; trace one that is up, or the next one to its number")]
+    CallOver,
     /// Another transfer of the call is under way.
     #[error("the call is being transferred already; wait for the outcome in its 'transfers'")]
     TransferUnderWay,
@@ -86,6 +97,11 @@ pub enum ControlError {
         "as many destinations are being tested as a gateway pod tests at a time ({0}); try again when one is done"
     )]
     TooManyTests(usize),
+    /// Too many traces are under way.
+    #[error(
+        "as many calls are being traced as a gateway pod traces at a time ({0}); stop one with DELETE, or try again when one is over"
+    )]
+    TooManyTraces(usize),
     /// No further calls are taken.
     #[error("this gateway takes no further calls now; try again in a moment")]
     Full,
@@ -107,6 +123,7 @@ pub enum ControlError {
 pub struct CallControl {
     instance: Instance,
     calls: Arc<Calls>,
+    traces: Arc<Traces>,
     shards: Arc<[mpsc::Sender<ControlRequest>]>,
 }
 
@@ -118,7 +135,7 @@ impl CallControl {
         calls: Arc<Calls>,
     ) -> (Self, Vec<mpsc::Receiver<ControlRequest>>) {
         let (senders, receivers): (Vec<_>, Vec<_>) = (0..shards).map(|_| mpsc::channel(QUEUE)).unzip();
-        (Self { instance, calls, shards: senders.into() }, receivers)
+        (Self { instance, calls, traces: Arc::default(), shards: senders.into() }, receivers)
     }
 
     /// The process whose calls these are.
@@ -149,6 +166,38 @@ impl CallControl {
     pub async fn test(&self, test: Test) -> Result<CallId, ControlError> {
         let shard = self.shards.choose(&mut rand::rng()).ok_or(ControlError::ShuttingDown)?;
         ask(shard, |reply| ControlRequest::Test { test, reply }).await
+    }
+
+    /// An id for a trace that is asked for here.
+    pub fn new_trace_id(&self) -> TraceId {
+        TraceId { instance: self.instance, serial: rand::random() }
+    }
+
+    /// Begins a trace; see [`ControlRequest::Trace`].
+    pub async fn trace(&self, wanted: Wanted) -> Result<Arc<Trace>, ControlError> {
+        let shards = match &wanted.subject {
+            Subject::Number(_) => &*self.shards,
+            Subject::Call(id) => match self.shards.get(usize::from(id.shard)) {
+                Some(shard) if id.instance == self.instance => std::slice::from_ref(shard),
+                _ => return Err(ControlError::UnknownCall(*id)),
+            },
+        };
+        let (id, now) = (wanted.id, Instant::now());
+        let trace = self.traces.begin(wanted, now).map_err(|_| ControlError::TooManyTraces(MOST_TRACES))?;
+        for shard in shards {
+            let begun = ask(shard, |reply| ControlRequest::Trace { trace: Arc::clone(&trace), reply }).await;
+            if let Err(error) = begun {
+                trace.stop(now);
+                self.traces.forget(id, now);
+                return Err(error);
+            }
+        }
+        Ok(trace)
+    }
+
+    /// A trace of this pod that whoever asks may see: with a namespace, one that was begun for it.
+    pub fn find_trace(&self, id: TraceId, namespace: Option<&str>) -> Option<Arc<Trace>> {
+        self.traces.get(id, namespace, Instant::now())
     }
 }
 

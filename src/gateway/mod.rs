@@ -28,6 +28,7 @@ pub mod snapshot;
 mod sockets;
 pub mod table;
 pub(crate) mod tls;
+pub mod trace;
 mod trunks;
 mod view;
 

@@ -8,6 +8,7 @@ mod dialling;
 mod entry;
 mod replacing;
 mod sessions;
+mod taps;
 mod telling;
 mod testing;
 
@@ -25,6 +26,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(super) use self::admission::Callers;
 use self::admission::NotAdmitted;
 use self::entry::{Entry, Leg};
+use self::taps::Taps;
 use super::assistant_metrics::OTHER;
 use super::call_id::CallId;
 use super::control::{ControlError, ControlRequest};
@@ -83,6 +85,8 @@ pub(super) struct Shard {
     /// Inputs that carrying out an effect gave rise to: taken once the effects before them are carried out.
     pending: VecDeque<(u64, Input)>,
     timers: BTreeSet<(Millis, u64, Timer)>,
+    /// The traces of its calls.
+    taps: Taps,
     inputs: mpsc::Receiver<ShardInput>,
     self_sender: mpsc::Sender<ShardInput>,
     control: mpsc::Receiver<ControlRequest>,
@@ -106,6 +110,7 @@ impl Shard {
             relayed: BTreeMap::new(),
             pending: VecDeque::new(),
             timers: BTreeSet::new(),
+            taps: Taps::default(),
             inputs: inputs.1,
             self_sender: inputs.0,
             control,
@@ -147,6 +152,9 @@ impl Shard {
         let now = self.now();
         match input {
             ShardInput::Message { source, message, flow } => {
+                if !self.taps.is_empty() {
+                    self.taps.received(&message, source, &self.shared.snapshot.load());
+                }
                 self.endpoint.set_opening(self.shared.intake.opening());
                 self.endpoint.receive_from(source, *message, flow, now);
             }
@@ -201,7 +209,12 @@ impl Shard {
             }
             let Some(output) = self.endpoint.poll() else { return };
             match output {
-                Output::Transmit { flow, bytes } => self.shared.sockets.send(flow, bytes),
+                Output::Transmit { flow, bytes } => {
+                    if !self.taps.is_empty() {
+                        self.taps.sent(flow, &bytes);
+                    }
+                    self.shared.sockets.send(flow, bytes);
+                }
                 Output::Elsewhere { request, flow } if request.method == Method::Cancel => {
                     if let Err(request) = self.shared.sockets.ask_around(request, flow, &self.self_sender) {
                         self.endpoint.turn_away(*request, flow);
@@ -284,6 +297,7 @@ impl Shard {
         let (call, effects) = Call::start(start, context(now, &snapshot, &shared.lines));
         shared.metrics.calls.inc();
         self.legs.insert(leg, (id.serial, LegKey::Caller));
+        self.trace_call(id, leg);
         let legs = BTreeMap::from([(LegKey::Caller, Leg::Live(leg, None))]);
         let entry = Entry { place, ..Entry::new(id, call, legs) };
         self.begin(entry, effects);
@@ -311,6 +325,9 @@ impl Shard {
             }
             ControlRequest::Test { test, reply } => {
                 let _ = reply.send(self.test(&test));
+            }
+            ControlRequest::Trace { trace, reply } => {
+                let _ = reply.send(self.tap(trace));
             }
         }
         self.drain();
@@ -485,6 +502,9 @@ impl Shard {
     fn forget(&mut self, key: u64) {
         let Some(entry) = self.calls.remove(&key) else { return };
         give_back(&mut self.calls);
+        if !self.taps.is_empty() {
+            self.taps.over(key);
+        }
         for (timer, at) in entry.timers {
             self.timers.remove(&(at, key, timer));
         }

@@ -3,6 +3,8 @@
 //! A key of the SipGateway sees every call of it. With the header [`NAMESPACE`] it sees and commands those of one namespace and
 //! no others: so the API role asks, whose keys belong to one namespace each.
 
+use std::sync::Arc;
+
 use axum::http::{HeaderMap, HeaderName};
 
 use crate::gateway::calls::CallView;
@@ -15,12 +17,19 @@ pub const NAMESPACE: HeaderName = HeaderName::from_static("x-voicedock-namespace
 pub struct Caller {
     /// The only namespace that it sees; all when `None`.
     namespace: Option<Vec<u8>>,
+    /// The name of its key, for the log.
+    key: Arc<str>,
 }
 
 impl Caller {
     /// Whoever sends these headers. A header that names no namespace narrows to nothing.
-    pub fn of(headers: &HeaderMap) -> Self {
-        Self { namespace: headers.get(NAMESPACE).map(|value| value.as_bytes().to_vec()) }
+    pub fn of(key: Arc<str>, headers: &HeaderMap) -> Self {
+        Self { namespace: headers.get(NAMESPACE).map(|value| value.as_bytes().to_vec()), key }
+    }
+
+    /// The name of its key.
+    pub fn key(&self) -> &str {
+        &self.key
     }
 
     /// The only namespace whose calls are theirs; all when `None`.

@@ -173,8 +173,10 @@ fn replayed(mut answer: Response, before: bool) -> Response {
 }
 
 /// Where a call is.
-enum Place {
+pub(super) enum Place {
+    /// At this pod.
     Here(CallId),
+    /// At another one.
     At(CallId, Peer),
 }
 
@@ -183,7 +185,7 @@ fn id_of(path: Result<Path<String>, PathRejection>) -> Result<String, ApiError> 
     path.map(|Path(id)| id).map_err(|_| ApiError::no_call("?"))
 }
 
-fn place(http: &Http, id: &str, headers: &HeaderMap) -> Result<Place, ApiError> {
+pub(super) fn place(http: &Http, id: &str, headers: &HeaderMap) -> Result<Place, ApiError> {
     let call: CallId = id.parse().map_err(|_| ApiError::no_call(id))?;
     if call.instance == http.control.instance() {
         return Ok(Place::Here(call));
@@ -195,7 +197,7 @@ fn place(http: &Http, id: &str, headers: &HeaderMap) -> Result<Place, ApiError> 
     }
 }
 
-async fn pass_on(
+pub(super) async fn pass_on(
     http: &Http,
     peer: &Peer,
     method: Method,

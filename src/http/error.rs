@@ -152,7 +152,7 @@ impl From<ControlError> for ApiError {
         let message = error.to_string();
         match error {
             ControlError::UnknownCall(_) => Self::not_found(message),
-            ControlError::NotActive(_) | ControlError::Ending => {
+            ControlError::NotActive(_) | ControlError::Ending | ControlError::CallOver => {
                 Self::new(StatusCode::BAD_REQUEST, "call_not_active", message)
             }
             ControlError::Untold(Untold::Human | Untold::Gone) => {
@@ -177,7 +177,7 @@ impl From<ControlError> for ApiError {
             ControlError::Untestable(TestRefusal::UnknownDestination(_)) => {
                 Self::not_found(message).about("destination")
             }
-            ControlError::Full | ControlError::TooManyTests(_) => {
+            ControlError::Full | ControlError::TooManyTests(_) | ControlError::TooManyTraces(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message)
             }
             ControlError::Overloaded => Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message),

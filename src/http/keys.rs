@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::HeaderValue;
 use sha2::{Digest, Sha256};
-use subtle::{Choice, ConstantTimeEq};
+use subtle::ConstantTimeEq;
 
 /// Longest key, bytes; a longer file is no key.
 const LONGEST: u64 = 4096;
@@ -20,6 +20,9 @@ const MOST: usize = 256;
 
 /// Keys are compared by their hashes, so that neither their content nor their length shows in the time that it takes.
 type Hash = [u8; 32];
+
+/// A key, and the name of its file.
+type Named = (Hash, Arc<str>);
 
 /// The keys of a directory.
 #[derive(Debug)]
@@ -32,7 +35,7 @@ pub struct Keys {
 struct Cache {
     /// Where `..data` pointed when `hashes` were read; `None` in a directory without it, which is read each time.
     version: Option<PathBuf>,
-    hashes: Arc<[Hash]>,
+    hashes: Arc<[Named]>,
     /// What was last said about a directory that can't be read, so that it is said once.
     complaint: String,
 }
@@ -43,9 +46,9 @@ impl Keys {
         Self { directory: directory.into(), cache: Mutex::default() }
     }
 
-    /// Whether an `Authorization` header carries one of the keys.
-    pub async fn allow(self: &Arc<Self>, authorization: Option<&HeaderValue>) -> bool {
-        let Some(key) = authorization.and_then(bearer) else { return false };
+    /// The name of the key that an `Authorization` header carries, if it is one of these.
+    pub async fn holder(self: &Arc<Self>, authorization: Option<&HeaderValue>) -> Option<Arc<str>> {
+        let key = authorization.and_then(bearer)?;
         let offered: Hash = Sha256::digest(key).into();
         let hashes = match self.cached() {
             Some(hashes) => hashes,
@@ -55,20 +58,26 @@ impl Keys {
             }
         };
         // All of them are compared, whichever fits.
-        let fits = hashes.iter().fold(Choice::from(0), |fits, hash| fits | hash.ct_eq(&offered));
-        fits.into()
+        let fitting =
+            hashes.iter().fold(
+                None,
+                |found, (hash, name)| {
+                    if bool::from(hash.ct_eq(&offered)) { Some(name) } else { found }
+                },
+            );
+        fitting.cloned()
     }
 
     /// The keys, if they are those that were read last. A mounted Secret is in memory: one link is read faster than another
     /// thread would be asked.
-    fn cached(&self) -> Option<Arc<[Hash]>> {
+    fn cached(&self) -> Option<Arc<[Named]>> {
         let version = fs::read_link(self.directory.join("..data")).ok()?;
         let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         (cache.version.as_ref() == Some(&version)).then(|| Arc::clone(&cache.hashes))
     }
 
     /// The keys as they are now. Blocks.
-    fn current(&self) -> Arc<[Hash]> {
+    fn current(&self) -> Arc<[Named]> {
         let version = fs::read_link(self.directory.join("..data")).ok();
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         if version.is_none() || version != cache.version {
@@ -95,7 +104,7 @@ pub fn bearer(authorization: &HeaderValue) -> Option<&[u8]> {
     if scheme.eq_ignore_ascii_case(b"Bearer ") && !token.is_empty() { Some(token) } else { None }
 }
 
-fn read(directory: &Path) -> io::Result<Vec<Hash>> {
+fn read(directory: &Path) -> io::Result<Vec<Named>> {
     let mut hashes = Vec::new();
     for entry in fs::read_dir(directory)?.take(MOST) {
         let path = entry?.path();
@@ -108,7 +117,8 @@ fn read(directory: &Path) -> io::Result<Vec<Hash>> {
         fs::File::open(&path)?.take(LONGEST + 1).read_to_end(&mut key)?;
         let trimmed = key.trim_ascii();
         if !trimmed.is_empty() && trimmed.len() as u64 <= LONGEST {
-            hashes.push(Sha256::digest(trimmed).into());
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            hashes.push((Sha256::digest(trimmed).into(), name.into()));
         }
     }
     Ok(hashes)
@@ -121,7 +131,7 @@ mod tests {
     use super::*;
 
     async fn allowed(keys: &Arc<Keys>, header: &str) -> bool {
-        keys.allow(Some(&HeaderValue::from_str(header).unwrap())).await
+        keys.holder(Some(&HeaderValue::from_str(header).unwrap())).await.is_some()
     }
 
     #[tokio::test]
@@ -144,7 +154,9 @@ mod tests {
         ] {
             assert_eq!(allowed(&keys, header).await, allows, "{header}");
         }
-        assert!(!keys.allow(None).await);
+        assert_eq!(keys.holder(None).await, None);
+        let desk = HeaderValue::from_static("Bearer desk-key");
+        assert_eq!(keys.holder(Some(&desk)).await.as_deref(), Some("desk"), "it is named after its file");
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@
 //! | `GET /api/v1/calls/{id}` | one call |
 //! | `POST /webhooks/openai` | what OpenAI tells of calls, see [`webhooks`] |
 //! | `POST /api/v1/calls/{id}/control` | `transfer`, `say`, `inject-context` or `end-call` |
+//! | `POST /api/v1/traces`, `GET DELETE …/{id}` | what a call says on the wire, see [`traces`] |
 //!
 //! Everything below `/api` wants `Authorization: Bearer <key>`. It can be asked at any pod: what concerns a call of
 //! another pod is passed on to that pod (see [`forward`]). Errors are JSON (see [`error`]). Every request, connection and
@@ -24,6 +25,7 @@ pub mod idempotency;
 pub mod keys;
 pub mod page;
 pub mod server;
+pub mod traces;
 pub mod trial;
 pub mod webhooks;
 
@@ -85,6 +87,8 @@ pub fn router(http: Http) -> Router {
         .route("/v1/calls/{id}", get(calls::get))
         .route("/v1/calls/test-destination", post(trial::test_destination))
         .route("/v1/calls/{id}/control", post(calls::control))
+        .route("/v1/traces", post(traces::begin))
+        .route("/v1/traces/{id}", get(traces::read).put(traces::join).delete(traces::stop))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(http.clone(), authorised));
@@ -103,8 +107,8 @@ pub fn router(http: Http) -> Router {
 
 async fn authorised(State(http): State<Http>, mut request: Request, next: Next) -> Response {
     let header = request.headers().get(axum::http::header::AUTHORIZATION).cloned();
-    if http.keys.allow(header.as_ref()).await {
-        let caller = Caller::of(request.headers());
+    if let Some(key) = http.keys.holder(header.as_ref()).await {
+        let caller = Caller::of(key, request.headers());
         request.extensions_mut().insert(caller);
         next.run(request).await
     } else {

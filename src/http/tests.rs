@@ -1,5 +1,7 @@
 //! The API over real connections, at one pod and at two that know each other.
 
+mod traces;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -221,6 +221,11 @@ impl Endpoint {
         Some(InviteName::new(&leg.dialog.call_id, &leg.dialog.remote_tag, cseq))
     }
 
+    /// The Call-ID of a leg.
+    pub fn call_id_of(&mut self, leg: LegId) -> Option<&[u8]> {
+        Some(&self.legs.get_mut(leg)?.dialog.call_id)
+    }
+
     /// How long the session of a call that came in shall last without a refresh; none is asked for otherwise. False if the
     /// caller wants a shorter one than that: it was refused with 422 (RFC 4028 §9), and the leg is over.
     pub fn keep_session(&mut self, leg: LegId, policy: SessionPolicy, now: Millis) -> bool {

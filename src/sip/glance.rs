@@ -37,6 +37,12 @@ pub fn claim(bytes: &[u8], identity: &Identity) -> Claim {
     }
 }
 
+/// The Call-ID of a message that we have written.
+pub fn call_id(bytes: &[u8]) -> Option<&[u8]> {
+    let mut lines = bytes.split(|&b| b == b'\n').skip(1);
+    lines.find_map(|line| value(line, [b"call-id", b"i"])).map(<[u8]>::trim_ascii)
+}
+
 /// The claim of a message that was parsed: from a stream, which can't be read without.
 pub fn claim_of(message: &Message, identity: &Identity) -> Claim {
     let claim = match message {
@@ -72,7 +78,7 @@ pub(super) fn starts_with(bytes: &[u8], prefix: &[u8]) -> bool {
 
 /// The value of a header line that has one of these names.
 pub(super) fn value<'a>(line: &'a [u8], names: [&[u8]; 2]) -> Option<&'a [u8]> {
-    // No name that is wanted is longer than three letters.
+    // No name that is wanted is longer than seven letters.
     let colon = line.iter().take(8).position(|&b| b == b':')?;
     let name = line.get(..colon)?.trim_ascii_end();
     names.iter().any(|wanted| name.eq_ignore_ascii_case(wanted)).then(|| line.get(colon + 1..))?

@@ -23,6 +23,7 @@ pub mod outside;
 pub mod proxy;
 pub mod rate;
 pub mod read;
+pub mod redact;
 pub mod replaces;
 pub mod session;
 mod slab;

@@ -136,6 +136,11 @@ pub fn record_route(headers: &Headers) -> Vec<Box<[u8]>> {
     headers.typed_all::<RecordRoute>().filter_map(Result::ok).map(|route| bracketed(&route.uri)).collect()
 }
 
+/// The user part of To.
+pub fn user_of_to(headers: &Headers) -> Option<String> {
+    Some(user_of(&headers.typed::<To>()?.ok()?.0.uri))
+}
+
 /// From or To as the call machine sees it.
 pub fn party(address: &Address) -> Party {
     let display = address.display_name.as_deref().map(lossy).unwrap_or_default();

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use kube::api::PostParams;
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use crate::document::{command, run};
@@ -269,4 +270,82 @@ async fn a_destination_is_dialled_once_by_command_and_the_outcome_reported() {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
     assert!(!metrics.contains("voicedock_assistant_transfers_total{"), "a test is no transfer");
+}
+
+#[tokio::test]
+async fn the_next_call_is_followed_by_command_with_its_transfer_and_without_numbers() {
+    let stage = Stage::set("traces").await;
+    let (scene, pbx) = Scene::set(&stage).await;
+    let assistant = made(&stage, "/assistants", json!({ "name": "Support" }));
+    let trunk = json!({
+        "name": "Office PBX", "host": "127.0.0.1", "port": pbx.port(), "username": "hms-sovereign",
+        "password": "secure-password", "inbound_addresses": ["127.0.0.1"],
+    });
+    let trunk = made(&stage, "/sip-trunks", trunk);
+    let number = json!({ "phone_number": NUMBER, "assistant_id": assistant, "transfer_trunk_id": trunk });
+    made(&stage, "/numbers", number);
+    scene.routes(&stage).await;
+
+    let trace = |key: &str, arguments: &[&str]| {
+        let mut trace = program();
+        trace.args(["call", "trace", "--url", &format!("http://{}", stage.api.http)]).args(arguments);
+        trace.env("VOICEDOCK_API_KEY", key).stdout(Stdio::piped()).stderr(Stdio::piped());
+        trace.spawn().unwrap()
+    };
+    // Whoever may only see calls may not follow them, and nobody may follow others' numbers.
+    let reader = stage.another_key("reader", &["--scopes", "calls:read"]).await;
+    let refused = said(trace(&reader, &["--number", NUMBER])).await;
+    assert!(refused.1.contains("traces:write") && refused.1.contains("403"), "{refused:?}");
+    let refused = said(trace(&stage.key, &["--number", "+31201234568"])).await;
+    assert!(refused.1.contains("no such number"), "{refused:?}");
+
+    // The operator has yet to say which gateway answers the number.
+    let body = json!({ "number": NUMBER, "seconds": 30 });
+    let begun = eventually("a trace begins", async || {
+        let (status, begun) = stage.ask("POST", "/traces", Some(body.clone()));
+        (status == 201).then_some(begun)
+    })
+    .await;
+    let path = format!("/traces/{}", begun["id"].as_str().unwrap());
+    assert_eq!(stage.ask("GET", &path, None).1["state"], "waiting");
+    assert_eq!(stage.ask("DELETE", &path, None).0, 204);
+
+    let mut following = trace(&stage.key, &["--number", NUMBER, "--seconds", "30", "--full"]);
+    let mut lines = BufReader::new(following.stderr.take().unwrap()).lines();
+    let waits = tokio::time::timeout(SOON, lines.next_line()).await.expect("it waits").unwrap();
+    assert!(waits.as_deref().is_some_and(|line| line.contains("waiting for the next call")), "{waits:?}");
+    let mut caller = scene.call();
+    let list = stage.shows("/calls", |list| list["calls"][0]["status"] == "in-progress").await;
+    let id = list["calls"][0]["id"].as_str().unwrap();
+    run(&stage, &command(&["POST", "CALL_ID/control"]), &[("CALL_ID", id)]);
+    tokio::time::timeout(SOON, caller.wait()).await.expect("the caller is through").unwrap();
+
+    let (ladder, _) = said(following).await;
+    let rungs: Vec<&str> =
+        ladder.lines().filter(|line| line.contains("──▶") || line.contains("◀──")).collect();
+    let has = |leg: &str, what: &str| rungs.iter().any(|rung| rung.contains(leg) && rung.contains(what));
+    assert!(rungs[0].contains("caller") && rungs[0].contains("──▶  INVITE sip:+*********67@"), "{ladder}");
+    for (leg, what) in [
+        ("dialled-1", "◀──  INVITE"),
+        ("dialled-2", "◀──  INVITE sip:+*********78@"),
+        ("dialled-2", "──▶  407 "),
+        ("dialled-2", "──▶  200 OK (INVITE)"),
+        ("caller", "◀──  INVITE"),
+        ("dialled-1", "◀──  BYE"),
+        ("caller", "──▶  BYE"),
+        ("dialled-2", "──▶  200 OK (BYE)"),
+    ] {
+        assert!(has(leg, what), "{leg} {what} is not in:\n{ladder}");
+    }
+    assert!(ladder.contains("m=audio") && ladder.contains("Authorization: Digest username=…"), "{ladder}");
+    for secret in [&CALLER[1..], &NUMBER[1..], "31612345678", "hms-sovereign", "secure-password"] {
+        assert!(!ladder.contains(secret), "{secret} is in:\n{ladder}");
+    }
+}
+
+/// What a program prints on both of its outputs until it ends.
+async fn said(program: Child) -> (String, String) {
+    let output = tokio::time::timeout(SOON, program.wait_with_output()).await.expect("it ends").unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (text(&output.stdout), text(&output.stderr))
 }

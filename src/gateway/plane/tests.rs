@@ -27,6 +27,7 @@ mod flooded;
 mod full;
 mod registered;
 mod secured;
+mod traced;
 
 /// Longer than anything here takes.
 const LIMIT: Duration = Duration::from_secs(5);

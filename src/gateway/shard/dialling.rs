@@ -105,6 +105,7 @@ impl Shard {
             if !ways.is_empty() {
                 entry.ways.insert(leg, Ways { dial, current: flow, left: ways });
             }
+            self.traced(key, leg, id);
         }
     }
 

@@ -41,6 +41,7 @@ impl Shard {
         let new = entry.call.new_leg();
         entry.legs.insert(new, Leg::Live(leg, None));
         self.legs.insert(leg, (call, new));
+        self.traced(call, new, leg);
         // Nobody needs it any more.
         let incoming = Box::new(IncomingCall { authorization: Vec::new(), ..incoming });
         self.step(call, Input::Replaces { new, old, incoming }, None);
