@@ -270,8 +270,10 @@ impl Sockets {
         }
         let full = self.intake.opening() == Opening::Full;
         let now = self.now();
-        let turn =
-            self.turnstile.lock().unwrap_or_else(PoisonError::into_inner).turn(datagram, flow, full, now);
+        let elsewhere = |invite| self.taker(invite).is_some();
+        let mut turnstile = self.turnstile.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = turnstile.turn(datagram, flow, full, elsewhere, now);
+        drop(turnstile);
         match turn {
             Turn::On => return false,
             Turn::Nothing => {}

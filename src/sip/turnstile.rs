@@ -2,8 +2,8 @@
 //! bytes alone.
 //!
 //! In overload a refusal must cost less than anything else, or refusing is what the pod dies of: nothing is parsed here but
-//! the topmost Via, and no shard is woken. Promised is that an INVITE and its copies meet one decision: what was let in is
-//! not refused here, and what was refused stays refused. Read are INVITEs as nearly everybody writes them; any other, and
+//! the topmost Via, and no shard is woken. Promised is that an INVITE and its copies meet one decision: what was let in, here
+//! or by another pod, is not refused here, and what was refused stays refused. Read are INVITEs as nearly everybody writes them; any other, and
 //! all that was let in, goes on to the endpoint, which decides the same again with all that it knows.
 
 use std::hash::Hasher;
@@ -13,6 +13,7 @@ use siphasher::sip::SipHasher24;
 use sipx_sip::Via;
 use sipx_sip::headers::first_hop_end;
 
+use super::copies::InviteName;
 use super::endpoint::RETRY_AFTER;
 use super::event::Flow;
 use super::front_door::{Copied, is_stateless};
@@ -59,8 +60,16 @@ impl Turnstile {
         Self { key, let_in: Lately::new(MOST_LET_IN), refused: Lately::new(MOST_REFUSED) }
     }
 
-    /// Looks at a datagram that came from no other pod of ours. `full`: there is no room for another call.
-    pub fn turn(&mut self, datagram: &[u8], source: Flow, full: bool, now: Millis) -> Turn {
+    /// Looks at a datagram that came from no other pod of ours. `full`: there is no room for another call. `elsewhere`: whether
+    /// another pod has the call with this INVITE; asked when it would be refused.
+    pub fn turn(
+        &mut self,
+        datagram: &[u8],
+        source: Flow,
+        full: bool,
+        elsewhere: impl FnOnce(InviteName) -> bool,
+        now: Millis,
+    ) -> Turn {
         let datagram = datagram.trim_ascii_start();
         if is_ack_of_a_refusal(datagram) {
             return Turn::Nothing;
@@ -70,7 +79,11 @@ impl Turnstile {
         if self.let_in.has(&key, now) {
             return Turn::On;
         }
-        if self.refused.has(&key, now) || full && self.let_in.is_complete(now) {
+        let refused_before = self.refused.has(&key, now);
+        if refused_before || full && self.let_in.is_complete(now) {
+            if !refused_before && invite.name().is_some_and(elsewhere) {
+                return Turn::On;
+            }
             self.refused.add(key, now);
             return invite.refuse(source);
         }
@@ -159,6 +172,16 @@ impl<'a> Invite<'a> {
         hasher.finish()
     }
 
+    /// What all pods call it.
+    fn name(&self) -> Option<InviteName> {
+        const TAG: &[u8] = b";tag=";
+        let at = self.from.windows(TAG.len()).rposition(|part| part.eq_ignore_ascii_case(TAG))?;
+        let tag = self.from.get(at + TAG.len()..)?;
+        let tag = tag.split(|b| b.is_ascii_whitespace() || matches!(b, b';' | b',')).next()?;
+        let number = str::from_utf8(self.cseq).ok()?.split_ascii_whitespace().next()?;
+        Some(InviteName::new(self.call_id, tag, number.parse().ok()?))
+    }
+
     fn refuse(&self, source: Flow) -> Turn {
         let mut via: Vec<Vec<u8>> = self.vias.iter().map(|via| via.to_vec()).collect();
         if let Some(first) = via.first_mut() {
@@ -211,6 +234,11 @@ mod tests {
         Turnstile::new([7; 16])
     }
 
+    /// No other pod has the call.
+    fn nowhere(_: InviteName) -> bool {
+        false
+    }
+
     fn is_refused(turn: &Turn) -> bool {
         matches!(turn, Turn::Refused { .. })
     }
@@ -225,7 +253,9 @@ mod tests {
         let Message::Request(request) = *message else { panic!("a request") };
         let headers = [("Retry-After", RETRY_AFTER.to_owned())];
         let expected = reply_stateless(&request, 503, reason_phrase(503), &headers);
-        let Turn::Refused { flow, bytes } = turnstile().turn(INVITE.as_bytes(), source(), true, at(1)) else {
+        let Turn::Refused { flow, bytes } =
+            turnstile().turn(INVITE.as_bytes(), source(), true, nowhere, at(1))
+        else {
             panic!("there is no room")
         };
         assert_eq!(String::from_utf8_lossy(&bytes), String::from_utf8_lossy(&expected));
@@ -234,20 +264,35 @@ mod tests {
         let answer = parse_datagram(bytes, &Limits::datagram()).unwrap();
         let to = String::from_utf8(answer.headers().value(&HeaderName::To).unwrap().into_owned()).unwrap();
         let ack = INVITE.replace("INVITE", "ACK").replace("To: <sip:+31201234567@gw>", &format!("To: {to}"));
-        assert_eq!(turnstile().turn(ack.as_bytes(), source(), false, at(1)), Turn::Nothing);
+        assert_eq!(turnstile().turn(ack.as_bytes(), source(), false, nowhere, at(1)), Turn::Nothing);
         let other = ack.replace(";tag=s", ";tag=0");
-        assert_eq!(turnstile().turn(other.as_bytes(), source(), true, at(1)), Turn::On);
+        assert_eq!(turnstile().turn(other.as_bytes(), source(), true, nowhere, at(1)), Turn::On);
     }
 
     #[test]
     fn what_was_let_in_is_not_refused_and_what_was_refused_stays_refused() {
         let mut turnstile = turnstile();
         let other = INVITE.replace("branch=z9hG4bK1,", "branch=z9hG4bK2,");
-        assert_eq!(turnstile.turn(INVITE.as_bytes(), source(), false, at(1)), Turn::On);
-        assert!(is_refused(&turnstile.turn(other.as_bytes(), source(), true, at(2))));
+        assert_eq!(turnstile.turn(INVITE.as_bytes(), source(), false, nowhere, at(1)), Turn::On);
+        assert!(is_refused(&turnstile.turn(other.as_bytes(), source(), true, nowhere, at(2))));
         for second in [3, 17, 31] {
-            assert_eq!(turnstile.turn(INVITE.as_bytes(), source(), true, at(second)), Turn::On);
-            assert!(is_refused(&turnstile.turn(other.as_bytes(), source(), false, at(second))));
+            assert_eq!(turnstile.turn(INVITE.as_bytes(), source(), true, nowhere, at(second)), Turn::On);
+            assert!(is_refused(&turnstile.turn(other.as_bytes(), source(), false, nowhere, at(second))));
+        }
+    }
+
+    #[test]
+    fn what_another_pod_let_in_is_not_refused_whatever_the_callers_tag_looks_like() {
+        for tag in ["x", "a-b.c~d", "1928301774"] {
+            let invite = INVITE.replace("tag=x", &format!("tag={tag};note=1"));
+            let message = parse_datagram(invite.clone().into(), &Limits::datagram()).unwrap();
+            let name = InviteName::of(message.as_request().unwrap()).unwrap();
+            let mut turnstile = turnstile();
+            let there = |asked| asked == name;
+            assert_eq!(turnstile.turn(invite.as_bytes(), source(), true, there, at(1)), Turn::On, "{tag}");
+            let other = invite.replace("one@b", "two@b");
+            assert!(is_refused(&turnstile.turn(other.as_bytes(), source(), true, there, at(1))));
+            assert!(is_refused(&turnstile.turn(other.as_bytes(), source(), true, |_| true, at(2))), "{tag}");
         }
     }
 
@@ -256,11 +301,11 @@ mod tests {
         let mut turnstile = Turnstile { let_in: Lately::new(1), ..turnstile() };
         for n in 0..3 {
             let invite = INVITE.replace("one@b", &format!("{n}@b"));
-            assert_eq!(turnstile.turn(invite.as_bytes(), source(), false, at(1)), Turn::On);
+            assert_eq!(turnstile.turn(invite.as_bytes(), source(), false, nowhere, at(1)), Turn::On);
         }
-        assert_eq!(turnstile.turn(INVITE.as_bytes(), source(), true, at(2)), Turn::On);
+        assert_eq!(turnstile.turn(INVITE.as_bytes(), source(), true, nowhere, at(2)), Turn::On);
         let later = INVITE.replace("one@b", "later@b");
-        assert!(is_refused(&turnstile.turn(later.as_bytes(), source(), true, at(60))));
+        assert!(is_refused(&turnstile.turn(later.as_bytes(), source(), true, nowhere, at(60))));
     }
 
     #[test]
@@ -280,7 +325,7 @@ mod tests {
             String::new(),
         ];
         for case in cases {
-            assert_eq!(turnstile().turn(case.as_bytes(), source(), true, at(1)), Turn::On, "{case}");
+            assert_eq!(turnstile().turn(case.as_bytes(), source(), true, nowhere, at(1)), Turn::On, "{case}");
         }
     }
 }

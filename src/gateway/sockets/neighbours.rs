@@ -198,9 +198,14 @@ impl Sockets {
         if flow.transport != Transport::Udp || self.is_peer(flow) || self.peers.load().0.is_empty() {
             return None;
         }
-        let (name, now) = (InviteName::of(request)?, self.now());
-        let taker = self.copies().taker(name, now)?;
-        Some(Instance(taker)).filter(|taker| *taker != self.instance)
+        self.taker(InviteName::of(request)?)
+    }
+
+    /// The other pod that took the INVITE with this name.
+    pub(super) fn taker(&self, invite: InviteName) -> Option<Instance> {
+        let now = self.now();
+        let taker = Instance(self.copies().taker(invite, now)?);
+        (taker != self.instance).then_some(taker)
     }
 
     /// Whether a datagram ends here because it was meant for this pod itself.

@@ -109,6 +109,26 @@ async fn a_repetition_of_an_invite_that_reaches_another_pod_begins_no_second_cal
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repetition_that_reaches_a_full_pod_is_not_refused_there() {
+    let (caller, agent) = (Peer::new().await, Peer::new().await);
+    let [first, second] = pods(&agent).await;
+    let (invite, ringing) = rings(&caller, &agent, &first).await;
+    knows(&second, &invite, &caller).await;
+    let fill = |number: u32| request(&caller, second.address, "INVITE", "", &format!("f{number}"), number);
+    let refused = async |number: u32| {
+        caller.send(second.address, &fill(number)).await;
+        caller.receive("SIP/2.0").await.0.starts_with("SIP/2.0 503")
+    };
+    let mut number = 1;
+    while !refused(number).await {
+        number += 1;
+    }
+    caller.send(second.address, &invite).await;
+    let (again, from) = caller.receive("SIP/2.0 180").await;
+    assert_eq!((from, to_of(&again)), (first.address, to_of(&ringing)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_same_invite_by_another_path_is_refused_by_whichever_pod_it_reaches() {
     let (caller, agent) = (Peer::new().await, Peer::new().await);
     let [first, second] = pods(&agent).await;
