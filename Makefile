@@ -42,8 +42,9 @@ image: ## Build the image: target/image/voicedock.tar
 reproducible: ## Build the image twice, in two directories, and compare; ARGS="ARCHIVE": once, and compare with that one
 	@hack/reproducible.sh $(ARGS)
 
-crds: ## Write crds/ and the charts' copies of it from the types
+crds: ## Write crds/, the charts' copies of it and docs/reference/ from the types
 	@for directory in crds charts/voicedock/files/crds charts/voicedock-crds/files/crds; do cargo run --quiet --locked --bin voicedock -- crds --out $$directory || exit 1; done
+	@cargo run --quiet --locked --bin voicedock -- crds --format markdown --out docs/reference
 
 chart-docs: ## Write the charts' README.md from their values.yaml
 	@hack/tools.sh chart

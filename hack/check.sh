@@ -23,9 +23,11 @@ check() {
 }
 
 crds_fresh() {
-  rm -rf target/crds
+  rm -rf target/crds target/reference
   cargo run --quiet --locked --bin voicedock -- crds --out target/crds || return 1
-  diff -ru crds target/crds || { echo "crds/ is not what the types in src/resources say: run \`make crds\` and commit the result"; return 1; }
+  cargo run --quiet --locked --bin voicedock -- crds --format markdown --out target/reference || return 1
+  { diff -ru crds target/crds && diff -ru docs/reference target/reference; } ||
+    { echo "crds/ or docs/reference/ is not what the types in src/resources say: run \`make crds\` and commit the result"; return 1; }
 }
 
 layout() {
@@ -52,7 +54,7 @@ go_code() {
 
 check "layout (cargo fmt)" layout
 check "lints (clippy)" cargo clippy --locked --workspace --all-targets --quiet -- -D warnings
-check "crds/ is fresh" crds_fresh
+check "crds/ and docs/reference/ are fresh" crds_fresh
 check "licences and sources of the dependencies (cargo deny)" cargo deny --log-level error check licenses bans sources
 check "charts (helm lint)" charts
 check "shell scripts (shellcheck)" shellcheck -x hack/*.sh .ci/run

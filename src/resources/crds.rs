@@ -1,4 +1,4 @@
-//! The CustomResourceDefinitions, generated from the types: `voicedock crds`.
+//! The CustomResourceDefinitions, generated from the types: `voicedock crds`; [`super::reference`] makes pages of them.
 //!
 //! The derive of kube writes most of them. What it can't say is patched in here: the status default, the fields' own
 //! descriptions, and that an absent field and `null` are the same. `crds/` holds the output; a test fails when it is stale.
@@ -24,13 +24,26 @@ pub struct Args {
     /// Write one file a kind into this directory instead of all to standard output
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// The definitions, or their fields as pages for people
+    #[arg(long, value_enum, default_value_t = Format::Yaml)]
+    pub format: Format,
+}
+
+/// What is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// The definitions, for `kubectl apply`.
+    #[default]
+    Yaml,
+    /// The reference of their fields.
+    Markdown,
 }
 
 /// Why the CustomResourceDefinitions couldn't be written.
 #[derive(Debug, thiserror::Error)]
 pub enum CrdsError {
-    /// A definition can't be said in YAML.
-    #[error("the definition of {name} can't be written as YAML: {reason}; this is a bug of voicedock")]
+    /// A definition can't be said in JSON or YAML.
+    #[error("the definition of {name} can't be written: {reason}; this is a bug of voicedock")]
     Render {
         /// The definition's name.
         name: String,
@@ -52,9 +65,13 @@ pub enum CrdsError {
 /// # Errors
 /// When a file can't be written.
 pub fn run(args: &Args) -> Result<(), CrdsError> {
-    let files = files()?;
+    let files = match args.format {
+        Format::Yaml => files()?,
+        Format::Markdown => super::reference::pages()?,
+    };
     let Some(directory) = &args.out else {
-        let text: String = files.into_iter().map(|(_, text)| format!("---\n{text}")).collect();
+        let between = if args.format == Format::Yaml { "---\n" } else { "\n" };
+        let text: String = files.into_iter().map(|(_, text)| format!("{between}{text}")).collect();
         return match io::stdout().write_all(text.as_bytes()) {
             // Whoever reads, such as `head`, has seen enough.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
@@ -84,11 +101,17 @@ fn file_name(crd: &CustomResourceDefinition) -> String {
 }
 
 fn render(crd: &CustomResourceDefinition) -> Result<String, CrdsError> {
-    let failed = |reason: String| CrdsError::Render { name: crd.name_any(), reason };
-    let mut value = serde_json::to_value(crd).map_err(|error| failed(error.to_string()))?;
-    whole_numbers(&mut value);
-    let yaml = serde_saphyr::to_string(&value).map_err(|error| failed(error.to_string()))?;
+    let yaml = serde_saphyr::to_string(&as_value(crd)?)
+        .map_err(|error| CrdsError::Render { name: crd.name_any(), reason: error.to_string() })?;
     Ok(format!("{HEADER}{yaml}"))
+}
+
+/// A definition as it is written.
+pub(super) fn as_value(crd: &CustomResourceDefinition) -> Result<Value, CrdsError> {
+    let mut value = serde_json::to_value(crd)
+        .map_err(|error| CrdsError::Render { name: crd.name_any(), reason: error.to_string() })?;
+    whole_numbers(&mut value);
+    Ok(value)
 }
 
 /// Bounds are floating point numbers in the Kubernetes types; `maximum: 65535` reads better than `65535.0`.
@@ -217,11 +240,13 @@ mod tests {
     }
 
     #[test]
-    fn the_crds_directory_and_the_charts_hold_what_the_types_say() {
+    fn the_crds_directory_the_charts_and_the_reference_hold_what_the_types_say() {
         let generated: BTreeMap<_, _> = files().unwrap().into_iter().collect();
         for path in ["crds", "charts/voicedock/files/crds", "charts/voicedock-crds/files/crds"] {
             assert!(directory(path) == generated, "{path} is stale: run `make crds`");
         }
+        let pages: BTreeMap<_, _> = super::super::reference::pages().unwrap().into_iter().collect();
+        assert!(directory("docs/reference") == pages, "docs/reference is stale: run `make crds`");
     }
 
     #[test]

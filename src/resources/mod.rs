@@ -9,6 +9,7 @@ pub mod assistant;
 pub mod conditions;
 pub mod crds;
 pub mod phone_number;
+pub mod reference;
 pub mod references;
 pub mod routing_slice;
 pub mod routing_table;
