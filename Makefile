@@ -1,7 +1,7 @@
 # Set VOICEDOCK_CACHE to keep tools elsewhere than in ~/.cache/voicedock; set KUBECONFIG to test on a cluster of your own.
 
 .DEFAULT_GOAL := help
-.PHONY: help check test fuzz bench-api bench-calls bench-control explore demo demo-down tools image reproducible crds chart-docs clean
+.PHONY: help check test fuzz bench-api bench-calls bench-control explore demo demo-down tools image docs reproducible crds chart-docs clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +38,9 @@ tools: ## Install what the targets above need
 
 image: ## Build the image: target/image/voicedock.tar
 	@hack/image.sh
+
+docs: ## Build the book, and follow its links: target/book/index.html
+	@hack/docs.sh
 
 reproducible: ## Build the image twice, in two directories, and compare; ARGS="ARCHIVE": once, and compare with that one
 	@hack/reproducible.sh $(ARGS)

