@@ -1,7 +1,7 @@
 # Set VOICEDOCK_CACHE to keep tools elsewhere than in ~/.cache/voicedock; set KUBECONFIG to test on a cluster of your own.
 
 .DEFAULT_GOAL := help
-.PHONY: help check test fuzz bench-api bench-calls bench-control explore demo demo-down tools image docs reproducible crds chart-docs clean
+.PHONY: help check test fuzz bench-api bench-calls bench-control explore demo demo-down tools image docs sbom reproducible release crds chart-docs clean
 
 help: ## Show what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,8 +42,14 @@ image: ## Build the image: target/image/voicedock.tar
 docs: ## Build the book, and follow its links: target/book/index.html
 	@hack/docs.sh
 
+sbom: ## Say what is in the binary, as CycloneDX: target/sbom/voicedock.cdx.json
+	@hack/sbom.sh
+
 reproducible: ## Build the image twice, in two directories, and compare; ARGS="ARCHIVE": once, and compare with that one
 	@hack/reproducible.sh $(ARGS)
+
+release: ## Build for all platforms and push image and charts; ARGS="REGISTRY VERSION"
+	@hack/release.sh $(ARGS)
 
 crds: ## Write crds/, the charts' copies of it and docs/reference/ from the types
 	@for directory in crds charts/voicedock/files/crds charts/voicedock-crds/files/crds; do cargo run --quiet --locked --bin voicedock -- crds --out $$directory || exit 1; done

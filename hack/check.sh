@@ -58,6 +58,7 @@ check "crds/ and docs/reference/ are fresh" crds_fresh
 check "licences and sources of the dependencies (cargo deny)" cargo deny --log-level error check licenses bans sources
 check "charts (helm lint)" charts
 check "shell scripts (shellcheck)" shellcheck -x hack/*.sh .ci/run
+if command -v actionlint >/dev/null; then check "workflows (actionlint)" actionlint; fi
 if command -v go >/dev/null; then check "Go code (gofmt, go vet)" go_code; fi
 
 ((${#failed[@]} == 0)) || fail "failed: $(printf '%s; ' "${failed[@]}")see above"
