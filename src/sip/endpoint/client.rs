@@ -454,11 +454,24 @@ fn failed(leg: &mut Leg, core: &mut Core, client: Client, outcome: &Outcome<'_>,
             leg.referral.take_if(|referral| referral.request == request);
             core.tell(leg, LegEvent::Response { request, code });
         }
-        Purpose::Notify(request) => leg.subscriptions.retain(|s| s.request != request),
+        Purpose::Notify(request) if ends_subscription(code) => {
+            leg.subscriptions.retain(|s| s.request != request);
+        }
         // The session's timer tries again as long as there is time.
         Purpose::Refresh => offer_next(leg, core, now),
-        Purpose::Cancel | Purpose::Bye | Purpose::Prack(_) | Purpose::Update | Purpose::Probe => {}
+        Purpose::Cancel
+        | Purpose::Bye
+        | Purpose::Notify(_)
+        | Purpose::Prack(_)
+        | Purpose::Update
+        | Purpose::Probe => {}
     }
+}
+
+/// Whether a NOTIFY that failed is the last one (RFC 6665 §4.2.2). Any other failure is that one's alone: a repetition that a
+/// newer one has overtaken is answered 500 for its CSeq, and the peer still waits for the outcome.
+fn ends_subscription(code: u16) -> bool {
+    matches!(code, 404 | 405 | 408 | 410 | 416 | 480..=485 | 489 | 501 | 604)
 }
 
 /// Sends a refused request again, as an answer to the refusal: with a higher CSeq number.

@@ -1,6 +1,6 @@
 //! What happens inside an answered call: re-INVITE, UPDATE, REFER, INFO.
 
-use sipx_sip::{HeaderName, Response};
+use sipx_sip::{HeaderName, Message, Response};
 
 use super::net::*;
 use crate::sip::event::{EndedBy, LegEvent, LegId, RequestId};
@@ -188,7 +188,36 @@ fn a_refer_is_accepted_and_its_outcome_told() {
         assert!(header(&notify, &HeaderName::SubscriptionState).starts_with("terminated"));
         net.reply_from(B, &notify, 200, "", &[], "");
         net.act(B, |b, now| b.notify(callee, request, 200, "OK", true, now));
+        net.run(2 * DELAY);
         assert!(net.inbox.is_empty(), "the subscription is over");
+    }
+}
+
+/// What a peer hears of its REFER after it refused the first NOTIFY about it with `code`.
+fn heard_after_a_refusal(code: u16) -> Vec<String> {
+    let mut net = Net::new();
+    let (callee, answer) = call_from_p(&mut net);
+    let extra = "Refer-To: <sip:sales@gateway>\r\nContent-Length";
+    net.inject(B, net.within_from_p("REFER", "p", 2, &answer).replace("Content-Length", extra));
+    let (_, LegEvent::Refer { request, .. }) = net.event(B) else { panic!("a REFER") };
+    net.act(B, |b, now| b.respond(callee, request, 202, None, now));
+    net.response_with(202);
+    net.act(B, |b, now| b.notify(callee, request, 100, "Trying", false, now));
+    let notify = net.request("NOTIFY");
+    net.reply_from(B, &notify, code, "", &[], "");
+    net.act(B, |b, now| b.notify(callee, request, 200, "OK", true, now));
+    net.run(2 * DELAY);
+    let told = net.inbox.iter().filter_map(Message::as_request);
+    told.map(|request| String::from_utf8_lossy(request.body()).into_owned()).collect()
+}
+
+#[test]
+fn a_notify_that_came_too_late_to_count_is_not_the_last_one() {
+    for code in [500, 503, 491, 400] {
+        assert_eq!(heard_after_a_refusal(code), ["SIP/2.0 200 OK\r\n"], "{code}");
+    }
+    for code in [481, 489, 408, 604] {
+        assert!(heard_after_a_refusal(code).is_empty(), "{code}: nobody listens any more");
     }
 }
 
