@@ -17,19 +17,21 @@ use super::router::Service;
 use crate::gateway::call_id::CallId;
 use crate::http::calls::{CallList, page_of};
 use crate::http::error::ApiError;
-use crate::http::forward::Passed;
+use crate::http::forward::{Passed, Wanted};
 use crate::http::page::{self, LARGEST_LIMIT, Page};
 use crate::http::trial::{self, TestRequest};
 
-/// `GET /calls?limit&offset`.
+/// `GET /calls?limit&offset&ended_within`.
 pub async fn list(
     State(service): State<Service>,
     Extension(key): Extension<Arc<Key>>,
     RawQuery(query): RawQuery,
 ) -> Result<Json<CallList<Value>>, ApiError> {
-    let Page { limit, offset } = page::of_query(query.as_deref().unwrap_or_default(), LARGEST_LIMIT)?;
+    let (page, ended_within) = page::of_calls(query.as_deref().unwrap_or_default(), LARGEST_LIMIT)?;
+    let Page { limit, offset } = page;
     let namespace = &key.object.namespace;
-    let lists = Desk::new(&service, namespace).lists(limit + offset).await;
+    let wanted = Wanted { limit: limit + offset, ended_within };
+    let lists = Desk::new(&service, namespace).lists(wanted).await;
     let mut page = page_of(lists, limit, offset);
     page.calls.iter_mut().for_each(|call| name_locally(call, namespace));
     Ok(Json(page))
@@ -105,7 +107,7 @@ fn id_of(path: Result<Path<String>, PathRejection>) -> Result<CallId, ApiError> 
 
 /// Gateways write `namespace/name`; here ids are names of the key's namespace, as everywhere in the API.
 fn name_locally(call: &mut Value, namespace: &str) {
-    for field in ["agent_id", "number_id"] {
+    for field in ["agent_id", "number_id", "trunk_id"] {
         let Some(place) = call.get_mut(field) else { continue };
         let local = place.as_str().and_then(|id| id.strip_prefix(namespace)?.strip_prefix('/'));
         if let Some(local) = local.map(str::to_owned) {

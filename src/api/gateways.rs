@@ -21,13 +21,13 @@ use crate::gateway::peers::{self, Peer, Peers};
 use crate::http::access;
 use crate::http::calls::CallList;
 use crate::http::error::ApiError;
-use crate::http::forward::{Ask, Forwarder, Passed};
+use crate::http::forward::{Ask, Forwarder, Passed, Wanted};
 use crate::operator::watch::Delta;
 use crate::routing::ack;
 use crate::routing::table::{E164, ObjectKey};
 
-/// What this process says where a pod says its instance.
-const NO_POD: Instance = Instance(0);
+/// What a process that is no pod says where a pod says its instance.
+pub const NO_POD: Instance = Instance(0);
 
 /// The pods of all gateways, by gateway.
 #[derive(Debug, Default)]
@@ -114,8 +114,8 @@ impl<'a> Desk<'a> {
             || self.service.numbers.find(self.namespace, |number| effective(number) == Some(&named)).is_some()
     }
 
-    /// The first `limit` calls of each pod, or the sentence that says why they can't be had.
-    pub async fn lists(&self, limit: usize) -> Vec<Result<CallList<Value>, String>> {
+    /// The calls of each pod, or the sentence that says why they can't be had.
+    pub async fn lists(&self, wanted: Wanted) -> Vec<Result<CallList<Value>, String>> {
         let pods = self.service.gateways.pods.load_full();
         let mut named: BTreeSet<ObjectKey> = self.service.default_gateway.iter().cloned().collect();
         let numbers = self.service.numbers.page(self.namespace, usize::MAX, 0).0;
@@ -127,7 +127,7 @@ impl<'a> Desk<'a> {
                 let Some(headers) = self.headers(gateway).into_iter().next() else {
                     return vec![Err(format!("calls of gateway {gateway} are missing: {}", no_key(gateway)))];
                 };
-                self.service.gateways.forwarder.lists(NO_POD, peers, &headers, limit).await
+                self.service.gateways.forwarder.lists(NO_POD, peers, &headers, wanted).await
             });
         futures::future::join_all(asked).await.into_iter().flatten().collect()
     }

@@ -15,7 +15,9 @@ use crate::gateway::calls::CallView;
 use crate::gateway::trace::TraceView;
 use crate::http::command::Shape as Command;
 use crate::http::error::ErrorBody;
-use crate::http::page::{LARGEST_LIMIT, LARGEST_OFFSET, Pagination, USUAL_LIMIT};
+use crate::http::page::{
+    ENDED_WITHIN, LARGEST_LIMIT, LARGEST_OFFSET, LONGEST_ENDED, Pagination, USUAL_LIMIT,
+};
 use crate::http::traces::{TraceBegun, TraceRequest};
 use crate::http::trial::TestRequest;
 
@@ -219,6 +221,13 @@ fn parameters(operation: &Operation) -> Value {
         parameters.push(json!({
             "name": "after", "in": "query", "description": "The number of the last message that is known",
             "schema": { "type": "integer", "minimum": 0, "default": 0 },
+        }));
+    }
+    if operation.id == "listCalls" {
+        parameters.push(json!({
+            "name": ENDED_WITHIN, "in": "query",
+            "description": "Calls that have been over for as many seconds or longer are left out; 0 leaves those that are not over",
+            "schema": { "type": "integer", "minimum": 0, "maximum": LONGEST_ENDED, "default": LONGEST_ENDED },
         }));
     }
     if operation.id == "controlCall" {

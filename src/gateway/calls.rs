@@ -59,6 +59,11 @@ pub struct CallView {
     /// The PhoneNumber, `namespace/name`.
     #[schemars(with = "Option<String>")]
     pub number_id: Option<ObjectKey>,
+    /// The SipTrunk that the call came in over, `namespace/name`; absent when the gateway calls by itself.
+    #[schemars(with = "Option<String>")]
+    pub trunk_id: Option<Arc<ObjectKey>>,
+    /// Whom a transfer that is under way is at: the destination's name, the number or the URI.
+    pub transferring_to: Option<String>,
     /// What became of the call's transfers, oldest first.
     pub transfers: Vec<TransferOutcome>,
 }
@@ -81,6 +86,14 @@ impl CallStatus {
     /// Whether the call is over.
     pub fn is_over(self) -> bool {
         matches!(self, Self::Ended | Self::Failed)
+    }
+}
+
+impl CallView {
+    /// Whether the call is not over, or has been for less than `seconds`.
+    pub fn was_there_within(&self, seconds: i64, now: Timestamp) -> bool {
+        let lately = |ended: Timestamp| now.as_second() - ended.as_second() < seconds;
+        !self.status.is_over() || self.ended_at.is_some_and(lately)
     }
 }
 

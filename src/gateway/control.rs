@@ -143,9 +143,12 @@ impl CallControl {
         self.instance
     }
 
-    /// Every visible call of this pod, newest first.
-    pub fn list(&self) -> Vec<Arc<CallView>> {
-        self.calls.list(Timestamp::now())
+    /// The visible calls of this pod that are not over or have been for less than so many seconds, newest first.
+    pub fn list(&self, ended_within: usize) -> Vec<Arc<CallView>> {
+        let (now, seconds) = (Timestamp::now(), i64::try_from(ended_within).unwrap_or(i64::MAX));
+        let mut calls = self.calls.list(now);
+        calls.retain(|call| call.was_there_within(seconds, now));
+        calls
     }
 
     /// One call of this pod.

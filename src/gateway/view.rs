@@ -1,5 +1,6 @@
 //! What a call shows of itself: the API's view, the log lines. Nothing personal at INFO: no numbers of callers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -15,8 +16,6 @@ pub(super) struct View {
     shown: CallView,
     /// When somebody answered it.
     answered_at: Option<Timestamp>,
-    /// The destination that the transfer under way is at.
-    destination: Option<String>,
     /// From the answer to the request for the last transfer.
     pub(super) time_to_transfer: Option<Duration>,
 }
@@ -38,9 +37,11 @@ impl View {
             messages: [],
             agent_id: call.assistant().cloned(),
             number_id: Some(call.object().clone()),
+            trunk_id: if call.is_test() { None } else { Some(Arc::new(call.trunk().clone())) },
+            transferring_to: None,
             transfers: Vec::new(),
         };
-        Self { shown, answered_at: None, destination: None, time_to_transfer: None }
+        Self { shown, answered_at: None, time_to_transfer: None }
     }
 
     /// Takes note of what happened.
@@ -51,7 +52,7 @@ impl View {
             }
             Record::TransferEnded(ended) | Record::Tested(ended) => {
                 let last = tried(&ended.last);
-                self.destination = None;
+                self.shown.transferring_to = None;
                 self.shown.transfers.push(TransferOutcome {
                     outcome: last.outcome,
                     sip_code: last.sip_code,
@@ -69,10 +70,10 @@ impl View {
             Record::TransferStarted { destination } => {
                 let since = |answered: Timestamp| Duration::try_from(Timestamp::now() - answered).ok();
                 self.time_to_transfer = self.answered_at.and_then(since);
-                self.destination = Some(destination.clone());
+                self.shown.transferring_to = Some(destination.clone());
             }
             Record::TransferDialling { destination } | Record::TransferForwarded { destination } => {
-                self.destination = Some(destination.clone());
+                self.shown.transferring_to = Some(destination.clone());
             }
             Record::Ended { reason } => {
                 self.shown.end_reason = Some((*reason).to_owned());
@@ -114,7 +115,12 @@ impl View {
 
     /// What the call's owner is told now that this has happened.
     pub(super) fn messages(&self, record: &Record) -> Vec<events::message::Message> {
-        events::message::messages(&self.shown, record, self.destination.as_deref(), Timestamp::now())
+        events::message::messages(
+            &self.shown,
+            record,
+            self.shown.transferring_to.as_deref(),
+            Timestamp::now(),
+        )
     }
 
     /// One log line a record: that of a transfer's outcome and that of the call's end say all there is to know of them.

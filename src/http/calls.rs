@@ -17,7 +17,7 @@ use super::Http;
 use super::access::Caller;
 use super::command;
 use super::error::ApiError;
-use super::forward::{self, Ask, Passed};
+use super::forward::{self, Ask, Passed, Wanted};
 use super::idempotency::{self, Begun};
 use super::page::{self, LARGEST_LIMIT, LARGEST_OFFSET, Pagination};
 use crate::call::Command;
@@ -38,7 +38,7 @@ pub struct CallList<C> {
     pub warnings: Vec<String>,
 }
 
-/// `GET /api/v1/calls?limit&offset`.
+/// `GET /api/v1/calls?limit&offset&ended_within`.
 pub async fn list(
     State(http): State<Http>,
     Extension(caller): Extension<Caller>,
@@ -48,8 +48,9 @@ pub async fn list(
     let forwarded = forward::is_forwarded(&headers);
     // A pod that collects for a page asks each other pod for everything up to the page's end.
     let largest = if forwarded { LARGEST_OFFSET + LARGEST_LIMIT } else { LARGEST_LIMIT };
-    let page::Page { limit, offset } = page::of_query(query.as_deref().unwrap_or_default(), largest)?;
-    let mut own = http.control.list();
+    let (page, ended_within) = page::of_calls(query.as_deref().unwrap_or_default(), largest)?;
+    let page::Page { limit, offset } = page;
+    let mut own = http.control.list(ended_within);
     own.retain(|call| caller.sees(call));
     let total = own.len();
     if forwarded {
@@ -62,7 +63,8 @@ pub async fn list(
     let pagination = Pagination { total, limit, offset };
     let own = CallList { calls: calls.collect(), pagination, warnings: Vec::new() };
     let peers = http.peers.load_full();
-    let lists = http.forwarder.lists(http.control.instance(), &peers, &headers, limit + offset).await;
+    let wanted = Wanted { limit: limit + offset, ended_within };
+    let lists = http.forwarder.lists(http.control.instance(), &peers, &headers, wanted).await;
     Ok(Json(page_of(lists.into_iter().chain([Ok(own)]), limit, offset)).into_response())
 }
 

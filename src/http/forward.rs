@@ -11,12 +11,13 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
 use super::access;
 use super::calls::CallList;
+use super::page;
 use crate::gateway::call_id::Instance;
 use crate::gateway::peers::{Peer, Peers};
 
@@ -50,8 +51,30 @@ const LISTS: usize = 16;
 
 /// The way to other pods; clones share their connections.
 #[derive(Clone, Debug)]
-pub struct Forwarder {
-    client: Client<HttpConnector, Full<Bytes>>,
+pub struct Forwarder<C = HttpConnector> {
+    client: Client<C, Full<Bytes>>,
+    list_timeout: Duration,
+}
+
+/// Which calls of a peer are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// The newest so many.
+    pub limit: usize,
+    /// Not those that have been over for as many seconds or longer.
+    pub ended_within: usize,
+}
+
+impl Wanted {
+    fn path(self) -> String {
+        let Self { limit, ended_within } = self;
+        let mut path = format!("/api/v1/calls?limit={limit}");
+        // A pod of the version before knows no other value.
+        if ended_within != page::LONGEST_ENDED {
+            path.push_str(&format!("&{}={ended_within}", page::ENDED_WITHIN));
+        }
+        path
+    }
 }
 
 /// What a peer is asked.
@@ -105,31 +128,35 @@ impl Default for Forwarder {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
-        Self { client: Client::builder(TokioExecutor::new()).build(connector) }
+        Self::over(connector, LIST_TIMEOUT)
     }
 }
 
-impl Forwarder {
+impl<C: Connect + Clone + Send + Sync + 'static> Forwarder<C> {
+    /// The way that a connector makes; a list may take as long as that.
+    pub fn over(connector: C, list_timeout: Duration) -> Self {
+        Self { client: Client::builder(TokioExecutor::new()).build(connector), list_timeout }
+    }
+
     /// Passes a request on to the pod that has the call. Only what the API reads goes along: method, path, key and body.
     pub async fn pass_on(&self, peer: &Peer, ask: Ask<'_>, body: Bytes) -> Result<Passed, ForwardError> {
         let answer = self.ask(peer, ask, body, ANSWER_LIMIT);
         tokio::time::timeout(PASS_ON_TIMEOUT, answer).await.map_err(|_| ForwardError::TooSlow)?
     }
 
-    /// The first `limit` calls of each peer, or the sentence that says why they can't be had.
+    /// The calls of each peer, or the sentence that says why they can't be had.
     pub async fn lists(
         &self,
         own: Instance,
         peers: &Peers,
         headers: &HeaderMap,
-        limit: usize,
+        wanted: Wanted,
     ) -> Vec<Result<CallList<Value>, String>> {
         let peers: Vec<Peer> = peers.0.values().cloned().collect();
         futures::stream::iter(peers)
             .map(|peer| async move {
-                let list = self.list(own, &peer, headers, limit);
-                let list = tokio::time::timeout(LIST_TIMEOUT, list).await;
-                list.unwrap_or(Err(ForwardError::TooSlow))
+                self.list(own, &peer, headers, wanted)
+                    .await
                     .map_err(|error| format!("calls of pod {} are missing: it {error}", peer.pod))
             })
             .buffer_unordered(LISTS)
@@ -137,16 +164,21 @@ impl Forwarder {
             .await
     }
 
-    async fn list(
+    /// The calls of one peer.
+    ///
+    /// # Errors
+    /// When it can't be asked in time, or doesn't say.
+    pub async fn list(
         &self,
         own: Instance,
         peer: &Peer,
         headers: &HeaderMap,
-        limit: usize,
+        wanted: Wanted,
     ) -> Result<CallList<Value>, ForwardError> {
-        let path = &format!("/api/v1/calls?limit={limit}");
-        let ask = Ask { own, method: Method::GET, path, headers };
-        let passed = self.ask(peer, ask, Bytes::new(), LIST_LIMIT).await?;
+        let ask = Ask { own, method: Method::GET, path: &wanted.path(), headers };
+        let answer = self.ask(peer, ask, Bytes::new(), LIST_LIMIT);
+        let answer = tokio::time::timeout(self.list_timeout, answer).await;
+        let passed = answer.unwrap_or(Err(ForwardError::TooSlow))?;
         if passed.status != StatusCode::OK {
             return Err(ForwardError::Refused(passed.status));
         }

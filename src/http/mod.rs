@@ -5,7 +5,7 @@
 //! | `GET /healthz` | 200 while the process runs |
 //! | `GET /readyz` | 200 from the first complete table with bound sockets until the last call is gone, draining included |
 //! | `GET /metrics` | OpenMetrics |
-//! | `GET /api/v1/calls?limit&offset` | the calls of all pods of the gateway, newest first |
+//! | `GET /api/v1/calls?limit&offset&ended_within` | the calls of all pods of the gateway, newest first |
 //! | `GET /api/v1/calls/{id}` | one call |
 //! | `POST /webhooks/openai` | what OpenAI tells of calls, see [`webhooks`] |
 //! | `POST /api/v1/calls/{id}/control` | `transfer`, `say`, `inject-context` or `end-call` |

@@ -379,6 +379,8 @@ async fn a_list_has_the_calls_of_all_pods_newest_first() {
     assert_eq!(page("?limit=2").await, ("4 3".to_owned(), pagination(2, 0)));
     assert_eq!(page("?limit=2&offset=1").await, ("3 2".to_owned(), pagination(2, 1)));
     assert_eq!(page("?offset=9").await, (String::new(), pagination(50, 9)));
+    let live = json!({ "total": 3, "limit": 50, "offset": 0 });
+    assert_eq!(page("?ended_within=0").await, ("3 2 1".to_owned(), live), "of no pod those that are over");
 }
 
 #[tokio::test]
@@ -410,6 +412,7 @@ async fn a_wrong_page_is_refused_by_the_name_of_its_parameter() {
         ("limit=1001", "limit"),
         ("offset=-1", "offset"),
         ("limit=", "limit"),
+        ("ended_within=3601", "ended_within"),
         ("status=ended", "status"),
     ] {
         let (status, body) = pod.get(&format!("/api/v1/calls?{query}")).await;

@@ -22,6 +22,8 @@ pub(crate) fn view(serial: u64, status: CallStatus, started_at: Timestamp) -> Ca
         messages: [],
         agent_id: Some(ObjectKey::new("acme", "support")),
         number_id: Some(ObjectKey::new("acme", "main-line")),
+        trunk_id: Some(Arc::new(ObjectKey::new("acme", "office-pbx"))),
+        transferring_to: None,
         transfers: Vec::new(),
     }
 }
@@ -70,6 +72,8 @@ fn a_call_has_the_fields_of_the_product() {
             "messages": [],
             "agent_id": "acme/support",
             "number_id": "acme/main-line",
+            "trunk_id": "acme/office-pbx",
+            "transferring_to": null,
             "transfers": [{
                 "outcome": "no-answer",
                 "sip_code": 408,
@@ -108,6 +112,14 @@ fn a_call_that_is_over_stays_visible_for_an_hour() {
     assert!(calls.get(id, at(95 + KEEP_SECONDS - 1)).is_some());
     assert!(calls.get(id, at(95 + KEEP_SECONDS)).is_none());
     assert!(calls.list(at(95 + KEEP_SECONDS)).is_empty());
+}
+
+#[test]
+fn a_call_that_is_over_was_there_until_it_ended() {
+    let ended = CallView { ended_at: Some(at(95)), ..view(1, CallStatus::Ended, at(0)) };
+    assert!(ended.was_there_within(6, at(100)) && !ended.was_there_within(5, at(100)));
+    assert!(!ended.was_there_within(0, at(95)), "none that is over");
+    assert!(view(2, CallStatus::InProgress, at(0)).was_there_within(0, at(100)));
 }
 
 #[test]

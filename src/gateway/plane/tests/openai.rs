@@ -188,7 +188,7 @@ impl Scene {
     async fn shows(&self, what: &str, holds: impl Fn(&CallView) -> bool) -> Arc<CallView> {
         let view = async {
             loop {
-                match self.stage.control.list().first() {
+                match self.stage.control.list(usize::MAX).first() {
                     Some(view) if holds(view) => return Arc::clone(view),
                     _ => tokio::time::sleep(Duration::from_millis(5)).await,
                 }

@@ -22,7 +22,7 @@ impl Stage {
     async fn call(&self) -> Arc<CallView> {
         tokio::time::timeout(LIMIT, async {
             loop {
-                match self.control.list().first() {
+                match self.control.list(usize::MAX).first() {
                     Some(call) => return Arc::clone(call),
                     None => tokio::time::sleep(Duration::from_millis(5)).await,
                 }
