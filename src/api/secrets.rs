@@ -86,13 +86,17 @@ pub fn reduce(secret: Secret) -> Option<Held> {
 
 fn gateway_keys(secret: Secret) -> Option<GatewayKeys> {
     let gateway = ObjectKey::new(secret.namespace()?, secret.labels().get(ack::GATEWAY_LABEL)?);
+    Some(GatewayKeys { gateway, keys: bearers(secret) })
+}
+
+/// The values of a Secret as keys, each as the header that shows it.
+pub fn bearers(secret: Secret) -> Vec<HeaderValue> {
     let header = |key: ByteString| {
         let mut header = HeaderValue::from_bytes(&[b"Bearer ", key.0.trim_ascii()].concat()).ok()?;
         header.set_sensitive(true);
         Some(header)
     };
-    let keys = secret.data.unwrap_or_default().into_values().filter_map(header).collect();
-    Some(GatewayKeys { gateway, keys })
+    secret.data.unwrap_or_default().into_values().filter_map(header).collect()
 }
 
 impl Secrets {

@@ -20,6 +20,7 @@ use crate::routing::decide::{
 };
 use crate::routing::table::{AgentEntry, CallerIdEntry, E164, Limits, ObjectKey, Table, TrunkEntry};
 
+use super::ask::Cluster;
 use super::gather::{Surroundings, gather};
 use super::manifests::read;
 use super::schema::Schemas;
@@ -47,6 +48,8 @@ pub struct Args {
     files: Vec<PathBuf>,
     #[command(flatten)]
     around: Surroundings,
+    #[command(flatten)]
+    cluster: Cluster,
     /// How the result is written
     #[arg(long, short, value_enum, default_value_t)]
     output: Output,
@@ -167,7 +170,9 @@ pub async fn run(args: &Args) -> ExitCode {
 /// The objects, and how many errors the manifests have.
 async fn objects(args: &Args) -> Result<(Objects, usize), Box<dyn std::error::Error>> {
     if args.files.is_empty() {
-        return Ok((cluster::objects(args.around.default_gateway.clone()).await?, 0));
+        let found =
+            args.cluster.client().await.map_err(|error| format!("{error}; or name manifests with --file"));
+        return Ok((cluster::objects(found?.0, args.around.default_gateway.clone()).await?, 0));
     }
     let manifests = read(&args.files)?;
     let gathered = gather(&manifests, &Schemas::new()?, &args.around);

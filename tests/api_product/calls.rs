@@ -17,12 +17,12 @@ use crate::support::api_server::SOON;
 use crate::support::net::{free_address, get};
 use crate::support::tools::output;
 
-const CALLER: &str = "+31687654321";
-const NUMBER: &str = "+31201234567";
-const GATEWAY_KEY: &str = "a-key-of-the-gateway";
+pub const CALLER: &str = "+31687654321";
+pub const NUMBER: &str = "+31201234567";
+pub const GATEWAY_KEY: &str = "a-key-of-the-gateway";
 
 /// Everything that runs besides the API; it ends with the test.
-struct Scene {
+pub struct Scene {
     sip: SocketAddr,
     http: SocketAddr,
     _programs: Vec<Child>,
@@ -31,10 +31,18 @@ struct Scene {
 
 impl Scene {
     /// An operator, a gateway pod, an agent, and a PBX with people that wants the login of the document's trunk.
-    async fn set(stage: &Stage) -> (Self, SocketAddr) {
+    pub async fn set(stage: &Stage) -> (Self, SocketAddr) {
+        Self::with_pod(stage, &format!("uid-of-{}", stage.namespace)).await
+    }
+
+    /// The same, with the uid of the gateway pod, `gw-1`.
+    pub async fn with_pod(stage: &Stage, uid: &str) -> (Self, SocketAddr) {
         let (agent, pbx) = (free_address(), free_address());
         let uri = format!("sip:agent@{agent}");
-        let spec = json!({ "exposure": "ClusterIP", "defaultAgent": { "sip": { "uri": uri } } });
+        let spec = json!({
+            "exposure": "ClusterIP", "defaultAgent": { "sip": { "uri": uri } },
+            "apiKeysSecretRef": { "name": "default-api-keys" },
+        });
         stage.apply("people", "SipGateway", "default", spec).await;
         let keys: Secret = serde_json::from_value(json!({
             "metadata": {
@@ -51,7 +59,7 @@ impl Scene {
         let (sip, http) = (free_address(), free_address());
         let programs = vec![
             operator(stage),
-            gateway(stage, sip, http, directory.path()),
+            gateway(stage, uid, sip, http, directory.path()),
             party(&["agent", "--listen", &agent.to_string()]),
             party(&[
                 "human",
@@ -67,7 +75,7 @@ impl Scene {
     }
 
     /// Waits until the gateway routes by a table with one number, whose trunk and assistant are in it.
-    async fn routes(&self, stage: &Stage) {
+    pub async fn routes(&self, stage: &Stage) {
         eventually("the table at the gateway", async || {
             let table = stage.resource("RoutingTable", "default").await?;
             let counts = &table.data["spec"]["counts"];
@@ -80,7 +88,7 @@ impl Scene {
     }
 
     /// A caller, who hangs up soon after somebody else is heard.
-    fn call(&self) -> Child {
+    pub fn call(&self) -> Child {
         let gateway = self.sip.to_string();
         party(&[
             "caller",
@@ -128,14 +136,14 @@ fn operator(stage: &Stage) -> Child {
         .unwrap()
 }
 
-fn gateway(stage: &Stage, sip: SocketAddr, http: SocketAddr, directory: &Path) -> Child {
+fn gateway(stage: &Stage, uid: &str, sip: SocketAddr, http: SocketAddr, directory: &Path) -> Child {
     std::fs::create_dir(directory.join("keys")).unwrap();
     std::fs::write(directory.join("keys/default"), GATEWAY_KEY).unwrap();
     program()
         .arg("gateway")
         .env("KUBECONFIG", &stage.server.kubeconfig)
         .env("POD_NAME", "gw-1")
-        .env("POD_UID", format!("uid-of-{}", stage.namespace))
+        .env("POD_UID", uid)
         .env("POD_NAMESPACE", &stage.namespace)
         .env("POD_IP", "127.0.0.1")
         .env("VOICEDOCK_GATEWAY", "default")
@@ -147,7 +155,7 @@ fn gateway(stage: &Stage, sip: SocketAddr, http: SocketAddr, directory: &Path) -
         .unwrap()
 }
 
-fn made(stage: &Stage, path: &str, body: Value) -> String {
+pub fn made(stage: &Stage, path: &str, body: Value) -> String {
     let (status, made) = stage.ask("POST", path, Some(body));
     assert_eq!(status, 201, "{made}");
     let one = made.as_object().unwrap().values().next().unwrap();

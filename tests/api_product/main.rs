@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test that can't go on panics")]
 
 mod calls;
+mod command_line;
 mod conformance;
 mod document;
 mod keys;

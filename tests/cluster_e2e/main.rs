@@ -11,6 +11,7 @@
 #![allow(clippy::expect_used)]
 
 mod calls;
+mod command_line;
 mod configuration;
 mod digest;
 mod events;

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod api_server;
+pub mod kubelet;
 pub mod net;
 pub mod pages;
 pub mod rules;
