@@ -22,4 +22,5 @@ pub mod resources;
 pub mod routing;
 pub mod simulate;
 pub mod sip;
+pub mod spans;
 pub mod telemetry;

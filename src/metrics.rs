@@ -9,7 +9,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::telemetry;
+use crate::{spans, telemetry};
 
 /// Content-Type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -31,6 +31,7 @@ impl Metrics {
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The version that runs", build);
         registry.register_collector(Box::new(LogLines));
+        registry.register_collector(Box::new(SpanCounts));
         Self(Arc::new(Mutex::new(registry)))
     }
 
@@ -58,6 +59,24 @@ impl Collector for LogLines {
         let help = "Log lines that were dropped because whoever reads them does not keep up";
         let metric = encoder.encode_descriptor("log_lines_dropped", help, None, dropped.metric_type())?;
         dropped.encode(metric)
+    }
+}
+
+/// What `spans` counts.
+#[derive(Debug)]
+struct SpanCounts;
+
+impl Collector for SpanCounts {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counts = spans::counts();
+        let Some((_, first)) = counts.first() else { return Ok(()) };
+        let kind = ConstCounter::new(*first).metric_type();
+        let help = "OpenTelemetry spans, by what became of them";
+        let mut family = encoder.encode_descriptor("spans", help, None, kind)?;
+        for (outcome, count) in counts {
+            ConstCounter::new(count).encode(family.encode_family(&[("outcome", outcome)])?)?;
+        }
+        Ok(())
     }
 }
 

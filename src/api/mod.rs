@@ -112,6 +112,7 @@ pub enum ApiRoleError {
 /// Runs the API in the cluster that the environment names, until SIGTERM or SIGINT.
 pub async fn run(args: Args) -> Result<(), ApiRoleError> {
     let _logs = telemetry::init(args.log)?;
+    let spans = crate::spans::init("api");
     let client = Client::try_default().await.map_err(|error| ApiRoleError::Config(error.into()))?;
     let stop = CancellationToken::new();
     let signalled = stop.clone();
@@ -120,7 +121,9 @@ pub async fn run(args: Args) -> Result<(), ApiRoleError> {
         info!("{signal}: the API ends in {} s", LAME_DUCK.as_secs());
         signalled.cancel();
     });
-    run_until(args, client, stop, LAME_DUCK).await
+    let ended = run_until(args, client, stop, LAME_DUCK).await;
+    spans.flush().await;
+    ended
 }
 
 /// Runs the API until `stop`, and requests are taken for `lame_duck` after that.

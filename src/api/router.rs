@@ -32,6 +32,7 @@ use crate::http::keys::bearer;
 use crate::metrics::Metrics;
 use crate::resources::{Assistant, PhoneNumber, SipTrunk};
 use crate::routing::table::ObjectKey;
+use crate::spans;
 
 /// How long a request may take, its body and the API server's answers included.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -217,12 +218,13 @@ fn admitted(service: &Service, request: &Request) -> Result<Arc<Key>, ApiError> 
 }
 
 async fn bounded_and_counted(State(service): State<Service>, request: Request, next: Next) -> Response {
-    let begin = Instant::now();
+    let (begin, method) = (Instant::now(), request.method().clone());
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let answer = tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await;
     let answer = answer.unwrap_or_else(|_| ApiError::too_slow(REQUEST_TIMEOUT).into_response());
     let labels =
         RequestLabels { route: route.unwrap_or_else(|| "none".to_owned()), code: answer.status().as_u16() };
+    spans::answered(&method, &labels.route, labels.code, begin.elapsed());
     service.metrics.answered(&labels, begin.elapsed());
     answer
 }

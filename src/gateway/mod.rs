@@ -3,6 +3,7 @@
 pub mod acknowledge;
 mod assistant_metrics;
 pub mod call_id;
+mod call_spans;
 pub mod calls;
 pub mod config;
 pub mod control;

@@ -83,6 +83,7 @@ pub enum GatewayError {
 /// Runs a gateway until it is told to stop and its last call is gone.
 pub async fn run(args: Args) -> Result<(), GatewayError> {
     let _logs = telemetry::init(args.log)?;
+    let spans = crate::spans::init("gateway");
     let processors = available_parallelism().map_or(1, usize::from);
     let config = Config::new(args, processors)?;
     let mut signals = Signals::new().map_err(GatewayError::Signals)?;
@@ -175,6 +176,7 @@ pub async fn run(args: Args) -> Result<(), GatewayError> {
     stop_http.cancel();
     let _ = tokio::time::timeout(FAREWELL, parts.ended()).await;
     parts.stop().await;
+    spans.flush().await;
     tracing::info!("gateway pod {} ends", config.pod.name);
     outcome
 }

@@ -338,6 +338,9 @@ impl Shard {
         let now = self.now();
         self.end_session(key, &input);
         let Some(entry) = self.calls.get_mut(&key) else { return };
+        if let (Some(spans), Input::Leg(leg, event)) = (&mut entry.spans, &input) {
+            spans.heard(*leg, event);
+        }
         let snapshot = self.shared.snapshot.load();
         let context = context(now, &snapshot, &self.shared.lines);
         let stepped = std::panic::catch_unwind(AssertUnwindSafe(|| entry.call.step(input, context)));
@@ -470,7 +473,7 @@ impl Shard {
 
     fn record(&mut self, key: u64, record: Record) {
         let Some(entry) = self.calls.get_mut(&key) else { return };
-        let Entry { call, view, .. } = &mut **entry;
+        let Entry { call, view, spans, .. } = &mut **entry;
         // Calls that are over are counted beside those that came in.
         if !(call.is_test() && matches!(record, Record::Ended { .. })) {
             self.shared.metrics.record(&record);
@@ -484,6 +487,9 @@ impl Shard {
             _ => "",
         };
         view.log(&record, call.trunk(), destination);
+        if let Some(spans) = spans {
+            spans.note(&record, destination);
+        }
         let Some(assistant) = call.assistant().filter(|_| !call.is_test()) else { return };
         self.shared.assistants.record(assistant, destination, &record, view);
         if row.is_some_and(|row| row.events.is_some()) {

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use k8s_openapi::jiff::Timestamp;
 use kube::{Client, Resource, ResourceExt};
@@ -38,6 +38,7 @@ use super::reachable::reachable;
 use super::reports::{self, Reports, Target};
 use super::secrets;
 use super::serve::Synced;
+use super::spans::{self, WorkSpan};
 use super::startup;
 use super::state::{Reported, State, Touched};
 use super::status::{self, Desired, GatewayReport};
@@ -321,8 +322,9 @@ impl Controller {
 
     fn compile(&mut self) {
         let now = Instant::now();
-        let changed_at = self.dirty.take().unwrap_or(now);
+        let (changed_at, begun) = (self.dirty.take().unwrap_or(now), SystemTime::now());
         let delta = self.state.index.settle();
+        spans::compiled(begun, delta.verdicts.len());
         self.metrics.compiled(now.elapsed().as_secs_f64());
         for object in delta.verdicts {
             self.judged(object);
@@ -407,10 +409,21 @@ impl Controller {
             let notice = Notice::of(object, &desired.before, &desired.conditions);
             self.reports.begin(target.clone(), metadata.clone());
             let (client, term) = (self.client.clone(), term.clone());
+            let generation = self.generation(&target);
             self.work.spawn(async move {
+                let span = WorkSpan::begin("write status", target.kind(), target.key());
                 let result = reports::put(client, term, target.clone(), metadata, patch).await;
+                span.end(generation, result.as_ref().map(|_| "written").map_err(|error| error as _));
                 Outcome::Reported(Box::new((target, notice, result)))
             });
+        }
+    }
+
+    /// The generation that a status speaks of: of the object, or of the table.
+    fn generation(&self, target: &Target) -> Option<i64> {
+        match target {
+            Target::Object(object) => self.state.object(object)?.metadata().generation,
+            Target::Table(key) => self.fleet.published(key).map(|(generation, _)| generation),
         }
     }
 

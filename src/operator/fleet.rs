@@ -29,6 +29,7 @@ use super::names;
 use super::provision::{self, Image, Provision, ProvisionError};
 use super::publish::{self, Offer, Publication, PublishError};
 use super::scaling::{Scaled, Scaling};
+use super::spans::WorkSpan;
 use super::state::{Loss, State};
 use super::watch::OwnedKind;
 
@@ -93,16 +94,25 @@ impl Work {
     pub async fn run(self) -> Done {
         match self {
             Self::Publish(job, offer, mut publication, since) => {
+                let span = WorkSpan::begin("publish", "SipGateway", &job.key());
                 let result = publication.publish(&job, offer).await;
+                let said = |written: &bool| if *written { "written" } else { "unchanged" };
+                let generation = publication.publisher.generation();
+                span.end(generation, result.as_ref().map(said).map_err(|error| error as _));
                 Done::Published(job.key(), publication, since, result)
             }
             Self::Collect(job, mut publication, ripe, prune) => {
+                let span = WorkSpan::begin("collect", "SipGateway", &job.key());
                 let result = collect::collect(&mut publication, &job, ripe, prune).await;
+                span.end(None, result.as_ref().map(|()| "done").map_err(|error| error as _));
                 Done::Collected(job.key(), publication, result)
             }
             Self::Provision(job, mut provision) => {
+                let (key, generation) = (names::key(&*job.gateway), job.gateway.metadata.generation);
+                let span = WorkSpan::begin("provision", "SipGateway", &key);
                 let result = provision.apply(&job).await;
-                Done::Provisioned(names::key(&*job.gateway), provision, result)
+                span.end(generation, result.as_ref().map(|()| "done").map_err(|error| error as _));
+                Done::Provisioned(key, provision, result)
             }
         }
     }

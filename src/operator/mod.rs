@@ -26,6 +26,7 @@ pub mod scale;
 pub mod scaling;
 pub mod secrets;
 pub mod serve;
+pub mod spans;
 pub mod startup;
 pub mod state;
 pub mod status;
@@ -134,6 +135,7 @@ pub enum OperatorError {
 /// Runs the operator in the cluster that the environment names, until SIGTERM or SIGINT.
 pub async fn run(args: Args) -> Result<(), OperatorError> {
     let _logs = telemetry::init(args.log)?;
+    let spans = crate::spans::init("operator");
     let client = Client::try_default().await.map_err(|error| OperatorError::Config(error.into()))?;
     let stop = CancellationToken::new();
     let signalled = stop.clone();
@@ -142,7 +144,9 @@ pub async fn run(args: Args) -> Result<(), OperatorError> {
         info!("{signal}: the operator ends");
         signalled.cancel();
     });
-    run_until(args, client, stop).await
+    let ended = run_until(args, client, stop).await;
+    spans.flush().await;
+    ended
 }
 
 /// Runs the operator until `stop`: then it writes nothing more, gives its lease back and returns.
@@ -187,6 +191,7 @@ pub async fn run_until(args: Args, client: Client, stop: CancellationToken) -> R
         name: args.image,
         pull_policy: args.image_pull_policy,
         pull_secrets: args.image_pull_secrets,
+        tracing: crate::spans::handed_on(std::env::vars()),
     };
     let settings = Settings {
         image,

@@ -24,7 +24,8 @@ pub const GATEWAY_KEY: &str = "a-key-of-the-gateway";
 /// Everything that runs besides the API; it ends with the test.
 pub struct Scene {
     sip: SocketAddr,
-    http: SocketAddr,
+    pub http: SocketAddr,
+    gateway: Child,
     _programs: Vec<Child>,
     _directory: tempfile::TempDir,
 }
@@ -32,11 +33,20 @@ pub struct Scene {
 impl Scene {
     /// An operator, a gateway pod, an agent, and a PBX with people that wants the login of the document's trunk.
     pub async fn set(stage: &Stage) -> (Self, SocketAddr) {
-        Self::with_pod(stage, &format!("uid-of-{}", stage.namespace)).await
+        Self::with(stage, &[], &[]).await
     }
 
     /// The same, with the uid of the gateway pod, `gw-1`.
     pub async fn with_pod(stage: &Stage, uid: &str) -> (Self, SocketAddr) {
+        Self::with(stage, &[], &[("POD_UID".to_owned(), uid.to_owned())]).await
+    }
+
+    /// The same, with further variables for the operator and for the gateway.
+    pub async fn with(
+        stage: &Stage,
+        of_operator: &[(String, String)],
+        of_gateway: &[(String, String)],
+    ) -> (Self, SocketAddr) {
         let (agent, pbx) = (free_address(), free_address());
         let uri = format!("sip:agent@{agent}");
         let spec = json!({
@@ -58,8 +68,7 @@ impl Scene {
         let directory = tempfile::tempdir().unwrap();
         let (sip, http) = (free_address(), free_address());
         let programs = vec![
-            operator(stage),
-            gateway(stage, uid, sip, http, directory.path()),
+            operator(stage).envs(of_operator.iter().cloned()).spawn().unwrap(),
             party(&["agent", "--listen", &agent.to_string()]),
             party(&[
                 "human",
@@ -71,7 +80,18 @@ impl Scene {
                 "+31698765432:busy",
             ]),
         ];
-        (Self { sip, http, _programs: programs, _directory: directory }, pbx)
+        let gateway =
+            gateway(stage, sip, http, directory.path()).envs(of_gateway.iter().cloned()).spawn().unwrap();
+        (Self { sip, http, gateway, _programs: programs, _directory: directory }, pbx)
+    }
+
+    /// Tells the gateway to end, and waits until it has.
+    pub async fn end_gateway(mut self) {
+        // The shell's own kill: a bare machine may have no other.
+        let kill = format!("kill -TERM {}", self.gateway.id().unwrap());
+        assert!(std::process::Command::new("sh").args(["-c", &kill]).status().unwrap().success());
+        let status = tokio::time::timeout(SOON, self.gateway.wait()).await.expect("it ends").unwrap();
+        assert!(status.success(), "{status}");
     }
 
     /// Waits until the gateway routes by a table with one number, whose trunk and assistant are in it.
@@ -118,9 +138,10 @@ fn party(arguments: &[&str]) -> Child {
     program().arg("simulate").args(arguments).args(["--advertise", "127.0.0.1"]).spawn().unwrap()
 }
 
-fn operator(stage: &Stage) -> Child {
+fn operator(stage: &Stage) -> Command {
     let namespace = &stage.namespace;
-    program()
+    let mut operator = program();
+    operator
         .args([
             "operator",
             "--namespace",
@@ -131,28 +152,27 @@ fn operator(stage: &Stage) -> Child {
             "voicedock:test",
         ])
         .args(["--identity", "operator-1", "--http", &free_address().to_string()])
-        .env("KUBECONFIG", &stage.server.kubeconfig)
-        .spawn()
-        .unwrap()
+        .env("KUBECONFIG", &stage.server.kubeconfig);
+    operator
 }
 
-fn gateway(stage: &Stage, uid: &str, sip: SocketAddr, http: SocketAddr, directory: &Path) -> Child {
+fn gateway(stage: &Stage, sip: SocketAddr, http: SocketAddr, directory: &Path) -> Command {
     std::fs::create_dir(directory.join("keys")).unwrap();
     std::fs::write(directory.join("keys/default"), GATEWAY_KEY).unwrap();
-    program()
+    let mut gateway = program();
+    gateway
         .arg("gateway")
         .env("KUBECONFIG", &stage.server.kubeconfig)
         .env("POD_NAME", "gw-1")
-        .env("POD_UID", uid)
+        .env("POD_UID", format!("uid-of-{}", stage.namespace))
         .env("POD_NAMESPACE", &stage.namespace)
         .env("POD_IP", "127.0.0.1")
         .env("VOICEDOCK_GATEWAY", "default")
         .env("VOICEDOCK_LISTENERS", format!("udp:{0},tcp:{0}", sip.port()))
         .env("VOICEDOCK_HTTP", http.to_string())
         .env("VOICEDOCK_API_KEYS", directory.join("keys"))
-        .env("VOICEDOCK_STATE", directory.join("state"))
-        .spawn()
-        .unwrap()
+        .env("VOICEDOCK_STATE", directory.join("state"));
+    gateway
 }
 
 pub fn made(stage: &Stage, path: &str, body: Value) -> String {

@@ -8,6 +8,7 @@ mod document;
 mod keys;
 mod ownership;
 mod resources;
+mod spans;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;

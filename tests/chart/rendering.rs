@@ -208,6 +208,41 @@ fn network_policies_let_in_who_is_named_and_out_to_what_is_needed() {
 }
 
 #[test]
+fn operator_and_api_are_told_where_traces_go_and_may_go_there() {
+    let variables = |objects: &[Value], role: &str| -> Vec<(String, String)> {
+        let env = pods(objects, role)["spec"]["containers"][0]["env"].as_array().unwrap().clone();
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let all = env.iter().map(|variable| (text(&variable["name"]), text(&variable["value"])));
+        all.filter(|(name, _)| name.starts_with("OTEL_")).collect()
+    };
+    assert!(variables(&rendered(&[]), "operator").is_empty());
+    for (endpoint, port) in [
+        ("http://collector.example:4318", 4318),
+        ("https://collector.example/otlp", 443),
+        ("http://[2001:db8::1]", 80),
+    ] {
+        let objects = rendered(&[
+            &format!("tracing.endpoint={}", json!(endpoint)),
+            "tracing.sampleRatio=0.25",
+            r#"tracing.resourceAttributes={"team": "voice", "deployment.environment.name": "test"}"#,
+        ]);
+        for role in ["operator", "api"] {
+            let expected = [
+                ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint),
+                ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+                ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
+                ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test,team=voice"),
+            ];
+            let expected: Vec<_> = expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+            assert_eq!(variables(&objects, role), expected, "{role}");
+            let ways = of_role(&objects, "NetworkPolicy", role)["spec"]["egress"].clone();
+            let found = ways.as_array().unwrap().iter().any(|way| way["ports"][0]["port"] == json!(port));
+            assert!(found, "{role} to port {port}: {ways}");
+        }
+    }
+}
+
+#[test]
 fn viewers_editors_and_administrators_of_a_namespace_get_what_is_theirs() {
     let objects = rendered(&[]);
     let may = |role: &str, resource: &str| -> Vec<Value> {

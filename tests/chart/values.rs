@@ -46,6 +46,7 @@ fn an_unknown_value_is_refused_wherever_it_stands() {
         "monitoring.prometheusRule.typo=1",
         "monitoring.dashboard.typo=1",
         "rbac.typo=1",
+        "tracing.typo=1",
         "test.typo=1",
         "gateway.typo=1",
         "api.typo=1",
@@ -129,11 +130,12 @@ fn all_leaves() -> Vec<(String, Value, Value)> {
 }
 
 /// What has to be on for a value to be read, so that each is.
-const EVERYTHING_ON: [&str; 5] = [
+const EVERYTHING_ON: [&str; 6] = [
     "monitoring.renderMode=\"alwaysRender\"",
     "monitoring.serviceMonitor.enabled=true",
     "monitoring.prometheusRule.enabled=true",
     "monitoring.dashboard.enabled=true",
+    "tracing.endpoint=\"http://collector:4318\"",
     // A key is made anew in each rendering.
     "gateway.apiKeys.secretName=\"keys\"",
 ];

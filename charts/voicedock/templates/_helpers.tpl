@@ -144,6 +144,34 @@ capabilities: {drop: [ALL]}
 - ports:
   - {protocol: UDP, port: 53}
   - {protocol: TCP, port: 53}
+{{- with .Values.tracing.endpoint }}
+- ports:
+  - {protocol: TCP, port: {{ include "voicedock.otlpPort" . }}}
+{{- end }}
+{{- end }}
+
+{{/* The port of a URL: what stands behind the host, or its scheme's own. */}}
+{{- define "voicedock.otlpPort" -}}
+{{- $url := urlParse . -}}
+{{- regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (ternary "443" "80" (eq $url.scheme "https")) -}}
+{{- end }}
+
+{{/* The standard variables that say where traces go. */}}
+{{- define "voicedock.tracing" -}}
+{{- if .endpoint -}}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ .endpoint | quote }}
+- name: OTEL_TRACES_SAMPLER
+  value: parentbased_traceidratio
+- name: OTEL_TRACES_SAMPLER_ARG
+  value: {{ .sampleRatio | quote }}
+{{- with .resourceAttributes }}
+{{- $pairs := list -}}
+{{- range $name, $value := . }}{{ $pairs = append $pairs (printf "%s=%s" $name $value) }}{{ end }}
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: {{ join "," $pairs | quote }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{/* A ServiceAccount; takes (list ROOT NAME). Pods mount it themselves; nobody who borrows the account gets a token unasked. */}}

@@ -38,6 +38,9 @@ impl Shard {
         }
         let Some(entry) = self.calls.get_mut(&key) else { return };
         let target = dial.target.clone();
+        if let Some(spans) = &mut entry.spans {
+            spans.dialled(leg, dial.line.as_ref().map(|(trunk, _)| trunk));
+        }
         entry.legs.insert(leg, Leg::Resolving(dial, line));
         match literal(&target) {
             Some(way) => self.resolved(key, leg, Ok(vec![way])),

@@ -8,6 +8,7 @@ use super::dialling::Ways;
 use super::telling::Line;
 use crate::call::{Call, Dial, LegKey, Timer};
 use crate::gateway::call_id::CallId;
+use crate::gateway::call_spans::CallSpans;
 use crate::gateway::lines::Taken;
 use crate::gateway::session::Session;
 use crate::gateway::view;
@@ -27,6 +28,8 @@ pub(super) struct Entry {
     pub(super) line: Option<Line>,
     /// Of agents whose sessions this gateway runs, and the name under which the call waits there.
     pub(super) sessions: BTreeMap<LegKey, (Session, Option<String>)>,
+    /// What is told of it to a collector, if anybody wants to know.
+    pub(super) spans: Option<Box<CallSpans>>,
     /// The right to test a destination, if that is what it is; held until the call is forgotten.
     #[allow(dead_code, reason = "dropping it gives it back")]
     pub(super) permit: Option<OwnedSemaphorePermit>,
@@ -40,6 +43,7 @@ impl Entry {
     pub(super) fn new(id: CallId, call: Call, legs: BTreeMap<LegKey, Leg>) -> Self {
         Self {
             view: view::View::new(id, &call),
+            spans: CallSpans::begin(id, &call),
             call,
             id,
             legs,

@@ -101,6 +101,8 @@ pub struct Image {
     pub pull_policy: Option<String>,
     /// Secrets of the pod's own namespace with the registry's credentials, as in a pod's `imagePullSecrets`.
     pub pull_secrets: Vec<String>,
+    /// The standard variables that say where its traces go.
+    pub tracing: Vec<(String, String)>,
 }
 
 /// What provisioning needs to know.
@@ -303,7 +305,12 @@ mod tests {
     }
 
     fn image() -> Image {
-        Image { name: "voicedock:1".to_owned(), pull_policy: None, pull_secrets: Vec::new() }
+        Image {
+            name: "voicedock:1".to_owned(),
+            pull_policy: None,
+            pull_secrets: Vec::new(),
+            tracing: Vec::new(),
+        }
     }
 
     #[test]

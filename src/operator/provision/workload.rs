@@ -203,6 +203,7 @@ fn container(gateway: &SipGateway, image: &Image, advertise: String) -> Containe
                     env("VOICEDOCK_DRAIN_SECONDS", drain_seconds(gateway).to_string()),
                 ],
                 limits(gateway),
+                image.tracing.iter().map(|(name, value)| env(name, value.clone())).collect(),
             ]
             .concat(),
         ),
@@ -318,7 +319,7 @@ mod tests {
 
     fn image(pull_secrets: &[&str]) -> Image {
         let pull_secrets = pull_secrets.iter().map(|name| (*name).to_owned()).collect();
-        Image { name: String::new(), pull_policy: None, pull_secrets }
+        Image { name: String::new(), pull_policy: None, pull_secrets, tracing: Vec::new() }
     }
 
     #[test]
