@@ -209,18 +209,20 @@ impl Calls {
     }
 
     /// Shows a call as it is now. One that is over moves to those that stay visible for a while. `now` is the wall clock.
-    pub fn record(&self, mut view: CallView, now: Timestamp) {
+    pub fn record(&self, view: impl Into<Arc<CallView>>, now: Timestamp) {
+        let mut view = view.into();
         let Some(live) = self.live.get(usize::from(view.id.shard)) else { return };
         if !view.status.is_over() {
-            locked(live).insert(view.id, Arc::new(view));
+            locked(live).insert(view.id, view);
             return;
         }
-        let ended = *view.ended_at.get_or_insert(now);
-        view.duration_seconds = Some((ended.as_second() - view.started_at.as_second()).max(0));
         let id = view.id;
+        let last = Arc::make_mut(&mut view);
+        let ended = *last.ended_at.get_or_insert(now);
+        last.duration_seconds = Some((ended.as_second() - last.started_at.as_second()).max(0));
         // Shown as over before it is hidden as live: a reader in between sees it at least once.
         let mut over = locked(&self.over);
-        over.push_back(Arc::new(view));
+        over.push_back(view);
         forget(&mut over, now);
         drop(over);
         let mut live = locked(live);

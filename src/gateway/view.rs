@@ -13,7 +13,8 @@ use crate::routing::table::ObjectKey;
 
 /// The view of one call, kept by its shard and recorded when it changes.
 pub(super) struct View {
-    shown: CallView,
+    /// Shared with whoever reads it until something changes: it is held for as long as the call.
+    shown: Arc<CallView>,
     /// When somebody answered it.
     answered_at: Option<Timestamp>,
     /// From the answer to the request for the last transfer.
@@ -41,19 +42,20 @@ impl View {
             transferring_to: None,
             transfers: Vec::new(),
         };
-        Self { shown, answered_at: None, time_to_transfer: None }
+        Self { shown: Arc::new(shown), answered_at: None, time_to_transfer: None }
     }
 
     /// Takes note of what happened.
     pub(super) fn note(&mut self, record: &Record, call: &Call) {
         match record {
             Record::Replaced { place: Place::Caller, joined: true } => {
-                self.shown.caller_phone = caller_phone(call)
+                self.change().caller_phone = caller_phone(call)
             }
             Record::TransferEnded(ended) | Record::Tested(ended) => {
                 let last = tried(&ended.last);
-                self.shown.transferring_to = None;
-                self.shown.transfers.push(TransferOutcome {
+                let shown = self.change();
+                shown.transferring_to = None;
+                shown.transfers.push(TransferOutcome {
                     outcome: last.outcome,
                     sip_code: last.sip_code,
                     reason: Some(last.reason),
@@ -70,14 +72,15 @@ impl View {
             Record::TransferStarted { destination } => {
                 let since = |answered: Timestamp| Duration::try_from(Timestamp::now() - answered).ok();
                 self.time_to_transfer = self.answered_at.and_then(since);
-                self.shown.transferring_to = Some(destination.clone());
+                self.change().transferring_to = Some(destination.clone());
             }
             Record::TransferDialling { destination } | Record::TransferForwarded { destination } => {
-                self.shown.transferring_to = Some(destination.clone());
+                self.change().transferring_to = Some(destination.clone());
             }
             Record::Ended { reason } => {
-                self.shown.end_reason = Some((*reason).to_owned());
-                self.shown.ended_at = Some(Timestamp::now());
+                let shown = self.change();
+                shown.end_reason = Some((*reason).to_owned());
+                shown.ended_at = Some(Timestamp::now());
             }
             Record::Message(_)
             | Record::Replaced { .. }
@@ -93,14 +96,20 @@ impl View {
 
     /// Makes the view visible.
     pub(super) fn publish(&mut self, call: &Call, calls: &Calls) {
-        self.shown.status = match call.status() {
-            _ if self.shown.error.is_some() => CallStatus::Failed,
+        let shown = self.change();
+        shown.status = match call.status() {
+            _ if shown.error.is_some() => CallStatus::Failed,
             Status::Connecting => CallStatus::Connecting,
             Status::InProgress => CallStatus::InProgress,
             Status::Ended => CallStatus::Ended,
             Status::Failed => CallStatus::Failed,
         };
-        calls.record(self.shown.clone(), Timestamp::now());
+        calls.record(Arc::clone(&self.shown), Timestamp::now());
+    }
+
+    /// What is shown from the next time on that it is published.
+    fn change(&mut self) -> &mut CallView {
+        Arc::make_mut(&mut self.shown)
     }
 
     /// Whether the caller was joined with a human.
@@ -172,7 +181,7 @@ impl View {
         if self.shown.ended_at.is_some() {
             return None;
         }
-        self.shown.error = Some("a fault in the gateway ended this call".into());
+        self.change().error = Some("a fault in the gateway ended this call".into());
         Some(Record::Ended { reason: "fault" })
     }
 }
