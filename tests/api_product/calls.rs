@@ -182,6 +182,18 @@ pub fn made(stage: &Stage, path: &str, body: Value) -> String {
     one["id"].as_str().unwrap().to_owned()
 }
 
+/// The number that an assistant answers, behind a trunk to the PBX: the ids of trunk and number.
+pub fn number_behind(stage: &Stage, pbx: SocketAddr, assistant: &str) -> (String, String) {
+    let trunk = json!({
+        "name": "Office PBX", "host": "127.0.0.1", "port": pbx.port(), "username": "hms-sovereign",
+        "password": "secure-password", "inbound_addresses": ["127.0.0.1"],
+    });
+    let trunk = made(stage, "/sip-trunks", trunk);
+    let number = json!({ "phone_number": NUMBER, "assistant_id": assistant, "transfer_trunk_id": trunk });
+    let number = made(stage, "/numbers", number);
+    (trunk, number)
+}
+
 #[tokio::test]
 async fn a_caller_is_transferred_with_the_documents_command_and_nobody_else_sees_the_call() {
     let stage = Stage::set("calls").await;
@@ -191,13 +203,7 @@ async fn a_caller_is_transferred_with_the_documents_command_and_nobody_else_sees
     stage.knows(&others_key).await;
 
     let assistant = made(&stage, "/assistants", json!({ "name": "Support" }));
-    let trunk = json!({
-        "name": "Office PBX", "host": "127.0.0.1", "port": pbx.port(), "username": "hms-sovereign",
-        "password": "secure-password", "inbound_addresses": ["127.0.0.1"],
-    });
-    let trunk = made(&stage, "/sip-trunks", trunk);
-    let number = json!({ "phone_number": NUMBER, "assistant_id": assistant, "transfer_trunk_id": trunk });
-    let number = made(&stage, "/numbers", number);
+    let (_, number) = number_behind(&stage, pbx, &assistant);
     scene.routes(&stage).await;
     stage.shows("/calls", |list| list["pagination"]["total"] == 0 && list.get("warnings").is_none()).await;
 
@@ -243,13 +249,7 @@ async fn a_destination_is_dialled_once_by_command_and_the_outcome_reported() {
     let tools = json!([{ "type": "transfer_call", "destinations": destinations }]);
     let assistant =
         made(&stage, "/assistants", json!({ "name": "Support", "llm_config": { "tools": tools } }));
-    let trunk = json!({
-        "name": "Office PBX", "host": "127.0.0.1", "port": pbx.port(), "username": "hms-sovereign",
-        "password": "secure-password", "inbound_addresses": ["127.0.0.1"],
-    });
-    let trunk = made(&stage, "/sip-trunks", trunk);
-    let number = json!({ "phone_number": NUMBER, "assistant_id": assistant, "transfer_trunk_id": trunk });
-    made(&stage, "/numbers", number);
+    let (trunk, _) = number_behind(&stage, pbx, &assistant);
     scene.routes(&stage).await;
     stage.shows("/calls", |list| list["pagination"]["total"] == 0 && list.get("warnings").is_none()).await;
 
@@ -305,13 +305,7 @@ async fn the_next_call_is_followed_by_command_with_its_transfer_and_without_numb
     let stage = Stage::set("traces").await;
     let (scene, pbx) = Scene::set(&stage).await;
     let assistant = made(&stage, "/assistants", json!({ "name": "Support" }));
-    let trunk = json!({
-        "name": "Office PBX", "host": "127.0.0.1", "port": pbx.port(), "username": "hms-sovereign",
-        "password": "secure-password", "inbound_addresses": ["127.0.0.1"],
-    });
-    let trunk = made(&stage, "/sip-trunks", trunk);
-    let number = json!({ "phone_number": NUMBER, "assistant_id": assistant, "transfer_trunk_id": trunk });
-    made(&stage, "/numbers", number);
+    number_behind(&stage, pbx, &assistant);
     scene.routes(&stage).await;
 
     let trace = |key: &str, arguments: &[&str]| {

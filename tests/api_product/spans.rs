@@ -19,7 +19,7 @@ use prost::Message;
 use serde_json::json;
 use tokio::net::TcpListener;
 
-use crate::calls::{CALLER, NUMBER, Scene, made};
+use crate::calls::{CALLER, NUMBER, Scene, made, number_behind};
 use crate::stage::{Stage, eventually};
 use crate::support::api_server::SOON;
 use crate::support::net::get;
@@ -88,13 +88,7 @@ async fn a_call_with_its_transfer_and_the_work_for_it_are_told_to_a_collector() 
         json!([{ "type": "transfer_call", "destinations": [{ "destination_ref": { "name": "sales" } }] }]);
     let assistant = json!({ "name": "Support", "llm_config": { "tools": tools } });
     let assistant = made(&stage, "/assistants", assistant);
-    let trunk = json!({
-        "name": "Office PBX", "host": "127.0.0.1", "port": pbx.port(), "username": "hms-sovereign",
-        "password": "secure-password", "inbound_addresses": ["127.0.0.1"],
-    });
-    let trunk = made(&stage, "/sip-trunks", trunk);
-    let number = json!({ "phone_number": NUMBER, "assistant_id": assistant, "transfer_trunk_id": trunk });
-    let number = made(&stage, "/numbers", number);
+    let (trunk, number) = number_behind(&stage, pbx, &assistant);
     scene.routes(&stage).await;
 
     let mut caller = scene.call();
