@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::access;
 use super::calls::CallList;
 use super::page;
+use crate::agent::innermost;
 use crate::gateway::call_id::Instance;
 use crate::gateway::peers::{Peer, Peers};
 
@@ -201,8 +202,11 @@ impl<C: Connect + Clone + Send + Sync + 'static> Forwarder<C> {
         }
         let request =
             request.body(Full::new(body)).map_err(|error| ForwardError::Unreachable(error.to_string()))?;
-        let answer =
-            self.client.request(request).await.map_err(|error| ForwardError::Unreachable(reason(&error)))?;
+        let answer = self
+            .client
+            .request(request)
+            .await
+            .map_err(|error| ForwardError::Unreachable(innermost(&error)))?;
         let status = answer.status();
         let returned =
             RETURNED.iter().filter_map(|name| Some((name.clone(), answer.headers().get(name)?.clone())));
@@ -217,13 +221,4 @@ impl IntoResponse for Passed {
     fn into_response(self) -> Response {
         (self.status, self.headers, self.body).into_response()
     }
-}
-
-/// The innermost reason: "connection refused" rather than "client error".
-fn reason(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
